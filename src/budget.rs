@@ -1,0 +1,291 @@
+//! Large memory: tagged, counted, capped, fallible, 64-byte aligned, from the host's allocator if
+//! it gave one.
+//!
+//! KV pages, scratch, logits and copied weights come from here. Running out is an error
+//! (`OUT_OF_MEMORY`, `MEMORY_CAP`), never an abort, and leaves everything as it was.
+#![allow(unsafe_code)]
+
+use std::alloc::{self, Layout};
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::error::{Code, Error, Result};
+
+/// Every buffer starts at a multiple of this many bytes: a cache line, and a full vector.
+pub const ALIGN: usize = 64;
+
+/// What a buffer is for; memory is counted for each tag.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tag {
+    /// Weights that were read instead of mapped.
+    Weights,
+    /// Pages of keys and values.
+    Kv,
+    /// Activations of a pass.
+    Scratch,
+    /// Logits, tables and the like.
+    Misc,
+}
+
+const TAGS: usize = 4;
+
+/// Where large memory comes from when the host brings its own allocator.
+pub trait HostAllocator: Send + Sync {
+    /// `bytes` bytes at a multiple of `align`, or `None`. Need not be zeroed. Any thread.
+    fn allocate(&self, bytes: usize, align: usize, tag: Tag) -> Option<NonNull<u8>>;
+
+    /// Takes back what `allocate` gave for the same `bytes`, `align` and `tag`.
+    ///
+    /// # Safety
+    /// `memory` came from `allocate` with these arguments and is not used any more.
+    unsafe fn release(&self, memory: NonNull<u8>, bytes: usize, align: usize, tag: Tag);
+}
+
+/// Counts large memory against an optional cap. Clones share one account.
+#[derive(Clone, Default)]
+pub struct Budget(Arc<Account>);
+
+#[derive(Default)]
+struct Account {
+    cap: Option<u64>,
+    host: Option<Box<dyn HostAllocator>>,
+    total: AtomicU64,
+    peak: AtomicU64,
+    by_tag: [AtomicU64; TAGS],
+}
+
+impl Budget {
+    /// An account that refuses to go above `cap` bytes and takes memory from `host`, if given.
+    pub fn new(cap: Option<u64>, host: Option<Box<dyn HostAllocator>>) -> Self {
+        Self(Arc::new(Account {
+            cap,
+            host,
+            ..Account::default()
+        }))
+    }
+
+    /// The cap in bytes.
+    pub fn cap(&self) -> Option<u64> {
+        self.0.cap
+    }
+
+    /// Bytes in use now.
+    pub fn bytes(&self) -> u64 {
+        self.0.total.load(Ordering::Relaxed)
+    }
+
+    /// The most bytes that were ever in use.
+    pub fn bytes_max(&self) -> u64 {
+        self.0.peak.load(Ordering::Relaxed)
+    }
+
+    /// Bytes in use now for one tag.
+    pub fn tag_bytes(&self, tag: Tag) -> u64 {
+        self.0.by_tag[tag as usize].load(Ordering::Relaxed)
+    }
+
+    /// `len` values, each `T::default()`.
+    pub fn allocate<T: Copy + Default>(&self, tag: Tag, len: usize) -> Result<Buffer<T>> {
+        let layout = Layout::array::<T>(len)
+            .and_then(|layout| layout.align_to(ALIGN))
+            .map_err(|_| self.out_of_memory(u64::MAX))?;
+        let layout = layout.pad_to_align();
+        if layout.size() == 0 {
+            return Ok(Buffer {
+                memory: NonNull::dangling(),
+                len,
+                layout,
+                tag,
+                budget: self.clone(),
+            });
+        }
+        self.charge(layout.size() as u64, tag)?;
+        let Some(memory) = self.0.take(layout, tag) else {
+            self.release(layout.size() as u64, tag);
+            return Err(self.out_of_memory(layout.size() as u64));
+        };
+        let memory = memory.cast::<T>();
+        for i in 0..len {
+            // SAFETY: `take` gave `layout.size() >= len * size_of::<T>()` bytes, aligned for `T`.
+            unsafe { memory.add(i).write(T::default()) };
+        }
+        Ok(Buffer {
+            memory,
+            len,
+            layout,
+            tag,
+            budget: self.clone(),
+        })
+    }
+
+    fn charge(&self, bytes: u64, tag: Tag) -> Result<()> {
+        let cap = self.0.cap.unwrap_or(u64::MAX);
+        let before = self
+            .0
+            .total
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |total| {
+                total.checked_add(bytes).filter(|&total| total <= cap)
+            })
+            .map_err(|total| {
+                Error::new(
+                    Code::MemoryCap,
+                    "memory",
+                    format!("{bytes} bytes wanted, {total} of the cap of {cap} are in use"),
+                )
+            })?;
+        self.0.peak.fetch_max(before + bytes, Ordering::Relaxed);
+        self.0.by_tag[tag as usize].fetch_add(bytes, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn release(&self, bytes: u64, tag: Tag) {
+        self.0.total.fetch_sub(bytes, Ordering::Relaxed);
+        self.0.by_tag[tag as usize].fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    fn out_of_memory(&self, bytes: u64) -> Error {
+        Error::new(
+            Code::OutOfMemory,
+            "memory",
+            format!("no memory for {bytes} bytes"),
+        )
+    }
+}
+
+impl Account {
+    fn take(&self, layout: Layout, tag: Tag) -> Option<NonNull<u8>> {
+        match &self.host {
+            Some(host) => {
+                let memory = host.allocate(layout.size(), layout.align(), tag)?;
+                if !memory.as_ptr().addr().is_multiple_of(layout.align()) {
+                    // SAFETY: given a line above with the same arguments, and not used.
+                    unsafe { host.release(memory, layout.size(), layout.align(), tag) };
+                    return None;
+                }
+                Some(memory)
+            }
+            // SAFETY: the caller made sure that the size is not zero.
+            None => NonNull::new(unsafe { alloc::alloc_zeroed(layout) }),
+        }
+    }
+}
+
+impl fmt::Debug for Budget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Budget")
+            .field("bytes", &self.bytes())
+            .field("cap", &self.cap())
+            .finish()
+    }
+}
+
+/// A counted, aligned array of fixed length; gives its bytes back when dropped.
+pub struct Buffer<T> {
+    memory: NonNull<T>,
+    len: usize,
+    layout: Layout,
+    tag: Tag,
+    budget: Budget,
+}
+
+// SAFETY: a buffer owns its memory like a `Box<[T]>`; host allocators are `Send + Sync`.
+unsafe impl<T: Send> Send for Buffer<T> {}
+// SAFETY: as above; shared access only reads.
+unsafe impl<T: Sync> Sync for Buffer<T> {}
+
+impl<T> Deref for Buffer<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        // SAFETY: `allocate` initialised `len` values, or `len * size_of::<T>()` is zero.
+        unsafe { std::slice::from_raw_parts(self.memory.as_ptr(), self.len) }
+    }
+}
+
+impl<T> DerefMut for Buffer<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        // SAFETY: as in `deref`, and `&mut self` makes it exclusive.
+        unsafe { std::slice::from_raw_parts_mut(self.memory.as_ptr(), self.len) }
+    }
+}
+
+impl<T> Drop for Buffer<T> {
+    fn drop(&mut self) {
+        if self.layout.size() == 0 {
+            return;
+        }
+        let memory = self.memory.cast::<u8>();
+        match &self.budget.0.host {
+            // SAFETY: `take` got this memory from the same host with the same arguments.
+            Some(host) => unsafe {
+                host.release(memory, self.layout.size(), self.layout.align(), self.tag);
+            },
+            // SAFETY: `take` got this memory from `alloc_zeroed` with the same layout.
+            None => unsafe { alloc::dealloc(memory.as_ptr(), self.layout) },
+        }
+        self.budget.release(self.layout.size() as u64, self.tag);
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for Buffer<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Buffer")
+            .field("len", &self.len)
+            .field("tag", &self.tag)
+            .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_and_aligns() {
+        let budget = Budget::default();
+        let mut a = budget.allocate::<f32>(Tag::Scratch, 3).unwrap();
+        a[2] = 1.0;
+        assert_eq!(&a[..], [0.0, 0.0, 1.0]);
+        assert!(a.as_ptr().addr().is_multiple_of(ALIGN));
+        assert_eq!((budget.bytes(), budget.tag_bytes(Tag::Scratch)), (64, 64));
+        drop(a);
+        assert_eq!((budget.bytes(), budget.bytes_max()), (0, 64));
+    }
+
+    #[test]
+    fn refuses_what_the_cap_or_the_machine_cannot_give() {
+        let budget = Budget::new(Some(128), None);
+        let held = budget.allocate::<u8>(Tag::Kv, 100).unwrap();
+        let e = budget.allocate::<u8>(Tag::Kv, 1).unwrap_err();
+        assert_eq!(e.code(), Code::MemoryCap);
+        drop(held);
+        assert!(budget.allocate::<u8>(Tag::Kv, 1).is_ok());
+        let e = Budget::default()
+            .allocate::<u64>(Tag::Kv, usize::MAX / 4)
+            .unwrap_err();
+        assert_eq!(e.code(), Code::OutOfMemory);
+        assert!(budget.allocate::<u8>(Tag::Kv, 0).unwrap().is_empty());
+    }
+
+    struct Failing;
+
+    impl HostAllocator for Failing {
+        fn allocate(&self, _: usize, _: usize, _: Tag) -> Option<NonNull<u8>> {
+            None
+        }
+
+        unsafe fn release(&self, _: NonNull<u8>, _: usize, _: usize, _: Tag) {
+            unreachable!("nothing was given")
+        }
+    }
+
+    #[test]
+    fn a_failing_host_allocator_is_an_error_and_is_not_charged() {
+        let budget = Budget::new(None, Some(Box::new(Failing)));
+        let e = budget.allocate::<u8>(Tag::Misc, 10).unwrap_err();
+        assert_eq!((e.code(), budget.bytes()), (Code::OutOfMemory, 0));
+    }
+}

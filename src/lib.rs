@@ -1,0 +1,17 @@
+//! LightGPT: a CPU inference engine for GPT-style language models, delivered as a C library.
+//!
+//! The modules stand bottom-up: a module imports only from those above it in this list
+//! (`tests/house.rs` enforces it). `include/lightgpt.h` is the interface of `capi`; a Rust program
+//! uses [`model`], [`session`] and [`team`]. `docs/architecture.md` is the map.
+
+pub mod error;
+
+pub mod bytes;
+
+pub mod budget;
+
+pub mod control;
+
+pub mod quant;
+
+pub mod gguf;
