@@ -12,6 +12,8 @@ pub mod budget;
 
 pub mod control;
 
+pub mod team;
+
 pub mod quant;
 
 pub mod gguf;

@@ -1,0 +1,55 @@
+//! What a helper thread is given by the operating system: its CPUs, and a mask that leaves all
+//! signals to the host's threads.
+
+/// The CPUs that this thread may run on.
+#[cfg(target_os = "linux")]
+pub fn allowed() -> Option<Vec<usize>> {
+    // SAFETY: an all-zero set is a valid, empty one.
+    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    // SAFETY: the kernel writes at most the given number of bytes to the set.
+    let status = unsafe { libc::sched_getaffinity(0, size_of_val(&set), &mut set) };
+    // SAFETY: `CPU_ISSET` reads the bit of a CPU below `CPU_SETSIZE`.
+    let isset = |&cpu: &usize| unsafe { libc::CPU_ISSET(cpu, &set) };
+    (status == 0).then(|| (0..libc::CPU_SETSIZE as usize).filter(isset).collect())
+}
+
+/// Lets this thread run on `cpus` only; whether the system agreed.
+#[cfg(target_os = "linux")]
+pub fn restrict(cpus: &[usize]) -> bool {
+    // SAFETY: an all-zero set is a valid, empty one.
+    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    for &cpu in cpus.iter().filter(|&&cpu| cpu < libc::CPU_SETSIZE as usize) {
+        // SAFETY: the CPU's bit lies inside the set.
+        unsafe { libc::CPU_SET(cpu, &mut set) };
+    }
+    // SAFETY: the kernel reads the given number of bytes of the set.
+    unsafe { libc::sched_setaffinity(0, size_of_val(&set), &set) == 0 }
+}
+
+/// Elsewhere the system offers no mask: threads run where it puts them.
+#[cfg(not(target_os = "linux"))]
+pub fn restrict(_: &[usize]) -> bool {
+    false
+}
+
+/// Runs `spawn` with all signals blocked, so that the thread it makes never runs a host's handler.
+#[cfg(unix)]
+pub fn without_signals<R>(spawn: impl FnOnce() -> R) -> R {
+    // SAFETY: `sigfillset` makes the set valid before it is used; the old mask is written by
+    // `pthread_sigmask` and restored as it was.
+    unsafe {
+        let mut all: libc::sigset_t = std::mem::zeroed();
+        let mut before: libc::sigset_t = std::mem::zeroed();
+        libc::sigfillset(&mut all);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &all, &mut before);
+        let result = spawn();
+        libc::pthread_sigmask(libc::SIG_SETMASK, &before, std::ptr::null_mut());
+        result
+    }
+}
+
+/// Signals are a matter of unix.
+#[cfg(not(unix))]
+pub fn without_signals<R>(spawn: impl FnOnce() -> R) -> R {
+    spawn()
+}

@@ -1,0 +1,271 @@
+//! The threads: phases of numbered tasks, claimed by a counter.
+//!
+//! The thread that calls [`Team::run`] always works and can finish everything alone; helpers may
+//! arrive late or never. A phase ends when all claimed tasks are done; deadline and cancel are
+//! read at each claim, so a phase pauses between tasks and goes on there later. The same code runs
+//! on our helpers, on a host's executor, or on one thread.
+#![allow(unsafe_code)]
+
+mod affinity;
+mod cores;
+mod crew;
+mod float_environment;
+mod parts;
+
+use std::any::Any;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::control::{Flow, Signals, cancelled};
+use crate::error::{Code, Error, Result};
+
+pub use cores::physical_cores;
+pub use float_environment::FloatEnvironment;
+pub use parts::{Chunks, Partition, PerWorker, Tasks, Tile, Tiles};
+
+use crew::Crew;
+
+/// The most threads a team may have.
+pub const THREADS_MAX: usize = 256;
+
+/// What a team is made of.
+#[derive(Default)]
+pub struct TeamOptions {
+    /// Threads that work, the caller's included; 0: the physical cores that this process may use.
+    pub threads: usize,
+    /// CPUs that the helpers may run on (Linux); empty: all.
+    pub cpus: Vec<usize>,
+    /// Stack of a helper in bytes; 0: 2 MiB.
+    pub stack_bytes: usize,
+    /// The host's own threads, instead of helpers of ours.
+    pub executor: Option<Box<dyn Executor>>,
+}
+
+/// A host's own way to run something on several threads.
+pub trait Executor: Send + Sync {
+    /// Calls `body` up to `bodies` times, on any threads, at any time before it returns, or not at
+    /// all; returns when every call that it made has returned.
+    fn parallel_for(&self, bodies: usize, body: &(dyn Fn() + Sync));
+}
+
+/// Threads that work on phases; shared by any number of models and sessions.
+///
+/// Helpers sleep while no call is in progress and are joined when the team is dropped. When two
+/// calls want them at once, the later one works alone for that phase.
+pub struct Team {
+    threads: usize,
+    crew: Option<Crew>,
+    executor: Option<Box<dyn Executor>>,
+}
+
+impl Team {
+    /// Starts the helpers: `threads - 1` of them, none with an executor.
+    pub fn new(options: TeamOptions) -> Result<Arc<Self>> {
+        let threads = match options.threads {
+            0 => physical_cores(),
+            threads => threads,
+        };
+        if threads > THREADS_MAX {
+            let message = format!("expected at most {THREADS_MAX}, found {threads}");
+            return Err(Error::new(Code::InvalidArgument, "threads", message));
+        }
+        let crew = match (threads, &options.executor) {
+            (1, _) | (_, Some(_)) => None,
+            _ => Some(Crew::new(threads - 1, &options)?),
+        };
+        Ok(Arc::new(Self {
+            threads,
+            crew,
+            executor: options.executor,
+        }))
+    }
+
+    /// Threads that may work at once, the caller's included.
+    pub fn threads(&self) -> usize {
+        self.threads
+    }
+
+    /// Begins a call: phases will follow each other closely, so helpers wait awake in between, and
+    /// this thread's float control word is the default until the call ends.
+    pub fn call(&self) -> Call<'_> {
+        if let Some(crew) = &self.crew {
+            crew.call_begins();
+        }
+        Call {
+            crew: self.crew.as_ref(),
+            _environment: FloatEnvironment::enter(),
+        }
+    }
+
+    /// Runs the tasks of a phase from `*next` on, until all are done or the deadline has passed;
+    /// each call runs at least one task. `body` gets the task's number and its part of `parts`.
+    ///
+    /// On return `*next` is the first task that has not run. Fails with `CANCELLED` when the flag
+    /// is set, and with the first error or panic of a task; the phase cannot go on then.
+    pub fn run<P, F>(
+        &self,
+        signals: &Signals<'_>,
+        next: &mut usize,
+        parts: P,
+        body: F,
+    ) -> Result<Flow>
+    where
+        P: Partition,
+        F: Fn(usize, &mut P::Part) -> Result<()> + Sync,
+    {
+        let tasks = parts.tasks();
+        if *next >= tasks {
+            return Ok(Flow::Done);
+        }
+        if signals.cancelled() {
+            return Err(cancelled());
+        }
+        let call = |task: usize, worker: usize| {
+            // SAFETY: `Phase` claims each task below `tasks` once, lets only workers below
+            // `parts.workers()` in, and a worker runs one task after the other.
+            body(task, &mut unsafe { parts.part(task, worker) })
+        };
+        let phase = Phase {
+            body: &call,
+            tasks,
+            next: AtomicUsize::new(*next + 1),
+            workers: parts.workers().min(self.threads),
+            arrived: AtomicUsize::new(1),
+            signals: *signals,
+            stop: AtomicBool::new(false),
+            failure: Mutex::new(None),
+        };
+        let first = *next;
+        let helpers = phase.workers.min(tasks - first) - 1;
+        match (&self.executor, &self.crew) {
+            (Some(executor), _) if helpers > 0 => {
+                phase.perform(first, 0);
+                let body = || phase.help(phase.arrived.fetch_add(1, Ordering::Relaxed));
+                executor.parallel_for(helpers, &body);
+                phase.work(0);
+            }
+            (None, Some(crew)) if helpers > 0 => crew.with_help(&phase, || {
+                phase.perform(first, 0);
+                phase.work(0);
+            }),
+            _ => {
+                phase.perform(first, 0);
+                phase.work(0);
+            }
+        }
+        phase.end(next)
+    }
+}
+
+impl fmt::Debug for TeamOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TeamOptions")
+            .field("threads", &self.threads)
+            .field("cpus", &self.cpus)
+            .field("stack_bytes", &self.stack_bytes)
+            .field("executor", &self.executor.is_some())
+            .finish()
+    }
+}
+
+impl fmt::Debug for Team {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Team")
+            .field("threads", &self.threads)
+            .field("executor", &self.executor.is_some())
+            .finish()
+    }
+}
+
+/// A call in progress; see [`Team::call`].
+#[derive(Debug)]
+pub struct Call<'a> {
+    crew: Option<&'a Crew>,
+    _environment: FloatEnvironment,
+}
+
+impl Drop for Call<'_> {
+    fn drop(&mut self) {
+        if let Some(crew) = self.crew {
+            crew.call_ends();
+        }
+    }
+}
+
+/// One run of a phase, on the stack of the thread that called in. Worker 0 is that thread.
+struct Phase<'a> {
+    body: &'a (dyn Fn(usize, usize) -> Result<()> + Sync),
+    tasks: usize,
+    next: AtomicUsize,
+    workers: usize,
+    /// Workers that an executor brought so far, the caller included.
+    arrived: AtomicUsize,
+    signals: Signals<'a>,
+    stop: AtomicBool,
+    failure: Mutex<Option<Error>>,
+}
+
+impl Phase<'_> {
+    /// Works as a thread that is not the caller's; there may be more of them than may take part.
+    fn help(&self, worker: usize) {
+        if worker < self.workers {
+            let _environment = FloatEnvironment::enter();
+            self.work(worker);
+        }
+    }
+
+    fn work(&self, worker: usize) {
+        while !self.stop.load(Ordering::Relaxed) {
+            if self.signals.cancelled() || self.signals.due() {
+                self.stop.store(true, Ordering::Relaxed);
+                return;
+            }
+            let task = self.next.fetch_add(1, Ordering::Relaxed);
+            if task >= self.tasks {
+                return;
+            }
+            self.perform(task, worker);
+        }
+    }
+
+    fn perform(&self, task: usize, worker: usize) {
+        let outcome = catch_unwind(AssertUnwindSafe(|| (self.body)(task, worker)));
+        let Err(error) = outcome.unwrap_or_else(|panic| Err(panicked(&*panic))) else {
+            return;
+        };
+        self.stop.store(true, Ordering::Relaxed);
+        let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        failure.get_or_insert(error);
+    }
+
+    fn end(self, next: &mut usize) -> Result<Flow> {
+        let failure = self
+            .failure
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(error) = failure {
+            return Err(error);
+        }
+        *next = self.next.into_inner().min(self.tasks);
+        match *next == self.tasks {
+            true => Ok(Flow::Done),
+            false if self.signals.cancelled() => Err(cancelled()),
+            false => Ok(Flow::Paused),
+        }
+    }
+}
+
+/// The error of a task that panicked.
+fn panicked(panic: &(dyn Any + Send)) -> Error {
+    let text = panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("a panic without a message");
+    Error::new(Code::Internal, "task", text)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,253 @@
+use std::sync::atomic::AtomicU32;
+use std::time::{Duration, Instant};
+
+use super::*;
+
+fn team(threads: usize) -> Arc<Team> {
+    Team::new(TeamOptions {
+        threads,
+        ..TeamOptions::default()
+    })
+    .unwrap()
+}
+
+/// Runs bodies one after the other in an order of its own, or only some of them.
+struct Host {
+    bodies: usize,
+    threads: bool,
+}
+
+impl Executor for Host {
+    fn parallel_for(&self, bodies: usize, body: &(dyn Fn() + Sync)) {
+        let count = bodies.min(self.bodies);
+        if !self.threads {
+            return (0..count).for_each(|_| body());
+        }
+        std::thread::scope(|scope| {
+            for _ in 0..count {
+                scope.spawn(body);
+            }
+        });
+    }
+}
+
+fn hosts() -> Vec<Arc<Team>> {
+    let host = |bodies, threads| {
+        let executor: Option<Box<dyn Executor>> = Some(Box::new(Host { bodies, threads }));
+        Team::new(TeamOptions {
+            threads: 3,
+            executor,
+            ..TeamOptions::default()
+        })
+        .unwrap()
+    };
+    vec![
+        host(0, false),
+        host(1, false),
+        host(9, false),
+        host(9, true),
+    ]
+}
+
+#[test]
+fn every_task_runs_once_on_any_team() {
+    let mut teams = hosts();
+    teams.extend([1, 2, 3, 8].map(team));
+    for team in teams {
+        let _call = team.call();
+        for tasks in [0, 1, 2, 3, 7, 100] {
+            let mut data = vec![0u32; tasks * 3];
+            let mut next = 0;
+            let flow = team.run(
+                &Signals::default(),
+                &mut next,
+                Chunks::new(&mut data, 3),
+                |task, part| {
+                    for value in &mut **part {
+                        *value += task as u32 + 1;
+                    }
+                    Ok(())
+                },
+            );
+            assert_eq!((flow.unwrap(), next), (Flow::Done, tasks));
+            assert!(
+                data.iter()
+                    .enumerate()
+                    .all(|(i, &value)| value == i as u32 / 3 + 1)
+            );
+        }
+    }
+}
+
+#[test]
+fn thousands_of_short_phases_lose_nothing() {
+    let team = team(3);
+    let _call = team.call();
+    let count = AtomicU32::new(0);
+    for _ in 0..20_000 {
+        let mut next = 0;
+        team.run(&Signals::default(), &mut next, Tasks(4), |_, _| {
+            count.fetch_add(1, Ordering::Relaxed);
+            Ok(())
+        })
+        .unwrap();
+    }
+    assert_eq!(count.into_inner(), 80_000);
+}
+
+#[test]
+fn a_past_deadline_runs_one_task_a_call() {
+    for team in [team(1), team(3)] {
+        let signals = Signals {
+            deadline: Some(Instant::now()),
+            cancel: None,
+        };
+        let mut data = [0; 5];
+        let mut next = 0;
+        for task in 1..=5 {
+            let flow = team.run(&signals, &mut next, Chunks::new(&mut data, 1), |_, part| {
+                part[0] += 1;
+                Ok(())
+            });
+            let expected = if task == 5 { Flow::Done } else { Flow::Paused };
+            assert_eq!((flow.unwrap(), next), (expected, task));
+        }
+        assert_eq!(data, [1; 5]);
+    }
+}
+
+#[test]
+fn cancel_stops_between_tasks() {
+    let team = team(2);
+    let flag = AtomicBool::new(false);
+    let signals = Signals {
+        deadline: None,
+        cancel: Some(&flag),
+    };
+    let mut next = 0;
+    let outcome = team.run(&signals, &mut next, Tasks(1000), |task, _| {
+        if task == 10 {
+            flag.store(true, Ordering::Relaxed);
+        }
+        std::thread::sleep(Duration::from_micros(100));
+        Ok(())
+    });
+    assert_eq!(outcome.unwrap_err().code(), Code::Cancelled);
+    assert_eq!(
+        team.run(&signals, &mut 0, Tasks(1), |_, _| Ok(()))
+            .unwrap_err()
+            .code(),
+        Code::Cancelled
+    );
+}
+
+#[test]
+fn a_panic_or_an_error_releases_everyone() {
+    let team = team(3);
+    for _ in 0..50 {
+        let outcome = team.run(&Signals::default(), &mut 0, Tasks(64), |task, _| {
+            assert_ne!(task, 20, "the task's own words");
+            Ok(())
+        });
+        let error = outcome.unwrap_err();
+        assert_eq!(error.code(), Code::Internal);
+        assert!(error.to_string().contains("the task's own words"));
+    }
+    let outcome = team.run(&Signals::default(), &mut 0, Tasks(64), |_, _| {
+        Err(cancelled())
+    });
+    assert_eq!(outcome.unwrap_err().code(), Code::Cancelled);
+    assert_eq!(
+        team.run(&Signals::default(), &mut 0, Tasks(64), |_, _| Ok(())),
+        Ok(Flow::Done)
+    );
+}
+
+#[test]
+fn tiles_cover_a_matrix_once() {
+    let team = team(3);
+    for (rows, columns, tile) in [
+        (1, 1, (1, 1)),
+        (5, 7, (2, 3)),
+        (4, 16, (4, 16)),
+        (3, 10, (8, 4)),
+    ] {
+        let mut data = vec![0u32; rows * columns];
+        let tiles = Tiles::new(&mut data, columns, tile);
+        let counted = tiles.tasks();
+        assert_eq!(counted, rows.div_ceil(tile.0) * columns.div_ceil(tile.1));
+        team.run(&Signals::default(), &mut 0, tiles, |_, tile| {
+            for row in tile.row_range() {
+                let start = (row * columns + tile.column_range().start) as u32;
+                let first = tile.row_range().start;
+                for (i, value) in tile.row_mut(row - first).iter_mut().enumerate() {
+                    *value += start + i as u32 + 1;
+                }
+            }
+            Ok(())
+        })
+        .unwrap();
+        assert!(
+            data.iter()
+                .enumerate()
+                .all(|(i, &value)| value == i as u32 + 1)
+        );
+    }
+}
+
+#[test]
+fn workers_keep_to_their_own_scratch() {
+    let team = team(3);
+    let mut out = vec![0u32; 500];
+    let mut scratch = vec![0u32; 2 * 16];
+    let parts = (Chunks::new(&mut out, 1), PerWorker::new(&mut scratch, 16));
+    team.run(
+        &Signals::default(),
+        &mut 0,
+        parts,
+        |task, (out, scratch)| {
+            scratch.fill(task as u32);
+            std::thread::yield_now();
+            assert!(scratch.iter().all(|&value| value == task as u32));
+            out[0] = scratch[7];
+            Ok(())
+        },
+    )
+    .unwrap();
+    assert!(out.iter().enumerate().all(|(i, &value)| value == i as u32));
+}
+
+#[test]
+fn two_calls_at_once_share_one_team() {
+    let team = team(2);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..500 {
+                    let mut data = [0u8; 40];
+                    team.run(
+                        &Signals::default(),
+                        &mut 0,
+                        Chunks::new(&mut data, 1),
+                        |_, part| {
+                            part[0] += 1;
+                            Ok(())
+                        },
+                    )
+                    .unwrap();
+                    assert_eq!(data, [1; 40]);
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn too_many_threads_are_refused() {
+    let outcome = Team::new(TeamOptions {
+        threads: THREADS_MAX + 1,
+        ..TeamOptions::default()
+    });
+    assert_eq!(outcome.unwrap_err().code(), Code::InvalidArgument);
+    assert!(physical_cores() >= 1);
+}
