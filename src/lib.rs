@@ -8,6 +8,10 @@ pub mod error;
 
 pub mod bytes;
 
+pub mod float;
+
+pub mod random;
+
 pub mod budget;
 
 pub mod control;
