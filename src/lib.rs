@@ -21,3 +21,5 @@ pub mod team;
 pub mod quant;
 
 pub mod gguf;
+
+pub mod kernel;
