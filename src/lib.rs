@@ -23,3 +23,15 @@ pub mod quant;
 pub mod gguf;
 
 pub mod kernel;
+
+pub mod tensor;
+
+pub mod kv;
+
+pub mod ops;
+
+pub mod sampler;
+
+pub mod model;
+
+pub mod session;
