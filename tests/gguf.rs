@@ -330,6 +330,33 @@ fn a_changed_file_shows_unless_it_was_copied() {
     assert_sample(&copy);
 }
 
+#[test]
+fn a_file_that_changes_under_a_copy_is_refused() {
+    let path = directory("copying").join("m.gguf");
+    let mut writer = Writer::new();
+    let len = 3 << 20;
+    writer
+        .tensor("w", Format::I8, &[len], vec![3; len as usize])
+        .unwrap();
+    let bytes = writer.to_bytes();
+    for new_len in [len / 2, 2 * len] {
+        fs::write(&path, &bytes).unwrap();
+        let file = File::options().write(true).open(&path).unwrap();
+        let mut change = |done, _| {
+            if done == 1 << 20 {
+                file.set_len(new_len).unwrap();
+            }
+            true
+        };
+        let mut control = Control {
+            progress: Some(&mut change),
+            ..Control::none()
+        };
+        let e = Gguf::open(Source::Path(&path), &copied(), &mut control).unwrap_err();
+        assert_eq!(e.code(), Code::FileChanged, "{e}");
+    }
+}
+
 #[cfg(unix)]
 #[test]
 fn only_regular_files_are_opened() {
