@@ -22,6 +22,8 @@ pub mod quant;
 
 pub mod gguf;
 
+pub mod tokenizer;
+
 pub mod kernel;
 
 pub mod tensor;

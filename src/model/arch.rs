@@ -14,7 +14,10 @@ struct Architecture {
     spec: fn(&Keys<'_>) -> Result<Spec>,
 }
 
-const TABLE: &[Architecture] = &[Architecture { name: "llama", spec: llama }];
+const TABLE: &[Architecture] = &[Architecture {
+    name: "llama",
+    spec: llama,
+}];
 
 /// The names that [`spec`] knows.
 pub fn names() -> impl Iterator<Item = &'static str> {
@@ -32,9 +35,18 @@ pub fn spec(metadata: &Metadata, vocab: usize) -> Result<Spec> {
     let Some(row) = TABLE.iter().find(|row| row.name == name) else {
         let known = names().collect::<Vec<_>>().join(", ");
         let message = format!("unknown architecture '{name}'; this build knows: {known}");
-        return Err(Error::new(Code::Unsupported, "key 'general.architecture'", message));
+        return Err(Error::new(
+            Code::Unsupported,
+            "key 'general.architecture'",
+            message,
+        ));
     };
-    (row.spec)(&Keys { metadata, prefix: name, vocab })?.checked()
+    (row.spec)(&Keys {
+        metadata,
+        prefix: name,
+        vocab,
+    })?
+    .checked()
 }
 
 fn llama(keys: &Keys<'_>) -> Result<Spec> {
@@ -45,7 +57,11 @@ fn llama(keys: &Keys<'_>) -> Result<Spec> {
     let experts = keys.or("expert_count", 0)?;
     if experts > 0 {
         let message = format!("expected a dense model, found {experts} experts");
-        return Err(Error::new(Code::Unsupported, keys.place("expert_count"), message));
+        return Err(Error::new(
+            Code::Unsupported,
+            keys.place("expert_count"),
+            message,
+        ));
     }
     Ok(Spec {
         context: keys.required("context_length")?,
@@ -57,7 +73,9 @@ fn llama(keys: &Keys<'_>) -> Result<Spec> {
         kv_heads: keys.or("attention.head_count_kv", heads)?,
         k_dim,
         v_dim,
-        norm_epsilon: keys.number("attention.layer_norm_rms_epsilon")?.unwrap_or(1e-5),
+        norm_epsilon: keys
+            .number("attention.layer_norm_rms_epsilon")?
+            .unwrap_or(1e-5),
         rope: Rope {
             dims: keys.or("rope.dimension_count", k_dim)?,
             base: f64::from(keys.number("rope.freq_base")?.unwrap_or(10000.0)),
@@ -106,7 +124,12 @@ impl Keys<'_> {
             return Ok(head_dim);
         }
         let divides = heads > 0 && dim.is_multiple_of(heads);
-        require(divides, "attention.head_count", format!("a divisor of {dim}"), heads)?;
+        require(
+            divides,
+            "attention.head_count",
+            format!("a divisor of {dim}"),
+            heads,
+        )?;
         Ok(dim / heads)
     }
 
@@ -116,7 +139,12 @@ impl Keys<'_> {
         let factor = self.number("rope.scaling.factor")?.or(old_factor);
         let factor = f64::from(factor.unwrap_or(1.0));
         let holds = factor.is_finite() && factor > 0.0;
-        require(holds, "rope.scaling.factor", "a finite number above 0", factor)?;
+        require(
+            holds,
+            "rope.scaling.factor",
+            "a finite number above 0",
+            factor,
+        )?;
         match kind {
             Some("none") => Ok(Scaling::None),
             None if old_factor.is_none() => Ok(Scaling::None),
@@ -124,7 +152,11 @@ impl Keys<'_> {
             Some("yarn") => self.yarn(factor).map(Scaling::Yarn),
             Some(other) => {
                 let message = format!("expected none, linear or yarn, found '{other}'");
-                Err(Error::new(Code::Unsupported, self.place("rope.scaling.type"), message))
+                Err(Error::new(
+                    Code::Unsupported,
+                    self.place("rope.scaling.type"),
+                    message,
+                ))
             }
         }
     }
@@ -132,13 +164,23 @@ impl Keys<'_> {
     fn yarn(&self, factor: f64) -> Result<Yarn> {
         let positive = |name: &str, default: f32| {
             let value = self.number(name)?.unwrap_or(default);
-            require(value.is_finite() && value > 0.0, name, "a finite number above 0", value)?;
+            require(
+                value.is_finite() && value > 0.0,
+                name,
+                "a finite number above 0",
+                value,
+            )?;
             Ok(f64::from(value))
         };
         let context = self.required("context_length")?;
         let original = "rope.scaling.original_context_length";
         let original_context = self.or(original, context)?;
-        require(original_context > 0, original, "a number above 0", original_context)?;
+        require(
+            original_context > 0,
+            original,
+            "a number above 0",
+            original_context,
+        )?;
         Ok(Yarn {
             factor,
             original_context: original_context as f64,

@@ -105,7 +105,10 @@ impl Pass {
                 self.outputs.push(i);
             }
         }
-        assert!(self.rows.len() <= self.scratch.rows, "the scratch holds the batch");
+        assert!(
+            self.rows.len() <= self.scratch.rows,
+            "the scratch holds the batch"
+        );
         (self.layer, self.phase, self.task) = (0, Phase::Embed, 0);
     }
 
@@ -138,7 +141,12 @@ impl Pass {
         caches: &mut [Cache],
         signals: Signals<'_>,
     ) -> Result<Flow> {
-        let context = Context { network, kernels: network.kernels, team, signals };
+        let context = Context {
+            network,
+            kernels: network.kernels,
+            team,
+            signals,
+        };
         let _call = team.call();
         while self.phase != Phase::Done {
             if self.run_phase(&context, caches)? == Flow::Paused {
@@ -169,7 +177,11 @@ impl Pass {
             Activate => Down,
             Down => {
                 self.layer += 1;
-                if self.layer < layers { NormAttention } else { NormOutput }
+                if self.layer < layers {
+                    NormAttention
+                } else {
+                    NormOutput
+                }
             }
             NormOutput => Logits,
             Logits | Done => Done,
@@ -213,7 +225,9 @@ impl Pass {
         let rows = &self.rows;
         context.run(&mut self.task, (hidden, turns), |task, (hidden, turns)| {
             weights.frequencies.turns(rows[task].position, turns);
-            weights.embedding.decode_row(rows[task].token as usize, hidden)
+            weights
+                .embedding
+                .decode_row(rows[task].token as usize, hidden)
         })
     }
 
@@ -259,8 +273,17 @@ impl Pass {
 
     /// Turns queries and keys in place.
     fn rope(&mut self, context: &Context<'_>) -> Result<Flow> {
-        let Network { spec, weights, kernels, .. } = context.network;
-        let (n, width, pairs) = (self.rows.len(), spec.qkv_width(), weights.frequencies.pairs());
+        let Network {
+            spec,
+            weights,
+            kernels,
+            ..
+        } = context.network;
+        let (n, width, pairs) = (
+            self.rows.len(),
+            spec.qkv_width(),
+            weights.frequencies.pairs(),
+        );
         let qkv = Chunks::new(&mut self.scratch.qkv[..n * width], width);
         let turns = &self.scratch.turns;
         let turning = (spec.heads + spec.kv_heads) * spec.k_dim;
@@ -277,10 +300,18 @@ impl Pass {
         let spec = &context.network.spec;
         let (rows, stores, layer) = (&self.rows, &self.stores, self.layer);
         let page_of = |store: &Range<usize>| {
-            (rows[store.start].sequence, rows[store.start].position / PAGE_TOKENS)
+            (
+                rows[store.start].sequence,
+                rows[store.start].position / PAGE_TOKENS,
+            )
         };
         let lent = &mut self.scratch.lent;
-        lent.extend(stores.iter().map(page_of).map(|(cache, page)| caches[cache].lend(page)));
+        lent.extend(
+            stores
+                .iter()
+                .map(page_of)
+                .map(|(cache, page)| caches[cache].lend(page)),
+        );
         let qkv = &self.scratch.qkv;
         let width = spec.qkv_width();
         let (k_start, v_start) = (spec.q_width(), spec.q_width() + spec.kv_heads * spec.k_dim);
@@ -320,8 +351,12 @@ impl Pass {
         context.run(&mut self.task, parts, |_, (out, scratch)| {
             let i = out.row_range().start;
             let kv_head = out.column_range().start / (group * spec.v_dim);
-            let place =
-                Query { layer, kv_head, position: rows[i].position, scale: spec.attention_scale };
+            let place = Query {
+                layer,
+                kv_head,
+                position: rows[i].position,
+                scale: spec.attention_scale,
+            };
             let queries = &qkv[i * qkv_width + kv_head * group * spec.k_dim..];
             let queries = queries.chunks_exact(spec.k_dim);
             for (query, out) in queries.zip(out.row_mut(0).chunks_exact_mut(spec.v_dim)) {
@@ -343,7 +378,9 @@ impl Pass {
         let quants = Chunks::new(&mut self.scratch.quants[..n * groups], groups);
         let (attended, layer) = (&self.scratch.attended, self.layer);
         context.run(&mut self.task, quants, |task, quants| {
-            let finite = context.kernels.quantize_row(&attended[task * width..][..width], quants);
+            let finite = context
+                .kernels
+                .quantize_row(&attended[task * width..][..width], quants);
             finite.then_some(()).ok_or_else(|| not_finite(layer))
         })
     }
@@ -406,7 +443,12 @@ impl Pass {
 
     /// normed = rms_norm(hidden + delta) of the rows that want logits, one after the other.
     fn norm_output(&mut self, context: &Context<'_>) -> Result<Flow> {
-        let Network { spec, weights, kernels, .. } = context.network;
+        let Network {
+            spec,
+            weights,
+            kernels,
+            ..
+        } = context.network;
         let (n, dim, groups) = (self.outputs.len(), spec.dim, spec.dim.div_ceil(GROUP));
         let parts = (
             Chunks::new(&mut self.scratch.normed[..n * dim], dim),
@@ -477,7 +519,9 @@ fn gate_up(layer: &Layer) -> [&Linear; 2] {
 
 /// Whether one of the matrices takes quantized rows.
 fn wants_quants(linears: &[&Linear]) -> bool {
-    linears.iter().any(|linear| linear.weight.format().block_len() > 1)
+    linears
+        .iter()
+        .any(|linear| linear.weight.format().block_len() > 1)
 }
 
 fn not_finite(layer: usize) -> Error {

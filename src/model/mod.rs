@@ -97,7 +97,12 @@ impl Model {
             false => Some(Network::load(&gguf, tokenizer.as_ref(), kernels)?),
         };
         let budget = options.load.budget.clone();
-        Ok(Arc::new(Self { gguf, tokenizer, network, budget }))
+        Ok(Arc::new(Self {
+            gguf,
+            tokenizer,
+            network,
+            budget,
+        }))
     }
 
     /// The file: metadata and tensors.
@@ -112,20 +117,33 @@ impl Model {
 
     /// The name that the file gives the model; empty if it gives none.
     pub fn name(&self) -> &str {
-        self.gguf.metadata().str("general.name").ok().flatten().unwrap_or("")
+        self.gguf
+            .metadata()
+            .str("general.name")
+            .ok()
+            .flatten()
+            .unwrap_or("")
     }
 
     /// The tokenizer; `UNSUPPORTED` if the file has none.
     pub fn tokenizer(&self) -> Result<&Tokenizer> {
         self.tokenizer.as_ref().ok_or_else(|| {
-            Error::new(Code::Unsupported, "tokenizer", "the model file has no tokenizer")
+            Error::new(
+                Code::Unsupported,
+                "tokenizer",
+                "the model file has no tokenizer",
+            )
         })
     }
 
     /// What a pass runs on; `UNSUPPORTED` if the model was opened to be described only.
     pub fn network(&self) -> Result<&Network> {
         self.network.as_ref().ok_or_else(|| {
-            Error::new(Code::Unsupported, "model", "it was opened to be described only")
+            Error::new(
+                Code::Unsupported,
+                "model",
+                "it was opened to be described only",
+            )
         })
     }
 
@@ -136,12 +154,20 @@ impl Model {
 
     /// Weights in the file.
     pub fn parameters(&self) -> u64 {
-        self.gguf.tensors().iter().map(|tensor| tensor.dims.iter().product::<u64>()).sum()
+        self.gguf
+            .tensors()
+            .iter()
+            .map(|tensor| tensor.dims.iter().product::<u64>())
+            .sum()
     }
 
     /// Bytes of all tensors.
     pub fn weight_bytes(&self) -> u64 {
-        self.gguf.tensors().iter().map(|tensor| tensor.bytes.len() as u64).sum()
+        self.gguf
+            .tensors()
+            .iter()
+            .map(|tensor| tensor.bytes.len() as u64)
+            .sum()
     }
 
     /// What a session needs with `context` tokens of `kv`, passes of at most `rows` tokens and
@@ -168,29 +194,39 @@ impl Model {
 }
 
 impl Network {
-    fn load(
-        gguf: &Gguf,
-        tokenizer: Option<&Tokenizer>,
-        kernels: &'static Kernels,
-    ) -> Result<Self> {
+    fn load(gguf: &Gguf, tokenizer: Option<&Tokenizer>, kernels: &'static Kernels) -> Result<Self> {
         let spec = arch::spec(gguf.metadata(), vocab(gguf)?)?;
         if let Some(tokenizer) = tokenizer {
             let name = "vocab_size (rows of the embedding)";
-            spec::require(tokenizer.vocab_len() == spec.vocab, name, tokenizer.vocab_len(), spec.vocab)?;
+            spec::require(
+                tokenizer.vocab_len() == spec.vocab,
+                name,
+                tokenizer.vocab_len(),
+                spec.vocab,
+            )?;
         }
         let weights = Weights::load(gguf, &spec)?;
-        Ok(Self { spec, weights, kernels, scratch: scratch::Pool::default() })
+        Ok(Self {
+            spec,
+            weights,
+            kernels,
+            scratch: scratch::Pool::default(),
+        })
     }
 }
 
 /// Rows of the embedding; `arch` knows an unknown architecture better than a missing tensor.
 fn vocab(gguf: &Gguf) -> Result<usize> {
-    let rows = gguf.tensor(weights::EMBEDDING).map_or(0, |tensor| tensor.dims[1]);
+    let rows = gguf
+        .tensor(weights::EMBEDDING)
+        .map_or(0, |tensor| tensor.dims[1]);
     usize::try_from(rows).map_err(|_| Error::new(Code::Format, weights::EMBEDDING, "too large"))
 }
 
 impl fmt::Debug for Model {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Model").field("name", &self.name()).finish_non_exhaustive()
+        f.debug_struct("Model")
+            .field("name", &self.name())
+            .finish_non_exhaustive()
     }
 }

@@ -128,18 +128,29 @@ impl Pool {
         let fits = |s: &Scratch| {
             s.rows >= rows && s.workers >= workers && s.logits.len() >= outputs * spec.vocab
         };
-        let best = idle.iter().enumerate().filter(|(_, s)| fits(s)).min_by_key(|(_, s)| s.rows);
+        let best = idle
+            .iter()
+            .enumerate()
+            .filter(|(_, s)| fits(s))
+            .min_by_key(|(_, s)| s.rows);
         if let Some((at, _)) = best {
             return Ok(idle.swap_remove(at));
         }
         // What is too small for this pass serves no other of its size: let its memory go first.
         idle.retain(|s| s.rows > rows);
         drop(idle);
-        Ok(Box::new(Scratch::new(spec, (rows, outputs, workers), budget)?))
+        Ok(Box::new(Scratch::new(
+            spec,
+            (rows, outputs, workers),
+            budget,
+        )?))
     }
 
     /// Gives scratch back.
     pub fn give(&self, scratch: Box<Scratch>) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(scratch);
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(scratch);
     }
 }

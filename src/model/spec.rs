@@ -58,7 +58,11 @@ impl Spec {
 
     /// What each layer keeps of a token.
     pub fn layer_shapes(&self) -> impl Iterator<Item = LayerShape> {
-        let shape = LayerShape { heads: self.kv_heads, k_dim: self.k_dim, v_dim: self.v_dim };
+        let shape = LayerShape {
+            heads: self.kv_heads,
+            k_dim: self.k_dim,
+            v_dim: self.v_dim,
+        };
         std::iter::repeat_n(shape, self.layers)
     }
 
@@ -67,7 +71,12 @@ impl Spec {
     pub fn checked(self) -> Result<Self> {
         let rope = &self.rope;
         let range = |name: &str, value: usize, max: usize| {
-            require((1..=max).contains(&value), name, format!("1 to {max}"), value)
+            require(
+                (1..=max).contains(&value),
+                name,
+                format!("1 to {max}"),
+                value,
+            )
         };
         range("context_length", self.context, CONTEXT_MAX)?;
         range("vocab_size", self.vocab, WIDTH_MAX)?;
@@ -104,5 +113,9 @@ pub fn require(
         return Ok(());
     }
     let message = format!("expected {expected}, found {found}");
-    Err(Error::new(Code::Format, format!("hyperparameter '{name}'"), message))
+    Err(Error::new(
+        Code::Format,
+        format!("hyperparameter '{name}'"),
+        message,
+    ))
 }

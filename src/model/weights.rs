@@ -57,14 +57,22 @@ impl Weights {
     /// Takes all tensors of the file. One that is missing, has another shape, or is not part of
     /// the model is an error.
     pub fn load(gguf: &Gguf, spec: &Spec) -> Result<Self> {
-        let mut file = File { gguf, taken: HashSet::new() };
+        let mut file = File {
+            gguf,
+            taken: HashSet::new(),
+        };
         let embedding = file.matrix(EMBEDDING, spec.vocab, spec.dim)?;
-        let layers = (0..spec.layers).map(|i| Layer::load(&mut file, spec, i)).collect::<Result<_>>();
+        let layers = (0..spec.layers)
+            .map(|i| Layer::load(&mut file, spec, i))
+            .collect::<Result<_>>();
         let layers = layers?;
         let output_norm = file.vector("output_norm.weight", spec.dim)?;
         let output = match file.find("output.weight") {
             Some(_) => file.linear("output", spec.vocab, spec.dim)?,
-            None => Linear { weight: embedding.clone(), bias: None },
+            None => Linear {
+                weight: embedding.clone(),
+                bias: None,
+            },
         };
         let factors = match file.find("rope_freqs.weight") {
             Some(tensor) => Some(positive(tensor, spec.rope.dims / 2)?),
@@ -72,7 +80,13 @@ impl Weights {
         };
         file.check_all_taken()?;
         let frequencies = Frequencies::new(&spec.rope, factors.as_deref());
-        Ok(Self { embedding, layers, output_norm, output, frequencies })
+        Ok(Self {
+            embedding,
+            layers,
+            output_norm,
+            output,
+            frequencies,
+        })
     }
 }
 
@@ -138,18 +152,29 @@ impl<'a> File<'a> {
             return Ok(());
         };
         let message = "not part of this architecture as far as this build knows it";
-        Err(Error::new(Code::Unsupported, format!("tensor '{}'", stray.name), message))
+        Err(Error::new(
+            Code::Unsupported,
+            format!("tensor '{}'", stray.name),
+            message,
+        ))
     }
 }
 
 /// The factors that a file gives for its frequencies.
 fn positive(tensor: &TensorInfo, len: usize) -> Result<Box<[f32]>> {
     let factors = tensor::vector(tensor, len)?;
-    match factors.iter().find(|factor| !(factor.is_finite() && **factor > 0.0)) {
+    match factors
+        .iter()
+        .find(|factor| !(factor.is_finite() && **factor > 0.0))
+    {
         None => Ok(factors),
         Some(bad) => {
             let message = format!("expected finite factors above 0, found {bad}");
-            Err(Error::new(Code::Format, format!("tensor '{}'", tensor.name), message))
+            Err(Error::new(
+                Code::Format,
+                format!("tensor '{}'", tensor.name),
+                message,
+            ))
         }
     }
 }

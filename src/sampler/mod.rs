@@ -25,7 +25,12 @@ pub struct SamplerOptions {
 
 impl Default for SamplerOptions {
     fn default() -> Self {
-        Self { temperature: 0.8, top_k: 40, top_p: 0.95, seed: None }
+        Self {
+            temperature: 0.8,
+            top_k: 40,
+            top_p: 0.95,
+            seed: None,
+        }
     }
 }
 
@@ -48,16 +53,34 @@ struct Candidate {
 impl Sampler {
     /// A sampler; `INVALID_ARGUMENT` for options out of range.
     pub fn new(options: &SamplerOptions) -> Result<Self> {
-        let SamplerOptions { temperature, top_p, .. } = *options;
+        let SamplerOptions {
+            temperature, top_p, ..
+        } = *options;
         let check = |holds: bool, name: &str, expected: &str, found: f32| {
             let message = || format!("expected {expected}, found {found}");
-            holds.then_some(()).ok_or_else(|| Error::new(Code::InvalidArgument, name, message()))
+            holds
+                .then_some(())
+                .ok_or_else(|| Error::new(Code::InvalidArgument, name, message()))
         };
         let holds = temperature.is_finite() && temperature >= 0.0;
-        check(holds, "temperature", "a finite number of at least 0", temperature)?;
-        check(top_p > 0.0 && top_p <= 1.0, "top_p", "a number above 0, at most 1", top_p)?;
+        check(
+            holds,
+            "temperature",
+            "a finite number of at least 0",
+            temperature,
+        )?;
+        check(
+            top_p > 0.0 && top_p <= 1.0,
+            "top_p",
+            "a number above 0, at most 1",
+            top_p,
+        )?;
         let seed = options.seed.unwrap_or_else(entropy_seed);
-        Ok(Self { options: options.clone(), seed, candidates: Vec::new() })
+        Ok(Self {
+            options: options.clone(),
+            seed,
+            candidates: Vec::new(),
+        })
     }
 
     /// The seed in use.
@@ -82,7 +105,12 @@ impl Sampler {
         }
         self.weigh(logits, logits[best as usize]);
         let total = self.keep_top_p();
-        let target = total * Random { seed: self.seed, step }.unit_f64(0);
+        let target = total
+            * Random {
+                seed: self.seed,
+                step,
+            }
+            .unit_f64(0);
         let mut sum = 0.0;
         for candidate in &self.candidates {
             sum += candidate.weight;
@@ -96,12 +124,24 @@ impl Sampler {
     /// Fills `candidates` with the top-k tokens, the most likely first where order matters, and
     /// their weights.
     fn weigh(&mut self, logits: &[f32], best: f32) {
-        let SamplerOptions { temperature, top_k, top_p, .. } = self.options;
+        let SamplerOptions {
+            temperature,
+            top_k,
+            top_p,
+            ..
+        } = self.options;
         let candidates = &mut self.candidates;
         candidates.clear();
-        candidates.extend((0u32..).zip(logits).filter(|(_, l)| **l > f32::NEG_INFINITY).map(
-            |(token, &logit)| Candidate { token, logit, weight: 0.0 },
-        ));
+        candidates.extend(
+            (0u32..)
+                .zip(logits)
+                .filter(|(_, l)| **l > f32::NEG_INFINITY)
+                .map(|(token, &logit)| Candidate {
+                    token,
+                    logit,
+                    weight: 0.0,
+                }),
+        );
         if top_k > 0 && top_k < candidates.len() {
             candidates.select_nth_unstable_by(top_k - 1, more_likely);
             candidates.truncate(top_k);
@@ -116,7 +156,11 @@ impl Sampler {
 
     /// Drops what top-p excludes; the sum of the weights that stay.
     fn keep_top_p(&mut self) -> f64 {
-        let total: f64 = self.candidates.iter().map(|candidate| candidate.weight).sum();
+        let total: f64 = self
+            .candidates
+            .iter()
+            .map(|candidate| candidate.weight)
+            .sum();
         if self.options.top_p >= 1.0 {
             return total;
         }
@@ -126,7 +170,8 @@ impl Sampler {
             sum += candidate.weight;
             sum >= wanted
         });
-        self.candidates.truncate(reached.map_or(usize::MAX, |last| last + 1));
+        self.candidates
+            .truncate(reached.map_or(usize::MAX, |last| last + 1));
         sum
     }
 }
@@ -161,7 +206,13 @@ mod tests {
     use super::*;
 
     fn sampler(temperature: f32, top_k: usize, top_p: f32) -> Sampler {
-        Sampler::new(&SamplerOptions { temperature, top_k, top_p, seed: Some(7) }).unwrap()
+        Sampler::new(&SamplerOptions {
+            temperature,
+            top_k,
+            top_p,
+            seed: Some(7),
+        })
+        .unwrap()
     }
 
     /// How often each token is picked in 20,000 steps.
@@ -179,19 +230,31 @@ mod tests {
 
     #[test]
     fn greedy_takes_the_lowest_of_the_largest() {
-        assert_eq!(sampler(0.0, 0, 1.0).sample(&[1.0, 3.0, -2.0, 3.0], 0), Ok(1));
-        assert_eq!(sampler(1.0, 1, 1.0).sample(&[1.0, 3.0, -2.0, 3.0], 9), Ok(1));
+        assert_eq!(
+            sampler(0.0, 0, 1.0).sample(&[1.0, 3.0, -2.0, 3.0], 0),
+            Ok(1)
+        );
+        assert_eq!(
+            sampler(1.0, 1, 1.0).sample(&[1.0, 3.0, -2.0, 3.0], 9),
+            Ok(1)
+        );
     }
 
     #[test]
     fn picks_follow_the_distribution() {
         let p = [0.5, 0.25, 0.125, 0.125];
-        for (f, p) in frequencies(&mut sampler(1.0, 0, 1.0), &ln(&p)).iter().zip(p) {
+        for (f, p) in frequencies(&mut sampler(1.0, 0, 1.0), &ln(&p))
+            .iter()
+            .zip(p)
+        {
             assert!((f - f64::from(p)).abs() < 0.01, "{f} {p}");
         }
         // At temperature 1/2 probabilities are squared: 16 : 4 : 1 : 1.
         let f = frequencies(&mut sampler(0.5, 0, 1.0), &ln(&p));
-        for (f, p) in f.iter().zip([16.0 / 22.0, 4.0 / 22.0, 1.0 / 22.0, 1.0 / 22.0]) {
+        for (f, p) in f
+            .iter()
+            .zip([16.0 / 22.0, 4.0 / 22.0, 1.0 / 22.0, 1.0 / 22.0])
+        {
             assert!((f - p).abs() < 0.01, "{f} {p}");
         }
     }
@@ -211,21 +274,35 @@ mod tests {
     fn one_seed_picks_the_same_and_seeds_differ() {
         let logits = vec![0.0; 50];
         let picks = |seed| {
-            let options = SamplerOptions { seed: Some(seed), ..SamplerOptions::default() };
+            let options = SamplerOptions {
+                seed: Some(seed),
+                ..SamplerOptions::default()
+            };
             let mut sampler = Sampler::new(&options).unwrap();
-            (0..20).map(|step| sampler.sample(&logits, step).unwrap()).collect::<Vec<_>>()
+            (0..20)
+                .map(|step| sampler.sample(&logits, step).unwrap())
+                .collect::<Vec<_>>()
         };
         assert_eq!(picks(1), picks(1));
         assert_ne!(picks(1), picks(2));
         let random = Sampler::new(&SamplerOptions::default()).unwrap();
-        assert_ne!(random.seed(), Sampler::new(&SamplerOptions::default()).unwrap().seed());
+        assert_ne!(
+            random.seed(),
+            Sampler::new(&SamplerOptions::default()).unwrap().seed()
+        );
     }
 
     #[test]
     fn logits_without_a_choice_are_refused() {
         let mut s = sampler(1.0, 0, 1.0);
-        assert_eq!(s.sample(&[0.0, f32::NAN], 0).unwrap_err().code(), Code::NonFinite);
-        assert_eq!(s.sample(&[f32::NEG_INFINITY; 3], 0).unwrap_err().code(), Code::NonFinite);
+        assert_eq!(
+            s.sample(&[0.0, f32::NAN], 0).unwrap_err().code(),
+            Code::NonFinite
+        );
+        assert_eq!(
+            s.sample(&[f32::NEG_INFINITY; 3], 0).unwrap_err().code(),
+            Code::NonFinite
+        );
         assert_eq!(s.sample(&[], 0).unwrap_err().code(), Code::NonFinite);
         assert_eq!(s.sample(&[f32::NEG_INFINITY, 2.0], 0), Ok(1));
     }
@@ -233,8 +310,15 @@ mod tests {
     #[test]
     fn options_out_of_range_are_refused() {
         for (temperature, top_p) in [(-1.0, 1.0), (f32::NAN, 1.0), (1.0, 0.0), (1.0, 1.5)] {
-            let options = SamplerOptions { temperature, top_p, ..SamplerOptions::default() };
-            assert_eq!(Sampler::new(&options).unwrap_err().code(), Code::InvalidArgument);
+            let options = SamplerOptions {
+                temperature,
+                top_p,
+                ..SamplerOptions::default()
+            };
+            assert_eq!(
+                Sampler::new(&options).unwrap_err().code(),
+                Code::InvalidArgument
+            );
         }
     }
 }

@@ -1,6 +1,5 @@
 //! Bringing queued tokens into the cache: pass after pass, resumable.
 
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use crate::control::{Control, Flow, Signals, cancelled};
@@ -101,15 +100,23 @@ impl Session {
 
     fn begin_pass(&mut self, rows_max: usize, all_logits: bool) -> Result<()> {
         self.model.gguf().check_unchanged()?;
-        let (start, end) = (self.evaluated, self.tokens.len().min(self.evaluated + rows_max));
+        let (start, end) = (
+            self.evaluated,
+            self.tokens.len().min(self.evaluated + rows_max),
+        );
         self.caches[0].reserve(end)?;
         let network = self.model.network()?;
         // Passes of a token or two share scratch of one size with each other.
-        let rows = (end - start).next_power_of_two().max(ROWS_WITH_LOGITS).min(self.chunk.max(1));
+        let rows = (end - start)
+            .next_power_of_two()
+            .max(ROWS_WITH_LOGITS)
+            .min(self.chunk.max(1));
         let rows = rows.max(end - start);
         let outputs = if all_logits { rows } else { 1 };
         let size = (rows, outputs, self.team.threads());
-        let scratch = network.scratch.take(&network.spec, size, self.model.budget())?;
+        let scratch = network
+            .scratch
+            .take(&network.spec, size, self.model.budget())?;
         let mut pass = Pass::idle(scratch);
         let last = self.tokens.len() - 1;
         pass.begin((start..end).map(|position| Row {
@@ -123,11 +130,14 @@ impl Session {
     }
 
     /// Whether the pass is done. On an error it is dropped; on a cancel the turn is rolled back.
-    fn run_pass(&mut self, mut signals: Signals<'_>) -> Result<bool> {
+    fn run_pass(&mut self, signals: Signals<'_>) -> Result<bool> {
         let pass = self.pass.as_mut().expect("the caller has begun it");
         let canceller = self.canceller.clone();
-        signals.cancel = signals.cancel.or(Some(canceller.flag()));
-        let outcome = match canceller.flag().load(Ordering::Relaxed) {
+        let signals = Signals {
+            cancel: [signals.cancel[0], Some(canceller.flag())],
+            ..signals
+        };
+        let outcome = match signals.cancelled() {
             true => Err(cancelled()),
             false => pass.run(self.model.network()?, &self.team, &mut self.caches, signals),
         };
@@ -176,6 +186,8 @@ impl Session {
         done: usize,
         total: usize,
     ) -> Result<()> {
-        control.report(done as u64, total as u64).inspect_err(|_| self.roll_back())
+        control
+            .report(done as u64, total as u64)
+            .inspect_err(|_| self.roll_back())
     }
 }

@@ -43,7 +43,11 @@ pub struct SessionOptions {
 impl SessionOptions {
     /// Prompt tokens of a pass.
     pub fn chunk_tokens(&self) -> usize {
-        if self.chunk == 0 { CHUNK_TOKENS } else { self.chunk }
+        if self.chunk == 0 {
+            CHUNK_TOKENS
+        } else {
+            self.chunk
+        }
     }
 }
 
@@ -136,14 +140,20 @@ impl Session {
     /// `INVALID_ARGUMENT` for options out of range, `MEMORY_CAP`, `OUT_OF_MEMORY`.
     pub fn new(model: Arc<Model>, team: Arc<Team>, options: &SessionOptions) -> Result<Self> {
         let spec = &model.network()?.spec;
-        let context = if options.context == 0 { spec.context } else { options.context };
+        let context = if options.context == 0 {
+            spec.context
+        } else {
+            options.context
+        };
         at_most("context", context, spec.context)?;
         let chunk = options.chunk_tokens().min(context);
         let budget = options.budget.as_ref().unwrap_or(model.budget());
         let layout = Arc::new(Layout::new(options.kv, spec.layer_shapes()));
         let logits = budget.allocate(Tag::Misc, spec.vocab)?;
         let mut tokens = Vec::new();
-        tokens.try_reserve_exact(context).map_err(|_| no_memory(context))?;
+        tokens
+            .try_reserve_exact(context)
+            .map_err(|_| no_memory(context))?;
         Ok(Self {
             caches: [Cache::new(layout, budget.clone(), context)],
             team,
@@ -183,7 +193,10 @@ impl Session {
 
     /// What it has done so far.
     pub fn metrics(&self) -> Metrics {
-        Metrics { kv_bytes: self.caches[0].bytes() as u64, ..self.metrics }
+        Metrics {
+            kv_bytes: self.caches[0].bytes() as u64,
+            ..self.metrics
+        }
     }
 
     /// Cancels this session's work from other threads.
@@ -199,9 +212,17 @@ impl Session {
     pub fn feed(&mut self, tokens: &[u32]) -> Result<()> {
         self.check_sound()?;
         let vocab = self.network()?.spec.vocab;
-        if let Some((i, token)) = tokens.iter().enumerate().find(|(_, t)| **t as usize >= vocab) {
+        if let Some((i, token)) = tokens
+            .iter()
+            .enumerate()
+            .find(|(_, t)| **t as usize >= vocab)
+        {
             let message = format!("expected tokens below {vocab}, found {token}");
-            return Err(Error::new(Code::InvalidArgument, format!("token {i}"), message));
+            return Err(Error::new(
+                Code::InvalidArgument,
+                format!("token {i}"),
+                message,
+            ));
         }
         let room = self.context - self.tokens.len();
         if tokens.len() > room {
@@ -299,5 +320,9 @@ fn at_most(name: &str, found: usize, max: usize) -> Result<()> {
 }
 
 fn no_memory(tokens: usize) -> Error {
-    Error::new(Code::OutOfMemory, "session", format!("no memory for {tokens} tokens"))
+    Error::new(
+        Code::OutOfMemory,
+        "session",
+        format!("no memory for {tokens} tokens"),
+    )
 }

@@ -94,7 +94,11 @@ impl Session {
         sampler.reserve(self.logits.len());
         self.generation = Some(Generation {
             sampler,
-            left: if options.tokens_max == 0 { usize::MAX } else { options.tokens_max },
+            left: if options.tokens_max == 0 {
+                usize::MAX
+            } else {
+                options.tokens_max
+            },
             ignore_end: options.ignore_end,
         });
         self.decoder = Default::default();
@@ -157,7 +161,10 @@ impl Session {
             if step == Step::Pending {
                 continue;
             }
-            let action = on_event(&Event { step, text: &self.text });
+            let action = on_event(&Event {
+                step,
+                text: &self.text,
+            });
             match (step, action) {
                 (_, Action::Cancel) => {
                     self.turn_start = start;
@@ -167,7 +174,10 @@ impl Session {
                 (Step::Finished(finish), _) => return Ok(finish),
                 (_, Action::Stop) => {
                     self.finish(Finish::Stopped);
-                    on_event(&Event { step: Step::Finished(Finish::Stopped), text: &self.text });
+                    on_event(&Event {
+                        step: Step::Finished(Finish::Stopped),
+                        text: &self.text,
+                    });
                     return Ok(Finish::Stopped);
                 }
                 (_, Action::Continue) => {}
@@ -179,7 +189,9 @@ impl Session {
     fn pick(&mut self) -> Result<Step> {
         let began = Instant::now();
         let generation = self.generation.as_mut().expect("step has checked it");
-        let token = generation.sampler.sample(&self.logits, self.tokens.len() as u64)?;
+        let token = generation
+            .sampler
+            .sample(&self.logits, self.tokens.len() as u64)?;
         let tokenizer = self.model.tokenizer().ok();
         if !generation.ignore_end && tokenizer.is_some_and(|t| t.is_end(token)) {
             return Ok(self.finish(Finish::End));
