@@ -37,3 +37,7 @@ pub mod sampler;
 pub mod model;
 
 pub mod session;
+
+/// Version of the arithmetic (`docs/numerics.md`): logits of two builds with one version are the
+/// same to the bit.
+pub const NUMERICS_VERSION: u32 = 1;

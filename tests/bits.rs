@@ -30,18 +30,28 @@ fn open(path: &Path, kernels: &'static Kernels) -> Arc<Model> {
 }
 
 fn team(threads: usize) -> Arc<Team> {
-    Team::new(TeamOptions { threads, ..TeamOptions::default() }).unwrap()
+    Team::new(TeamOptions {
+        threads,
+        ..TeamOptions::default()
+    })
+    .unwrap()
 }
 
 fn session(model: &Arc<Model>, team: &Arc<Team>, kv: KvFormat, chunk: usize) -> Session {
-    let options = SessionOptions { kv, chunk, ..SessionOptions::default() };
+    let options = SessionOptions {
+        kv,
+        chunk,
+        ..SessionOptions::default()
+    };
     Session::new(Arc::clone(model), Arc::clone(team), &options).unwrap()
 }
 
 /// Some tokens of the vocabulary, the same each time.
 fn prompt(model: &Model, len: usize) -> Vec<u32> {
     let vocab = model.network().unwrap().spec.vocab as u32;
-    (0..len as u32).map(|i| (i * 2_654_435 + 17) % vocab).collect()
+    (0..len as u32)
+        .map(|i| (i * 2_654_435 + 17) % vocab)
+        .collect()
 }
 
 fn bits(logits: &[f32]) -> Vec<u32> {
@@ -70,7 +80,10 @@ fn threads_and_chunks_do_not_show() {
                 let team = team(threads);
                 for chunk in [1, 7, 64, len] {
                     let made = logits(&mut session(&model, &team, kv, chunk), len);
-                    assert!(made == truth, "{path:?} {kv:?} {threads} threads, chunk {chunk}");
+                    assert!(
+                        made == truth,
+                        "{path:?} {kv:?} {threads} threads, chunk {chunk}"
+                    );
                 }
             }
         }
@@ -87,7 +100,11 @@ fn the_isa_does_not_show() {
         for kv in [KvFormat::F32, KvFormat::F16] {
             let truth = run(kernel::force(Isa::Scalar), kv);
             for kernels in kernel::available() {
-                assert!(run(kernels, kv) == truth, "{path:?} {kv:?} {:?}", kernels.isa());
+                assert!(
+                    run(kernels, kv) == truth,
+                    "{path:?} {kv:?} {:?}",
+                    kernels.isa()
+                );
             }
         }
     }
@@ -104,8 +121,16 @@ fn a_pass_paused_after_every_task_goes_on_to_the_same_bits() {
             let (mut made, mut pauses) = (Vec::new(), 0);
             for part in [&tokens[..len], &tokens[len..][..1], &tokens[len + 1..][..1]] {
                 session.feed(part).unwrap();
-                let due = || Signals { deadline: Some(Instant::now()), ..Signals::default() };
-                while session.prefill(&mut Control { signals: due(), progress: None }).unwrap()
+                let due = || Signals {
+                    deadline: Some(Instant::now()),
+                    ..Signals::default()
+                };
+                while session
+                    .prefill(&mut Control {
+                        signals: due(),
+                        progress: None,
+                    })
+                    .unwrap()
                     == Flow::Paused
                 {
                     pauses += 1;
@@ -152,9 +177,15 @@ fn a_host_executor_does_not_show() {
         let model = open(&path, kernel::detect());
         let truth = logits(&mut session(&model, &team(1), KvFormat::F16, 0), len);
         for never in [false, true] {
-            let executor: Option<Box<dyn Executor>> =
-                Some(Box::new(Host { calls: AtomicUsize::new(0), never }));
-            let team = Team::new(TeamOptions { threads: 4, executor, ..TeamOptions::default() });
+            let executor: Option<Box<dyn Executor>> = Some(Box::new(Host {
+                calls: AtomicUsize::new(0),
+                never,
+            }));
+            let team = Team::new(TeamOptions {
+                threads: 4,
+                executor,
+                ..TeamOptions::default()
+            });
             let made = logits(&mut session(&model, &team.unwrap(), KvFormat::F16, 0), len);
             assert!(made == truth, "{path:?} never: {never}");
         }

@@ -9,16 +9,26 @@ const LENGTHS: [usize; 14] = [0, 1, 2, 15, 16, 17, 31, 33, 63, 64, 65, 127, 128,
 fn floats(seed: u64, len: usize) -> Vec<f32> {
     let mut values = Vec::with_capacity(len);
     for i in 0..len {
-        let random = Random { seed, step: i as u64 };
+        let random = Random {
+            seed,
+            step: i as u64,
+        };
         let exponent = (random.bits(1) % 24) as i32 - 12;
         let value = (random.unit_f32(0) - 0.5) * 2f32.powi(exponent);
-        values.push(if random.bits(2).is_multiple_of(17) { 0.0 } else { value });
+        values.push(if random.bits(2).is_multiple_of(17) {
+            0.0
+        } else {
+            value
+        });
     }
     values
 }
 
 fn halves(values: &[f32]) -> Vec<u16> {
-    values.iter().map(|&x| crate::float::f16_from_f32(x)).collect()
+    values
+        .iter()
+        .map(|&x| crate::float::f16_from_f32(x))
+        .collect()
 }
 
 fn bits(values: &[f32]) -> Vec<u32> {
@@ -29,20 +39,37 @@ fn bits(values: &[f32]) -> Vec<u32> {
 fn same(what: &str, f: impl Fn(&Kernels) -> Vec<f32>) {
     let truth = bits(&f(force(Isa::Scalar)));
     for kernels in available() {
-        assert_eq!(bits(&f(kernels)), truth, "{what} with {}", kernels.isa().name());
+        assert_eq!(
+            bits(&f(kernels)),
+            truth,
+            "{what} with {}",
+            kernels.isa().name()
+        );
     }
 }
 
 /// A valid row of `columns` weights: random bytes whose scales are small finite numbers.
 fn weight_rows(format: Format, rows: usize, columns: usize, seed: u64) -> Vec<u8> {
     let bytes = rows * format.bytes(columns as u64).unwrap() as usize;
-    let mut out: Vec<u8> =
-        (0..bytes).map(|i| Random { seed, step: i as u64 }.bits(0) as u8).collect();
+    let mut out: Vec<u8> = (0..bytes)
+        .map(|i| {
+            Random {
+                seed,
+                step: i as u64,
+            }
+            .bits(0) as u8
+        })
+        .collect();
     let half = |out: &mut [u8], at: usize, value: f32| {
         out[at..at + 2].copy_from_slice(&crate::float::f16_from_f32(value).to_le_bytes());
     };
     for (i, block) in out.chunks_exact_mut(format.block_bytes()).enumerate() {
-        let d = Random { seed: seed + 1, step: i as u64 }.unit_f32(0) - 0.5;
+        let d = Random {
+            seed: seed + 1,
+            step: i as u64,
+        }
+        .unit_f32(0)
+            - 0.5;
         match format {
             Format::F32 => block.copy_from_slice(&d.to_le_bytes()),
             Format::F16 => half(block, 0, d),
@@ -64,7 +91,11 @@ fn matmul_of_every_format() {
     let formats = Format::all().filter(|&format| crate::quant::is_computable(format));
     for (seed, format) in (0..).zip(formats) {
         let block = format.block_len();
-        let columns = if block == 1 { vec![1, 15, 16, 83, 576] } else { vec![block, 3 * block] };
+        let columns = if block == 1 {
+            vec![1, 15, 16, 83, 576]
+        } else {
+            vec![block, 3 * block]
+        };
         for columns in columns {
             for (rows, tokens) in [(1, 1), (3, 2), (17, 8), (5, 9), (2, 20)] {
                 let weights = weight_rows(format, rows, columns, seed);
@@ -78,7 +109,12 @@ fn matmul_of_every_format() {
                         assert!(force(Isa::Scalar).quantize_row(row, quants));
                     }
                 }
-                let x = Input { columns, stride, floats: &floats, quants: &quants };
+                let x = Input {
+                    columns,
+                    stride,
+                    floats: &floats,
+                    quants: &quants,
+                };
                 same(format.name(), |kernels| {
                     let mut out = vec![0.0; tokens * rows];
                     kernels.matmul(format, &weights, &x, &mut Tile::whole(&mut out, rows));
@@ -96,8 +132,17 @@ fn matmul_is_the_dot_product_of_its_rows() {
     let floats = floats(5, tokens * columns);
     let mut quants = vec![Activation::default(); tokens * columns / GROUP];
     assert!(force(Isa::Scalar).quantize_row(&floats, &mut quants));
-    let x = Input { columns, stride: columns, floats: &floats, quants: &quants };
-    for (format, bound) in [(Format::F32, 1e-5), (Format::Q8_0, 2e-2), (Format::Q4_K, 2e-2)] {
+    let x = Input {
+        columns,
+        stride: columns,
+        floats: &floats,
+        quants: &quants,
+    };
+    for (format, bound) in [
+        (Format::F32, 1e-5),
+        (Format::Q8_0, 2e-2),
+        (Format::Q4_K, 2e-2),
+    ] {
         let weights = weight_rows(format, rows, columns, 3);
         let mut decoded = vec![0.0; rows * columns];
         crate::quant::decode(format, &weights, &mut decoded).unwrap();
@@ -106,7 +151,10 @@ fn matmul_is_the_dot_product_of_its_rows() {
         for (t, out) in out.chunks_exact(rows).enumerate() {
             for (row, out) in decoded.chunks_exact(columns).zip(out) {
                 let x = &floats[t * columns..][..columns];
-                let terms = row.iter().zip(x).map(|(w, x)| f64::from(*w) * f64::from(*x));
+                let terms = row
+                    .iter()
+                    .zip(x)
+                    .map(|(w, x)| f64::from(*w) * f64::from(*x));
                 let size: f64 = terms.clone().map(f64::abs).sum();
                 let error = (terms.sum::<f64>() - f64::from(*out)).abs();
                 assert!(error <= bound * size, "{} {error} of {size}", format.name());
@@ -150,7 +198,9 @@ fn elementwise() {
         same("quantize_row", |k| {
             let mut out = vec![Activation::default(); len];
             assert!(k.quantize_row(&groups, &mut out));
-            out.iter().flat_map(|a| a.q.map(f32::from).into_iter().chain([a.scale, a.t])).collect()
+            out.iter()
+                .flat_map(|a| a.q.map(f32::from).into_iter().chain([a.scale, a.t]))
+                .collect()
         });
     }
 }
@@ -175,7 +225,10 @@ fn attention_pieces() {
                 });
             }
         }
-        let spans: Vec<f32> = floats(6, 5 * (dims + 2)).iter().map(|x| x.abs() + 0.1).collect();
+        let spans: Vec<f32> = floats(6, 5 * (dims + 2))
+            .iter()
+            .map(|x| x.abs() + 0.1)
+            .collect();
         same("join_spans", |kernels| {
             let mut out = vec![0.0; dims];
             kernels.join_spans(&spans, &mut out);
