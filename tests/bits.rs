@@ -1,6 +1,8 @@
 //! Nothing but model and tokens may show in the logits: not the threads, the chunks of a prompt,
 //! the ISA, a pause, nor whose threads do the work. All comparisons are of bits.
 
+#![allow(clippy::unwrap_used)] // the helpers of a test fail like the test
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
