@@ -15,3 +15,5 @@ pub mod control;
 pub mod quant;
 
 pub mod gguf;
+
+pub mod tokenizer;
