@@ -77,10 +77,10 @@ impl Bpe {
             merger.push(self.bytes[byte as usize], at, at + 1);
         }
         for symbol in merger.merge(self, piece)? {
-            out.push(match symbol.id {
-                NO_ID => vocabulary.unknown(piece[symbol.start as usize])?,
-                id => id,
-            });
+            match symbol.id {
+                NO_ID => out.extend(vocabulary.unknown()),
+                id => out.push(id),
+            }
         }
         Ok(())
     }

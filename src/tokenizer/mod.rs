@@ -85,11 +85,13 @@ impl Tokenizer {
     /// Appends the tokens of `text` to `out`.
     ///
     /// User-defined tokens are found in every text; of several that start at one place the
-    /// longest is taken. Memory and time are linear in the text, up to a logarithm.
+    /// longest is taken. A character that the vocabulary cannot express becomes the unknown token;
+    /// without one it is left out, as the vocabularies' makers do. Memory and time are linear in
+    /// the text, up to a logarithm.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT` for a text of 2 GiB or more, more than `i32::MAX` tokens, or text that
-    /// the vocabulary cannot express; `OUT_OF_MEMORY`. `out` is as before then.
+    /// `INVALID_ARGUMENT` for a text of 2 GiB or more, or more than `i32::MAX` tokens;
+    /// `OUT_OF_MEMORY`. `out` is as before then.
     pub fn encode(&self, text: &str, options: EncodeOptions, out: &mut Vec<u32>) -> Result<()> {
         self.encode_at_most(text, options, COUNT_MAX, out)
     }
@@ -275,7 +277,7 @@ impl Tokenizer {
 
     /// What stands for text that the vocabulary cannot express.
     pub fn unknown(&self) -> Option<u32> {
-        self.vocabulary.unknown_id()
+        self.vocabulary.unknown()
     }
 
     /// What fills up sequences of unequal length.

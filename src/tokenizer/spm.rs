@@ -126,14 +126,14 @@ impl Spm {
             let text = &piece[symbol.start as usize..symbol.end as usize];
             match self.table.get(&vocabulary.bytes, text) {
                 Some(id) => out.push(id),
-                None => self.spell(vocabulary, text, out)?,
+                None => self.spell(vocabulary, text, out),
             }
         }
         Ok(())
     }
 
     /// Appends a character that is no token, byte by byte, or as unknown.
-    fn spell(&self, vocabulary: &Vocabulary, text: &[u8], out: &mut Vec<u32>) -> Result<()> {
+    fn spell(&self, vocabulary: &Vocabulary, text: &[u8], out: &mut Vec<u32>) {
         // The space that is no token is spelled as the file would write it.
         let text = if text == b" " {
             SPACE_MARK.as_bytes()
@@ -144,9 +144,8 @@ impl Spm {
         if ids().all(|id| id != NO_ID) {
             out.extend(ids());
         } else {
-            out.push(vocabulary.unknown(text[0])?);
+            out.extend(vocabulary.unknown());
         }
-        Ok(())
     }
 }
 

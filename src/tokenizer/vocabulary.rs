@@ -85,18 +85,8 @@ impl Vocabulary {
         self.by_text.get(&self.texts, text)
     }
 
-    /// The unknown token, for text that starts with `byte`.
-    pub(super) fn unknown(&self, byte: u8) -> Result<u32> {
-        self.unknown.ok_or_else(|| {
-            let message = format!(
-                "expected text of this vocabulary, found byte 0x{byte:02x}, for which it has \
-                 neither a token nor an unknown token"
-            );
-            Error::new(Code::InvalidArgument, "text", message)
-        })
-    }
-
-    pub(super) fn unknown_id(&self) -> Option<u32> {
+    /// What stands for text that the other tokens cannot express, if anything does.
+    pub(super) fn unknown(&self) -> Option<u32> {
         self.unknown
     }
 
