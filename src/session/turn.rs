@@ -126,7 +126,9 @@ impl Session {
             let message = "no generation is in progress; begin one first";
             return Err(Error::new(Code::InvalidArgument, "session", message));
         };
-        if generation.left == 0 {
+        let left = generation.left;
+        self.heed_cancel(control.signals)?;
+        if left == 0 {
             return Ok(self.finish(Finish::Length));
         }
         if self.tokens.len() == self.context {
@@ -150,7 +152,8 @@ impl Session {
     /// Generates until the end, giving every event to `on_event` on this thread.
     ///
     /// # Errors
-    /// `CANCELLED` when the callback or the canceller says so; else as [`Session::step`].
+    /// `CANCELLED` when the callback or the canceller says so; else as [`Session::step`]. Other
+    /// errors end the generation and keep its tokens and the turn: generate again, or rewind.
     pub fn generate(
         &mut self,
         options: &GenerateOptions,
@@ -161,30 +164,27 @@ impl Session {
         // The last event comes after the turn has ended, and may still cancel it.
         let start = self.turn_start;
         loop {
-            let step = self.step(control)?;
-            if step == Step::Pending {
-                continue;
+            let mut step = match self.step(control) {
+                Ok(Step::Pending) => continue,
+                Ok(step) => step,
+                Err(e) => {
+                    self.generation = None;
+                    return Err(e);
+                }
+            };
+            let mut tell = |step, text: &str| on_event(&Event { step, text });
+            let mut action = tell(step, &self.text);
+            if action == Action::Stop && !matches!(step, Step::Finished(_)) {
+                step = self.finish(Finish::Stopped);
+                action = tell(step, &self.text);
             }
-            let action = on_event(&Event {
-                step,
-                text: &self.text,
-            });
-            match (step, action) {
-                (_, Action::Cancel) => {
-                    self.turn_start = start;
-                    self.roll_back();
-                    return Err(cancelled());
-                }
-                (Step::Finished(finish), _) => return Ok(finish),
-                (_, Action::Stop) => {
-                    self.finish(Finish::Stopped);
-                    on_event(&Event {
-                        step: Step::Finished(Finish::Stopped),
-                        text: &self.text,
-                    });
-                    return Ok(Finish::Stopped);
-                }
-                (_, Action::Continue) => {}
+            if action == Action::Cancel {
+                self.turn_start = start;
+                self.roll_back();
+                return Err(cancelled());
+            }
+            if let Step::Finished(finish) = step {
+                return Ok(finish);
             }
         }
     }
