@@ -17,3 +17,8 @@ pub mod team;
 pub mod quant;
 
 pub mod gguf;
+
+pub mod capi;
+
+/// Which definition of the arithmetic this library computes with.
+pub const NUMERICS_VERSION: u32 = 1;

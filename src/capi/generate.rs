@@ -1,0 +1,242 @@
+//! Generating in C: with a callback, or step by step.
+
+use std::ffi::{c_char, c_void};
+use std::ptr;
+
+use super::arguments::{flags, invalid, size};
+use super::guard::callback;
+use super::model::{LIGHTGPT_CONTINUE, LIGHTGPT_STOP};
+use super::objects::enter;
+use super::options::{OutStruct, Struct, read};
+use super::sampler::lightgpt_sampler;
+use super::session::{call, control, lightgpt_session};
+use super::status::{LIGHTGPT_DONE, LIGHTGPT_OK, LIGHTGPT_PENDING, LIGHTGPT_STOPPED};
+use crate::control::Control;
+use crate::error::Result;
+use crate::sampler::{Sampler, SamplerOptions};
+use crate::session::{Action, Event, EventKind, Finish, GenerateOptions, Step};
+
+/// Nothing happened: the budget ended first.
+pub const LIGHTGPT_EVENT_NONE: u32 = 0;
+/// A part of the prompt was evaluated: `done` of `total` tokens.
+pub const LIGHTGPT_EVENT_PROGRESS: u32 = 1;
+/// A token was chosen.
+pub const LIGHTGPT_EVENT_TOKEN: u32 = 2;
+/// The turn is over, for the reason in `finish`.
+pub const LIGHTGPT_EVENT_FINISHED: u32 = 3;
+
+/// The model ended its answer.
+pub const LIGHTGPT_FINISH_END: u32 = 1;
+/// `tokens_max` tokens were made.
+pub const LIGHTGPT_FINISH_LENGTH: u32 = 2;
+/// The session holds as many tokens as it can.
+pub const LIGHTGPT_FINISH_CONTEXT_FULL: u32 = 3;
+/// The callback answered LIGHTGPT_STOP.
+pub const LIGHTGPT_FINISH_STOPPED: u32 = 4;
+
+/// What happened. Members that the kind does not name are 0.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct lightgpt_event {
+    /// For lightgpt_session_step set by the caller: sizeof(lightgpt_event).
+    pub struct_size: u32,
+    /// One of LIGHTGPT_EVENT_.
+    pub kind: u32,
+    /// TOKEN: the token.
+    pub token: u32,
+    /// FINISHED: one of LIGHTGPT_FINISH_.
+    pub finish: u32,
+    /// TOKEN: the token's place in the session.
+    pub position: u64,
+    /// PROGRESS: tokens of the prompt that are evaluated.
+    pub done: u64,
+    /// PROGRESS: tokens of the prompt.
+    pub total: u64,
+    /// TOKEN and FINISHED: text that became certain, `text_bytes` bytes of UTF-8 in whole
+    /// characters, without a zero byte at the end. Not NULL; may be empty, since a character may
+    /// take several tokens. All texts of a turn, one behind the other, are its text.
+    pub text: *const c_char,
+    /// Bytes at `text`.
+    pub text_bytes: u64,
+}
+
+// SAFETY: as the trait asks; a NULL pointer is all zeros.
+unsafe impl Struct for lightgpt_event {}
+
+/// Takes what happens in lightgpt_session_generate, and answers LIGHTGPT_CONTINUE, LIGHTGPT_STOP
+/// or LIGHTGPT_CANCEL; other answers count as LIGHTGPT_CANCEL. The event and its text are valid
+/// during the call. It runs on the thread that called in; after LIGHTGPT_EVENT_FINISHED the answer
+/// does not matter.
+pub type lightgpt_event_fn =
+    Option<unsafe extern "C" fn(user_data: *mut c_void, event: *const lightgpt_event) -> i32>;
+
+/// Go on after the model ended its answer.
+pub const LIGHTGPT_GENERATE_IGNORE_END: u32 = 1 << 0;
+
+/// How to generate; all zero: the default sampler, until the model ends or the session is full.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct lightgpt_generate_options {
+    /// Set by LIGHTGPT_GENERATE_OPTIONS_INIT.
+    pub struct_size: u32,
+    /// LIGHTGPT_GENERATE_ bits.
+    pub flags: u32,
+    /// The most tokens to make; 0: no limit of this kind.
+    pub tokens_max: u64,
+    /// Chooses the tokens; copied, so that using it elsewhere changes nothing here. NULL: greedy.
+    pub sampler: *mut lightgpt_sampler,
+}
+
+// SAFETY: as the trait asks; a NULL pointer is all zeros.
+unsafe impl Struct for lightgpt_generate_options {}
+
+/// Evaluates what was fed and generates a turn, telling `event` what happens.
+///
+/// Answers LIGHTGPT_DONE when the turn ended by itself, LIGHTGPT_STOPPED when the callback stopped
+/// it; both keep its tokens. When the callback or lightgpt_session_cancel cancels it, and after
+/// any other failure, the session is as it was before the turn, and what was fed is forgotten.
+///
+/// options: NULL for the defaults. event: NULL if nobody listens. Inside the callback, calls with
+/// this session are LIGHTGPT_BUSY, except lightgpt_session_cancel and lightgpt_session_last_error.
+/// Errors: LIGHTGPT_CANCELLED, LIGHTGPT_INVALID_ARGUMENT (there is nothing to go on from),
+/// LIGHTGPT_NONFINITE, LIGHTGPT_OUT_OF_MEMORY, LIGHTGPT_MEMORY_CAP, LIGHTGPT_FILE_CHANGED,
+/// LIGHTGPT_BUSY (also the sampler).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lightgpt_session_generate(
+    session: *mut lightgpt_session,
+    options: *const lightgpt_generate_options,
+    event: lightgpt_event_fn,
+    user_data: *mut c_void,
+) -> i32 {
+    call(session, |session| {
+        // SAFETY: the header asks for options as large as they say.
+        let options = generate_options(&unsafe { read(options, "options") }?)?;
+        let mut tell = |happened: &Event<'_>| {
+            let Some(function) = event else {
+                return Action::Continue;
+            };
+            let happened = c_event(happened);
+            // SAFETY: the header describes this call to who wrote the function.
+            match callback(|| unsafe { function(user_data, &raw const happened) }) {
+                LIGHTGPT_CONTINUE => Action::Continue,
+                LIGHTGPT_STOP => Action::Stop,
+                _ => Action::Cancel,
+            }
+        };
+        Ok(match session.generate(&options, &mut Control::none(), &mut tell)? {
+            Finish::Stopped => LIGHTGPT_STOPPED,
+            Finish::End | Finish::Length | Finish::ContextFull => LIGHTGPT_DONE,
+        })
+    })
+}
+
+/// Begins a turn that lightgpt_session_step carries on.
+///
+/// options: NULL for the defaults.
+/// Errors: LIGHTGPT_INVALID_ARGUMENT (there is nothing to go on from, a turn is in progress),
+/// LIGHTGPT_BUSY (also the sampler).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lightgpt_session_begin(
+    session: *mut lightgpt_session,
+    options: *const lightgpt_generate_options,
+) -> i32 {
+    call(session, |session| {
+        // SAFETY: the header asks for options as large as they say.
+        session.begin(&generate_options(&unsafe { read(options, "options") }?)?)?;
+        Ok(LIGHTGPT_OK)
+    })
+}
+
+/// Carries a turn on until something happens, or for about `budget_us` microseconds; 0: no limit.
+/// It may pause inside a token, and goes on where it stopped.
+///
+/// Answers LIGHTGPT_OK with an event, LIGHTGPT_PENDING when the budget ended first, LIGHTGPT_DONE
+/// with the last event of the turn. Its text is valid until the next call with the session.
+/// Between steps the session may be asked, cancelled, rewound (which ends the turn) and freed.
+///
+/// event: not NULL, initialised with LIGHTGPT_EVENT_INIT.
+/// Errors: as lightgpt_session_generate, and with the same effect; LIGHTGPT_INVALID_ARGUMENT (no
+/// turn is in progress).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lightgpt_session_step(
+    session: *mut lightgpt_session,
+    budget_us: u64,
+    event: *mut lightgpt_event,
+) -> i32 {
+    call(session, |session| {
+        // SAFETY: the header asks for a struct as large as it says.
+        let out = unsafe { OutStruct::new(event, "event") }?;
+        let step = session.step(&mut control(budget_us))?;
+        let text = session.event_text();
+        let (status, kind) = match step {
+            Step::Pending => {
+                out.set(&NOTHING);
+                return Ok(LIGHTGPT_PENDING);
+            }
+            Step::Event(kind @ EventKind::Finished(_)) => (LIGHTGPT_DONE, kind),
+            Step::Event(kind) => (LIGHTGPT_OK, kind),
+        };
+        out.set(&c_event(&Event { kind, text }));
+        Ok(status)
+    })
+}
+
+const NOTHING: lightgpt_event = lightgpt_event {
+    struct_size: size_of::<lightgpt_event>() as u32,
+    kind: LIGHTGPT_EVENT_NONE,
+    token: 0,
+    finish: 0,
+    position: 0,
+    done: 0,
+    total: 0,
+    text: ptr::null(),
+    text_bytes: 0,
+};
+
+fn c_event(event: &Event<'_>) -> lightgpt_event {
+    let base = lightgpt_event {
+        text: event.text.as_ptr().cast(),
+        text_bytes: event.text.len() as u64,
+        ..NOTHING
+    };
+    match event.kind {
+        EventKind::Progress { done, total } => lightgpt_event {
+            kind: LIGHTGPT_EVENT_PROGRESS,
+            done: done as u64,
+            total: total as u64,
+            ..NOTHING
+        },
+        EventKind::Token { id, position } => lightgpt_event {
+            kind: LIGHTGPT_EVENT_TOKEN,
+            token: id,
+            position: position as u64,
+            ..base
+        },
+        EventKind::Finished(finish) => lightgpt_event {
+            kind: LIGHTGPT_EVENT_FINISHED,
+            finish: match finish {
+                Finish::End => LIGHTGPT_FINISH_END,
+                Finish::Length => LIGHTGPT_FINISH_LENGTH,
+                Finish::ContextFull => LIGHTGPT_FINISH_CONTEXT_FULL,
+                Finish::Stopped => LIGHTGPT_FINISH_STOPPED,
+            },
+            ..base
+        },
+    }
+}
+
+fn generate_options(given: &lightgpt_generate_options) -> Result<GenerateOptions> {
+    let flags = flags(given.flags, LIGHTGPT_GENERATE_IGNORE_END, "options.flags")?;
+    Ok(GenerateOptions {
+        sampler: if given.sampler.is_null() {
+            Sampler::new(&SamplerOptions {
+                temperature: 0.0,
+                ..SamplerOptions::default()
+            })?
+        } else {
+            enter(given.sampler)?.with(|sampler| Ok(sampler.clone()))?
+        },
+        tokens_max: size(given.tokens_max, "options.tokens_max")?,
+        ignore_end: flags & LIGHTGPT_GENERATE_IGNORE_END != 0,
+    })
+}

@@ -1,0 +1,27 @@
+//! The C interface: `include/lightgpt.h` is made from these files, in this order.
+//!
+//! `guard` is what every export runs inside, `handles` and `objects` make misuse of handles
+//! harmless, `options` and `arguments` check what C hands over. A file per object follows. Nothing
+//! here knows how a model works.
+//!
+//! The header's comments are the ones on public items; they speak C.
+#![allow(unsafe_code)]
+#![allow(non_camel_case_types)] // the names are C's
+#![allow(clippy::missing_safety_doc)] // the header's opening and each function state the contract
+
+mod arguments;
+mod guard;
+mod handles;
+mod library;
+mod message;
+mod objects;
+mod options;
+mod status;
+mod team;
+
+pub use guard::lightgpt_last_error;
+pub use library::*;
+pub use objects::*;
+pub use options::lightgpt_destroy_fn;
+pub use status::*;
+pub use team::*;
