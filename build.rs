@@ -5,9 +5,9 @@ use std::env;
 use std::path::PathBuf;
 
 /// The files that declare the C interface, in the order of the header.
-const FILES: [&str; 10] = [
-    "status", "options", "guard", "library", "team", "model", "metadata", "tokenizer", "sampler",
-    "session",
+const FILES: [&str; 11] = [
+    "status", "options", "guard", "library", "team", "model", "metadata", "tokenizer", "sampler", "session",
+    "generate",
 ];
 
 fn main() {

@@ -8,6 +8,10 @@ pub mod error;
 
 pub mod bytes;
 
+pub mod float;
+
+pub mod random;
+
 pub mod budget;
 
 pub mod control;
@@ -17,6 +21,8 @@ pub mod team;
 pub mod quant;
 
 pub mod gguf;
+
+pub mod kernel;
 
 pub mod capi;
 

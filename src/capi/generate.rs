@@ -73,7 +73,7 @@ pub type lightgpt_event_fn =
 /// Go on after the model ended its answer.
 pub const LIGHTGPT_GENERATE_IGNORE_END: u32 = 1 << 0;
 
-/// How to generate; all zero: the default sampler, until the model ends or the session is full.
+/// How to generate; all zero: the most likely tokens, until the model ends or the session is full.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct lightgpt_generate_options {

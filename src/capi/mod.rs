@@ -21,7 +21,6 @@ mod team;
 
 pub use guard::lightgpt_last_error;
 pub use library::*;
-pub use objects::*;
 pub use options::lightgpt_destroy_fn;
 pub use status::*;
 pub use team::*;

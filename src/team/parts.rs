@@ -5,7 +5,7 @@
 //! cannot make them overlap.
 
 use std::marker::PhantomData;
-use std::ops::{Deref, DerefMut};
+use std::ops::{Deref, DerefMut, Range};
 
 /// Divides something among the tasks of a phase.
 ///
@@ -234,13 +234,24 @@ impl<'a, T> Tile<'a, T> {
     }
 
     /// The matrix's rows that the tile covers.
-    pub fn row_range(&self) -> std::ops::Range<usize> {
+    pub fn row_range(&self) -> Range<usize> {
         self.row..self.row + self.rows
     }
 
     /// The matrix's columns that the tile covers.
-    pub fn column_range(&self) -> std::ops::Range<usize> {
+    pub fn column_range(&self) -> Range<usize> {
         self.column..self.column + self.columns
+    }
+
+    /// The tile's `columns`, counted from its first.
+    pub fn columns_mut(&mut self, columns: Range<usize>) -> Tile<'_, T> {
+        assert!(columns.start <= columns.end && columns.end <= self.columns, "in the tile");
+        Tile {
+            column: self.column + columns.start,
+            columns: columns.len(),
+            buffer: PhantomData,
+            ..*self
+        }
     }
 
     /// Row `row` of the tile, counted from its first: (columns).

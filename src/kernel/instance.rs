@@ -1,0 +1,78 @@
+//! Makes the instances of the shared bodies for one ISA: functions compiled with its features, and
+//! the table that names them.
+
+/// `instance!(Isa, MulAdd, "features")` defines `pub static KERNELS` in the calling module.
+macro_rules! instance {
+    ($isa:expr, $mul_add:ty $(, $features:literal)?) => {
+        use crate::kernel::{Functions, Input, Isa, Kernels, lanes};
+        use crate::quant::{self, Activation, Format, with_format};
+        use crate::team::Tile;
+
+        pub static KERNELS: Kernels = Kernels {
+            isa: $isa,
+            functions: Functions {
+                matmul,
+                quantize_row,
+                rms_norm,
+                add,
+                swiglu,
+                rope_interleaved,
+                scores_f32,
+                scores_f16,
+                softmax,
+                values_f32,
+                values_f16,
+                join_spans,
+            },
+        };
+
+        $(#[target_feature(enable = $features)])?
+        fn matmul(format: Format, weights: &[u8], x: &Input<'_>, out: &mut Tile<'_, f32>) {
+            let first = out.row_range().start;
+            with_format!(format,
+                B => {
+                    let groups = x.columns / quant::GROUP;
+                    let x = &x.quants[first * groups..];
+                    lanes::matmul_blocks::<B, $mul_add>(weights, x, groups, out)
+                },
+                F => {
+                    let floats = &x.floats[first * x.stride..];
+                    lanes::matmul_floats::<F, $mul_add>(weights, floats, (x.stride, x.columns), out)
+                },
+                _ => unreachable!("a matrix has a computable format"))
+        }
+
+        $crate::kernel::instance::instance!(@ $($features)?; $mul_add;
+            quantize_row(x: &[f32], out: &mut [Activation]) -> bool { quant::quantize_row };
+            rms_norm(x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) -> bool
+                { lanes::rms_norm::<$mul_add> };
+            add(out: &mut [f32], x: &[f32]) { lanes::add };
+            swiglu(gate: &mut [f32], up: &[f32]) { lanes::swiglu };
+            rope_interleaved(head: &mut [f32], turns: &[[f32; 2]]) { lanes::rope_interleaved };
+            scores_f32(query: &[f32], keys: &[f32], out: &mut [f32])
+                { lanes::scores::<f32, $mul_add> };
+            scores_f16(query: &[f32], keys: &[u16], out: &mut [f32])
+                { lanes::scores::<u16, $mul_add> };
+            softmax(scores: &mut [f32], scale: f32) -> (f32, f32) { lanes::softmax };
+            values_f32(weights: &[f32], values: &[f32], out: &mut [f32])
+                { lanes::values::<f32, $mul_add> };
+            values_f16(weights: &[f32], values: &[u16], out: &mut [f32])
+                { lanes::values::<u16, $mul_add> };
+            join_spans(spans: &[f32], out: &mut [f32]) { lanes::join_spans::<$mul_add> };
+        );
+    };
+    (@ $($features:literal)?; $mul_add:ty;) => {};
+    (@ $features:literal; $mul_add:ty;
+        $name:ident($($arg:ident: $type:ty),*) $(-> $result:ty)? { $body:expr }; $($rest:tt)*) => {
+        #[target_feature(enable = $features)]
+        fn $name($($arg: $type),*) $(-> $result)? { $body($($arg),*) }
+        $crate::kernel::instance::instance!(@ $features; $mul_add; $($rest)*);
+    };
+    (@ ; $mul_add:ty;
+        $name:ident($($arg:ident: $type:ty),*) $(-> $result:ty)? { $body:expr }; $($rest:tt)*) => {
+        fn $name($($arg: $type),*) $(-> $result)? { $body($($arg),*) }
+        $crate::kernel::instance::instance!(@ ; $mul_add; $($rest)*);
+    };
+}
+
+pub(crate) use instance;

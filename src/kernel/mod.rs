@@ -1,0 +1,301 @@
+//! All that depends on the CPU: one table of functions per ISA, each returning the bits of the
+//! scalar twin of the same name.
+//!
+//! A `&'static Kernels` comes only from [`detect`], [`available`] or [`force`], so holding one
+//! proves that this CPU can run it. The wrappers check sizes once, at the border.
+#![allow(unsafe_code)]
+
+mod instance;
+mod lanes;
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+mod scalar;
+
+use std::fmt;
+use std::sync::OnceLock;
+
+use crate::float::f16_to_f32;
+use crate::quant::{Activation, Format, GROUP};
+use crate::team::Tile;
+
+pub use lanes::LANES;
+
+/// An instruction set that has kernels, from the plainest to the widest of each architecture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Isa {
+    /// Any CPU.
+    Scalar,
+    /// 128-bit vectors of aarch64.
+    Neon,
+    /// 256-bit vectors and FMA of x86-64.
+    Avx2,
+    /// 512-bit vectors of x86-64.
+    Avx512,
+}
+
+impl Isa {
+    /// Its name, as `LIGHTGPT_ISA` takes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Scalar => "scalar",
+            Self::Neon => "neon",
+            Self::Avx2 => "avx2",
+            Self::Avx512 => "avx512",
+        }
+    }
+
+    /// The ISA of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Scalar, Self::Neon, Self::Avx2, Self::Avx512].into_iter().find(|i| i.name() == name)
+    }
+}
+
+/// The kernels of one ISA that this CPU has.
+pub struct Kernels {
+    isa: Isa,
+    functions: Functions,
+}
+
+/// All pointers are unsafe to call without the CPU's features; see [`Kernels`].
+struct Functions {
+    matmul: unsafe fn(Format, &[u8], &Input<'_>, &mut Tile<'_, f32>),
+    quantize_row: unsafe fn(&[f32], &mut [Activation]) -> bool,
+    rms_norm: unsafe fn(&[f32], &[f32], f32, &mut [f32]) -> bool,
+    add: unsafe fn(&mut [f32], &[f32]),
+    swiglu: unsafe fn(&mut [f32], &[f32]),
+    rope_interleaved: unsafe fn(&mut [f32], &[[f32; 2]]),
+    scores_f32: unsafe fn(&[f32], &[f32], &mut [f32]),
+    scores_f16: unsafe fn(&[f32], &[u16], &mut [f32]),
+    softmax: unsafe fn(&mut [f32], f32) -> (f32, f32),
+    values_f32: unsafe fn(&[f32], &[f32], &mut [f32]),
+    values_f16: unsafe fn(&[f32], &[u16], &mut [f32]),
+    join_spans: unsafe fn(&[f32], &mut [f32]),
+}
+
+/// The rows that a matrix is multiplied with, in both forms that formats may want.
+#[derive(Debug, Clone, Copy)]
+pub struct Input<'a> {
+    /// Values of a row that count.
+    pub columns: usize,
+    /// Distance between rows of `floats`.
+    pub stride: usize,
+    /// (rows, stride); for float formats.
+    pub floats: &'a [f32],
+    /// (rows, columns / 32); for block formats.
+    pub quants: &'a [Activation],
+}
+
+/// Stored keys or values.
+#[derive(Debug, Clone, Copy)]
+pub enum Plane<'a> {
+    /// As they were computed.
+    F32(&'a [f32]),
+    /// Rounded to f16.
+    F16(&'a [u16]),
+}
+
+/// What a plane is made of.
+pub trait Element: Copy {
+    /// Its value.
+    fn load(self) -> f32;
+}
+
+impl Element for f32 {
+    #[inline(always)]
+    fn load(self) -> f32 {
+        self
+    }
+}
+
+impl Element for u16 {
+    #[inline(always)]
+    fn load(self) -> f32 {
+        f16_to_f32(self)
+    }
+}
+
+/// The best kernels of this CPU, or what `LIGHTGPT_ISA` names, if the CPU has it.
+pub fn detect() -> &'static Kernels {
+    static CHOICE: OnceLock<&'static Kernels> = OnceLock::new();
+    CHOICE.get_or_init(|| {
+        let wish = std::env::var("LIGHTGPT_ISA").ok().and_then(|name| Isa::from_name(&name));
+        force(wish.unwrap_or(Isa::Avx512))
+    })
+}
+
+/// The kernels of the widest ISA that this CPU has and that is not above `isa`.
+pub fn force(isa: Isa) -> &'static Kernels {
+    available().filter(|kernels| kernels.isa <= isa).last().unwrap_or(&scalar::KERNELS)
+}
+
+/// The kernels that this CPU can run, the plainest first.
+pub fn available() -> impl Iterator<Item = &'static Kernels> {
+    [Some(&scalar::KERNELS), neon(), avx2(), avx512()].into_iter().flatten()
+}
+
+#[cfg(target_arch = "aarch64")]
+fn neon() -> Option<&'static Kernels> {
+    Some(&neon::KERNELS)
+}
+
+#[cfg(not(target_arch = "aarch64"))]
+fn neon() -> Option<&'static Kernels> {
+    None
+}
+
+#[cfg(target_arch = "x86_64")]
+fn avx2() -> Option<&'static Kernels> {
+    let has = is_x86_feature_detected!("avx2")
+        && is_x86_feature_detected!("fma")
+        && is_x86_feature_detected!("f16c")
+        && is_x86_feature_detected!("bmi1")
+        && is_x86_feature_detected!("bmi2");
+    has.then_some(&avx2::KERNELS)
+}
+
+#[cfg(target_arch = "x86_64")]
+fn avx512() -> Option<&'static Kernels> {
+    let has = avx2().is_some()
+        && is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512dq")
+        && is_x86_feature_detected!("avx512vl");
+    has.then_some(&avx512::KERNELS)
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn avx2() -> Option<&'static Kernels> {
+    None
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn avx512() -> Option<&'static Kernels> {
+    None
+}
+
+impl Kernels {
+    /// The instruction set.
+    pub fn isa(&self) -> Isa {
+        self.isa
+    }
+
+    /// Multiplies: element (token, column) of `out` becomes the dot product of row `token` of `x`
+    /// and a weight row. `weights` holds the rows of the tile's columns, in order.
+    ///
+    /// # Panics
+    /// If the sizes do not fit, or `format` is not computable.
+    pub fn matmul(
+        &self,
+        format: Format,
+        weights: &[u8],
+        x: &Input<'_>,
+        out: &mut Tile<'_, f32>,
+    ) {
+        let row_bytes = format.bytes(x.columns as u64).expect("rows are whole blocks") as usize;
+        let tokens = out.row_range().end;
+        assert_eq!(weights.len(), out.column_range().len() * row_bytes, "a weight row a column");
+        if format.block_len() > 1 {
+            assert!(x.quants.len() >= tokens * (x.columns / GROUP), "quantized rows");
+        } else {
+            assert!(x.columns <= x.stride, "the stride holds a row");
+            assert!(x.floats.len() + x.stride >= tokens * x.stride + x.columns, "float rows");
+        }
+        // SAFETY: `self` proves the CPU's features.
+        unsafe { (self.functions.matmul)(format, weights, x, out) }
+    }
+
+    /// Quantizes a row of 32 values per element of `out`; false if one is not finite.
+    pub fn quantize_row(&self, x: &[f32], out: &mut [Activation]) -> bool {
+        assert_eq!(x.len(), out.len() * GROUP, "whole groups");
+        // SAFETY: `self` proves the CPU's features.
+        unsafe { (self.functions.quantize_row)(x, out) }
+    }
+
+    /// `out = x / rms(x) * weight`, all of one length; false if the sum of squares is not finite.
+    pub fn rms_norm(&self, x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) -> bool {
+        assert!(x.len() == weight.len() && x.len() == out.len(), "one length");
+        // SAFETY: `self` proves the CPU's features.
+        unsafe { (self.functions.rms_norm)(x, weight, epsilon, out) }
+    }
+
+    /// `out += x`, of one length.
+    pub fn add(&self, out: &mut [f32], x: &[f32]) {
+        assert_eq!(out.len(), x.len(), "one length");
+        // SAFETY: `self` proves the CPU's features.
+        unsafe { (self.functions.add)(out, x) }
+    }
+
+    /// `gate = silu(gate) * up`, of one length.
+    pub fn swiglu(&self, gate: &mut [f32], up: &[f32]) {
+        assert_eq!(gate.len(), up.len(), "one length");
+        // SAFETY: `self` proves the CPU's features.
+        unsafe { (self.functions.swiglu)(gate, up) }
+    }
+
+    /// Turns the pairs (2i, 2i + 1) of `head` by `turns[i]` = (cosine, sine); what `turns` does
+    /// not reach stays.
+    pub fn rope_interleaved(&self, head: &mut [f32], turns: &[[f32; 2]]) {
+        assert!(2 * turns.len() <= head.len(), "a pair for each turn");
+        // SAFETY: `self` proves the CPU's features.
+        unsafe { (self.functions.rope_interleaved)(head, turns) }
+    }
+
+    /// `out[j]` = dot product of `query` and key `j`; `keys` is (query.len(), out.len()).
+    pub fn scores(&self, query: &[f32], keys: Plane<'_>, out: &mut [f32]) {
+        assert!(out.len().is_multiple_of(LANES), "whole lanes");
+        assert_eq!(keys.len(), query.len() * out.len(), "a key for each score");
+        // SAFETY: `self` proves the CPU's features.
+        match keys {
+            Plane::F32(keys) => unsafe { (self.functions.scores_f32)(query, keys, out) },
+            // SAFETY: as above.
+            Plane::F16(keys) => unsafe { (self.functions.scores_f16)(query, keys, out) },
+        }
+    }
+
+    /// Turns scores into `exp(scale * score - max)`; returns (max, sum).
+    pub fn softmax(&self, scores: &mut [f32], scale: f32) -> (f32, f32) {
+        // SAFETY: `self` proves the CPU's features.
+        unsafe { (self.functions.softmax)(scores, scale) }
+    }
+
+    /// `out += sum of weights[j] * values[j]`; `values` is (at least weights.len(), out.len()).
+    pub fn values(&self, weights: &[f32], values: Plane<'_>, out: &mut [f32]) {
+        assert!(values.len() >= weights.len() * out.len(), "a value row for each weight");
+        // SAFETY: `self` proves the CPU's features.
+        match values {
+            Plane::F32(values) => unsafe { (self.functions.values_f32)(weights, values, out) },
+            // SAFETY: as above.
+            Plane::F16(values) => unsafe { (self.functions.values_f16)(weights, values, out) },
+        }
+    }
+
+    /// Joins spans, (spans, 2 + out.len()), each (max, sum, weighted row), into one softmax row.
+    pub fn join_spans(&self, spans: &[f32], out: &mut [f32]) {
+        assert!(spans.len().is_multiple_of(out.len() + 2), "whole spans");
+        // SAFETY: `self` proves the CPU's features.
+        unsafe { (self.functions.join_spans)(spans, out) }
+    }
+}
+
+impl Plane<'_> {
+    fn len(&self) -> usize {
+        match self {
+            Self::F32(plane) => plane.len(),
+            Self::F16(plane) => plane.len(),
+        }
+    }
+}
+
+impl fmt::Debug for Kernels {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Kernels").field(&self.isa).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,88 @@
+//! Rows times weights: `y = x W^T + b`, for several matrices side by side.
+
+use crate::kernel::{Input, Kernels};
+use crate::team::Tile;
+use crate::tensor::Matrix;
+
+/// Multiply-adds that one task should have at least: some 10 microseconds of work.
+const TASK_MIN: usize = 1 << 17;
+/// Multiply-adds that one task should have at most, so that a pass can pause or stop soon.
+const TASK_MAX: usize = 1 << 21;
+/// Outputs come in multiples of a kernel's panel.
+const PANEL: usize = 16;
+/// Tokens of a task, at most.
+const TOKENS_MAX: usize = 64;
+
+/// A matrix and its bias.
+#[derive(Debug)]
+pub struct Linear {
+    /// The weights.
+    pub weight: Matrix,
+    /// (rows)
+    pub bias: Option<Box<[f32]>>,
+}
+
+/// How to cut (tokens, outputs) of dot products over `columns` into tiles for `threads`: tokens and
+/// outputs of a tile. The cut depends on nothing else, so a paused phase finds it again.
+pub fn tiling(tokens: usize, outputs: usize, columns: usize, threads: usize) -> (usize, usize) {
+    let rows = tokens.clamp(1, TOKENS_MAX);
+    let all = tokens * outputs * columns;
+    let task = (all / (4 * threads)).clamp(TASK_MIN, TASK_MAX);
+    let width = (task / (rows * columns).max(1)).next_multiple_of(PANEL);
+    (rows, width.clamp(PANEL, outputs.next_multiple_of(PANEL)))
+}
+
+/// Computes a tile of the outputs of `linears`, which stand side by side in the tile's matrix:
+/// (rows, sum of the linears' rows).
+pub fn side_by_side(
+    kernels: &Kernels,
+    linears: &[&Linear],
+    x: &Input<'_>,
+    tile: &mut Tile<'_, f32>,
+) {
+    let wanted = tile.column_range();
+    let mut start = 0;
+    for linear in linears {
+        let end = start + linear.weight.rows();
+        let (from, to) = (wanted.start.max(start), wanted.end.min(end));
+        if from < to {
+            let mut part = tile.columns_mut(from - wanted.start..to - wanted.start);
+            one(kernels, linear, from - start..to - start, x, &mut part);
+        }
+        start = end;
+    }
+}
+
+fn one(
+    kernels: &Kernels,
+    linear: &Linear,
+    outputs: std::ops::Range<usize>,
+    x: &Input<'_>,
+    tile: &mut Tile<'_, f32>,
+) {
+    let weight = &linear.weight;
+    kernels.matmul(weight.format(), weight.row_bytes(outputs.clone()), x, tile);
+    if let Some(bias) = &linear.bias {
+        for row in 0..tile.row_range().len() {
+            kernels.add(tile.row_mut(row), &bias[outputs.clone()]);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tiles_are_panels_of_bounded_work() {
+        for (tokens, outputs, columns) in [(1, 4096, 256), (512, 2048, 2048), (7, 64, 64), (1, 1, 1)]
+        {
+            for threads in [1, 2, 64] {
+                let (rows, width) = tiling(tokens, outputs, columns, threads);
+                assert!(width.is_multiple_of(PANEL) && rows <= TOKENS_MAX && rows <= tokens);
+                let work = rows * width * columns;
+                assert!(width == PANEL || work <= TASK_MAX + rows * PANEL * columns);
+            }
+        }
+    }
+}

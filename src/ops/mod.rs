@@ -1,0 +1,5 @@
+//! The mathematics of a pass on slices: no model knowledge, no threads of its own.
+
+pub mod attention;
+pub mod matmul;
+pub mod rope;

@@ -1,0 +1,164 @@
+//! Rotary position embedding: the angles of each pair of dimensions at a position.
+//!
+//! Sources: Su et al., "RoFormer", 2021; linear scaling: Chen et al., "Extending Context Window of
+//! Large Language Models via Positional Interpolation", 2023; Peng et al., "YaRN: Efficient Context
+//! Window Extension of Large Language Models", 2023.
+
+use crate::float;
+
+/// How angles change for contexts longer than the model was first trained for.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Scaling {
+    /// Not at all.
+    None,
+    /// Positions are divided by a factor.
+    Linear(f64),
+    /// Low frequencies are interpolated, high ones kept.
+    Yarn(Yarn),
+}
+
+/// The parameters of YaRN.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Yarn {
+    /// How much longer the context has become.
+    pub factor: f64,
+    /// The context that the model was first trained for.
+    pub original_context: f64,
+    /// Rotations over the original context above which a frequency is kept.
+    pub beta_fast: f64,
+    /// Rotations below which a frequency is interpolated in full.
+    pub beta_slow: f64,
+    /// Extra factor of queries and keys.
+    pub attention_factor: f64,
+}
+
+/// Rotary embedding of a layer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rope {
+    /// Dimensions of a head that turn; even.
+    pub dims: usize,
+    /// Base of the geometric series of wavelengths.
+    pub base: f64,
+    /// Change for long contexts.
+    pub scaling: Scaling,
+}
+
+/// The frequencies of a [`Rope`], ready to be turned into angles.
+#[derive(Debug, Clone)]
+pub struct Frequencies {
+    /// Radians a position, (dims / 2).
+    radians: Box<[f64]>,
+    /// Factor of sines and cosines.
+    magnitude: f64,
+}
+
+impl Frequencies {
+    /// The frequencies of `rope`, each divided by its element of `factors`, if given (the file's
+    /// own factors, as Llama 3.1 has them): (dims / 2).
+    pub fn new(rope: &Rope, factors: Option<&[f32]>) -> Self {
+        let pairs = rope.dims / 2;
+        let mut radians: Box<[f64]> = (0..pairs)
+            .map(|i| float::pow64(rope.base, -2.0 * i as f64 / rope.dims as f64))
+            .collect();
+        if let Some(factors) = factors {
+            for (radians, factor) in radians.iter_mut().zip(factors) {
+                *radians /= f64::from(*factor);
+            }
+        }
+        let mut magnitude = 1.0;
+        match &rope.scaling {
+            Scaling::None => {}
+            Scaling::Linear(factor) => radians.iter_mut().for_each(|r| *r /= factor),
+            Scaling::Yarn(yarn) => {
+                yarn.interpolate(rope, &mut radians);
+                magnitude = yarn.attention_factor * (1.0 + 0.1 * float::ln64(yarn.factor));
+            }
+        }
+        Self { radians, magnitude }
+    }
+
+    /// Pairs that turn.
+    pub fn pairs(&self) -> usize {
+        self.radians.len()
+    }
+
+    /// (cosine, sine) of every pair at `position`: (pairs).
+    pub fn turns(&self, position: usize, out: &mut [[f32; 2]]) {
+        for (out, radians) in out.iter_mut().zip(&self.radians) {
+            let (sin, cos) = float::sin_cos64(position as f64 * radians);
+            *out = [(cos * self.magnitude) as f32, (sin * self.magnitude) as f32];
+        }
+    }
+}
+
+impl Yarn {
+    /// Section 3.2 of the paper: a linear ramp between the two numbers of rotations.
+    fn interpolate(&self, rope: &Rope, radians: &mut [f64]) {
+        let low = self.pair_with(self.beta_fast, rope).floor().max(0.0);
+        let high = self.pair_with(self.beta_slow, rope).ceil().min(rope.dims as f64 - 1.0);
+        for (i, radians) in radians.iter_mut().enumerate() {
+            let ramp = ((i as f64 - low) / (high - low).max(0.001)).clamp(0.0, 1.0);
+            *radians = *radians / self.factor * ramp + *radians * (1.0 - ramp);
+        }
+    }
+
+    /// The (fractional) pair that turns `rotations` times over the original context.
+    fn pair_with(&self, rotations: f64, rope: &Rope) -> f64 {
+        let wavelengths = self.original_context / (rotations * std::f64::consts::TAU);
+        rope.dims as f64 * float::ln64(wavelengths) / (2.0 * float::ln64(rope.base))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rope(scaling: Scaling) -> Rope {
+        Rope { dims: 8, base: 10000.0, scaling }
+    }
+
+    fn turns(frequencies: &Frequencies, position: usize) -> Vec<[f32; 2]> {
+        let mut out = vec![[0.0; 2]; frequencies.pairs()];
+        frequencies.turns(position, &mut out);
+        out
+    }
+
+    #[test]
+    fn angles_are_position_times_a_geometric_series() {
+        let f = Frequencies::new(&rope(Scaling::None), None);
+        for position in [0, 1, 77, 100_000] {
+            for (i, [cos, sin]) in turns(&f, position).into_iter().enumerate() {
+                let angle = position as f64 * 10000f64.powf(-(i as f64) / 4.0);
+                assert!((f64::from(cos) - angle.cos()).abs() < 1e-6, "{position} {i}");
+                assert!((f64::from(sin) - angle.sin()).abs() < 1e-6, "{position} {i}");
+            }
+        }
+    }
+
+    #[test]
+    fn linear_scaling_and_factors_slow_the_turns() {
+        let plain = Frequencies::new(&rope(Scaling::None), None);
+        let linear = Frequencies::new(&rope(Scaling::Linear(4.0)), None);
+        assert_eq!(turns(&linear, 40), turns(&plain, 10));
+        let factors = Frequencies::new(&rope(Scaling::None), Some(&[1.0, 2.0, 4.0, 8.0]));
+        assert_eq!(turns(&factors, 8)[3], turns(&plain, 1)[3]);
+        assert_eq!(turns(&factors, 8)[0], turns(&plain, 8)[0]);
+    }
+
+    #[test]
+    fn yarn_keeps_fast_pairs_and_interpolates_slow_ones() {
+        let yarn = Yarn {
+            factor: 4.0,
+            original_context: 64.0,
+            beta_fast: 32.0,
+            beta_slow: 1.0,
+            attention_factor: 1.0,
+        };
+        let plain = Frequencies::new(&rope(Scaling::None), None);
+        let scaled = Frequencies::new(&rope(Scaling::Yarn(yarn)), None);
+        let magnitude = 1.0 + 0.1 * 4f64.ln();
+        assert!((scaled.magnitude - magnitude).abs() < 1e-12);
+        assert_eq!(scaled.radians[0], plain.radians[0]);
+        assert_eq!(scaled.radians[3], plain.radians[3] / 4.0);
+    }
+}

@@ -1,0 +1,150 @@
+//! Activations as the integer dot products see them: 8-bit integers with a scale per 32 values.
+
+use crate::float::round_to_i32;
+
+/// Columns that share a scale: a group of a weight row meets one [`Activation`].
+pub const GROUP: usize = 32;
+
+/// 32 consecutive activations of one token: `x[i]` is about `scale * q[i]`.
+///
+/// The sums let a kernel subtract the offset of a format's weights, and add its minimum, without
+/// touching the integers again. One cache line; all fields are plain data.
+#[repr(C, align(64))]
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Activation {
+    /// The integers, in [-127, 127].
+    pub q: [i8; GROUP],
+    /// What one integer step is worth; 0 if all values are (nearly) 0.
+    pub scale: f32,
+    /// Sum of the first 16 integers.
+    pub sum0: i32,
+    /// Sum of the last 16 integers.
+    pub sum1: i32,
+    /// `scale * (sum0 + sum1)`.
+    pub t: f32,
+    /// `scale * sum0`.
+    pub t0: f32,
+    /// `scale * sum1`.
+    pub t1: f32,
+    padding: [u32; 2],
+}
+
+const _: () = assert!(size_of::<Activation>() == 64 && align_of::<Activation>() == 64);
+
+impl Default for Activation {
+    /// 32 zeros.
+    fn default() -> Self {
+        Self::new([0; GROUP], 0.0)
+    }
+}
+
+impl Activation {
+    /// The integers and their scale, with the sums computed from them.
+    #[inline(always)]
+    pub fn new(q: [i8; GROUP], scale: f32) -> Self {
+        let (mut sum0, mut sum1) = (0, 0);
+        for i in 0..GROUP / 2 {
+            sum0 += i32::from(q[i]);
+            sum1 += i32::from(q[i + GROUP / 2]);
+        }
+        Self {
+            q,
+            scale,
+            sum0,
+            sum1,
+            t: scale * (sum0 + sum1) as f32,
+            t0: scale * sum0 as f32,
+            t1: scale * sum1 as f32,
+            padding: [0; 2],
+        }
+    }
+}
+
+/// Quantizes a token's `x` (32 values per element of `out`); false if a value is not finite, and
+/// then `out` holds nothing of use.
+///
+/// This is the definition: per 32 values, `amax` is the largest magnitude; below 2^-100 all become
+/// zero; else `scale = amax / 127` and `q = round_ties_even(x * (127 / amax))`.
+#[inline(always)]
+pub fn quantize_row(x: &[f32], out: &mut [Activation]) -> bool {
+    assert_eq!(x.len(), out.len() * GROUP, "a row is whole groups");
+    let mut finite = true;
+    for (x, out) in x.as_chunks::<GROUP>().0.iter().zip(out) {
+        let mut largest = 0;
+        for value in x {
+            largest = largest.max(value.to_bits() & 0x7fff_ffff);
+        }
+        finite &= largest < 0x7f80_0000;
+        *out = quantize(x, f32::from_bits(largest));
+    }
+    finite
+}
+
+#[inline(always)]
+fn quantize(x: &[f32; GROUP], amax: f32) -> Activation {
+    /// 2^-100: above it the scale and its products with f16 scales keep their full precision.
+    const ZERO_BELOW: f32 = f32::from_bits(27 << 23);
+    if amax < ZERO_BELOW {
+        return Activation::default();
+    }
+    let inverse = 127.0 / amax;
+    let mut q = [0; GROUP];
+    for (q, x) in q.iter_mut().zip(x) {
+        *q = round_to_i32(x * inverse) as i8;
+    }
+    Activation::new(q, amax / 127.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn one(x: [f32; GROUP]) -> Activation {
+        let mut out = [Activation::default()];
+        assert!(quantize_row(&x, &mut out));
+        out[0]
+    }
+
+    #[test]
+    fn integers_are_rounded_to_even_and_summed() {
+        let mut x = [0.0; GROUP];
+        (x[0], x[1], x[2], x[16], x[31]) = (254.0, 1.0, 3.0, -254.0, -5.0);
+        let a = one(x);
+        assert_eq!(a.scale, 2.0);
+        assert_eq!(
+            (a.q[0], a.q[1], a.q[2], a.q[16], a.q[31]),
+            (127, 0, 2, -127, -2)
+        );
+        assert_eq!((a.sum0, a.sum1), (129, -129));
+        assert_eq!((a.t, a.t0, a.t1), (0.0, 258.0, -258.0));
+    }
+
+    #[test]
+    fn every_magnitude_stays_in_range() {
+        for bits in (0..0x7f80_0000u32).step_by(65_537).chain([0x7f7f_ffff]) {
+            let x = f32::from_bits(bits);
+            let a = one(std::array::from_fn(
+                |i| if i % 3 == 0 { -x } else { x / 2.0 },
+            ));
+            let zero = x < 2f32.powi(-100);
+            assert_eq!(a.q[0], if zero { 0 } else { -127 });
+            assert_eq!(a.scale, if zero { 0.0 } else { x / 127.0 });
+            assert!(a.q.iter().all(|&q| q >= -127));
+        }
+    }
+
+    #[test]
+    fn a_value_that_is_not_finite_is_reported() {
+        for bad in [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            for place in [0, 17, 63] {
+                let mut x = [1.0; 2 * GROUP];
+                x[place] = bad;
+                assert!(!quantize_row(&x, &mut [Activation::default(); 2]));
+            }
+        }
+        assert!(quantize_row(
+            &[f32::MAX; GROUP],
+            &mut [Activation::default()]
+        ));
+    }
+}
