@@ -6,7 +6,16 @@ use std::path::PathBuf;
 
 /// The files that declare the C interface, in the order of the header.
 const FILES: [&str; 11] = [
-    "status", "options", "guard", "library", "team", "model", "metadata", "tokenizer", "sampler", "session",
+    "status",
+    "options",
+    "guard",
+    "library",
+    "team",
+    "model",
+    "metadata",
+    "tokenizer",
+    "sampler",
+    "session",
     "generate",
 ];
 
@@ -21,11 +30,16 @@ fn main() {
 
     let mut config = cbindgen::Config::from_file(root.join("cbindgen.toml"))
         .expect("cbindgen.toml is a valid configuration");
-    config.after_includes = config.after_includes.map(|text| text.replace("@VERSION@", &version));
-    let builder = FILES.iter().fold(cbindgen::Builder::new().with_config(config), |builder, file| {
-        builder.with_src(root.join(format!("src/capi/{file}.rs")))
-    });
-    let header = builder.generate().expect("src/capi is what cbindgen understands");
+    config.after_includes = config
+        .after_includes
+        .map(|text| text.replace("@VERSION@", &version));
+    let builder = FILES.iter().fold(
+        cbindgen::Builder::new().with_config(config),
+        |builder, file| builder.with_src(root.join(format!("src/capi/{file}.rs"))),
+    );
+    let header = builder
+        .generate()
+        .expect("src/capi is what cbindgen understands");
     header.write_to_file(out.join("lightgpt.h"));
 
     if env::var("CARGO_CFG_TARGET_OS").is_ok_and(|os| os == "linux") {

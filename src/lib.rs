@@ -22,7 +22,7 @@ pub mod quant;
 
 pub mod gguf;
 
-pub mod kernel;
+//pub mod kernel;
 
 pub mod capi;
 

@@ -110,7 +110,10 @@ pub(super) fn flags(given: u32, known: u32, place: &str) -> Result<u32> {
     if given & !known == 0 {
         return Ok(given);
     }
-    let message = format!("the flag bits {:#x} are not known to this version", given & !known);
+    let message = format!(
+        "the flag bits {:#x} are not known to this version",
+        given & !known
+    );
     Err(Error::new(Code::Unsupported, place, message))
 }
 
@@ -124,7 +127,10 @@ fn check<T>(pointer: *const T, place: &str) -> Result<()> {
         return Err(invalid(place, "expected a pointer, found NULL"));
     }
     if !pointer.is_aligned() {
-        let message = format!("expected a pointer at a multiple of {} bytes", align_of::<T>());
+        let message = format!(
+            "expected a pointer at a multiple of {} bytes",
+            align_of::<T>()
+        );
         return Err(invalid(place, message));
     }
     Ok(())
@@ -133,13 +139,19 @@ fn check<T>(pointer: *const T, place: &str) -> Result<()> {
 fn check_len<T>(len: usize, place: &str) -> Result<()> {
     match len.checked_mul(size_of::<T>()) {
         Some(bytes) if isize::try_from(bytes).is_ok() => Ok(()),
-        _ => Err(invalid(place, format!("the length {len} is larger than any memory"))),
+        _ => Err(invalid(
+            place,
+            format!("the length {len} is larger than any memory"),
+        )),
     }
 }
 
 fn utf8<'a>(bytes: &'a [u8], place: &str) -> Result<&'a str> {
     std::str::from_utf8(bytes).map_err(|e| {
-        invalid(place, format!("expected UTF-8, found a wrong byte at {}", e.valid_up_to()))
+        invalid(
+            place,
+            format!("expected UTF-8, found a wrong byte at {}", e.valid_up_to()),
+        )
     })
 }
 
@@ -162,7 +174,10 @@ mod tests {
             assert!(input(words.as_ptr(), usize::MAX / 2, "a").is_err());
             assert!(Out::new(ptr::null_mut::<u32>(), "a").is_err());
             let e = text(c"a\xff".as_ptr(), 2, "text").unwrap_err();
-            assert_eq!(e.to_string(), "text: expected UTF-8, found a wrong byte at 1");
+            assert_eq!(
+                e.to_string(),
+                "text: expected UTF-8, found a wrong byte at 1"
+            );
             assert_eq!(name(c"abc".as_ptr(), "key"), Ok("abc"));
             assert!(name(ptr::null(), "key").is_err());
         }
@@ -172,7 +187,7 @@ mod tests {
     fn a_buffer_gets_all_or_nothing() {
         let mut memory = [7u8; 3];
         let mut needed = 0;
-        let mut fill = |memory: *mut u8, len, needed: *mut usize, result: &[u8]| {
+        let fill = |memory: *mut u8, len, needed: *mut usize, result: &[u8]| {
             // SAFETY: `memory` has room for `len` bytes or is NULL.
             unsafe { Buffer::new(memory, len, needed) }.and_then(|b| b.fill(result))
         };
@@ -180,7 +195,10 @@ mod tests {
         assert!(fill(ptr::null_mut(), 0, &raw mut needed, b"abcd").is_ok());
         assert_eq!(needed, 4);
         let e = fill(place, 3, &raw mut needed, b"abcd").unwrap_err();
-        assert_eq!((e.code(), needed, memory), (Code::BufferTooSmall, 4, [7; 3]));
+        assert_eq!(
+            (e.code(), needed, memory),
+            (Code::BufferTooSmall, 4, [7; 3])
+        );
         assert!(fill(place, 3, &raw mut needed, b"ab").is_ok());
         assert_eq!((needed, memory), (2, *b"ab\x07"));
         assert!(fill(ptr::null_mut(), 3, &raw mut needed, b"ab").is_err());

@@ -64,7 +64,11 @@ pub(super) fn catch<T>(body: impl FnOnce() -> Result<T>) -> Result<T> {
     TOLD.set(false);
     catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|payload| {
         let text = LAST_ERROR.with_borrow(|m| String::from_utf8_lossy(m.as_bytes()).into_owned());
-        let text = if TOLD.replace(false) { text } else { told(&*payload) };
+        let text = if TOLD.replace(false) {
+            text
+        } else {
+            told(&*payload)
+        };
         // A payload's own drop might panic again, outside of any guard.
         std::mem::forget(payload);
         Err(Error::new(Code::Internal, "", text))
@@ -136,7 +140,9 @@ fn install_hook() {
                 before(info);
             } else if CALLS.get() > 0 {
                 TOLD.set(true);
-                LAST_ERROR.with(|m| m.try_borrow_mut().map(|mut m| m.set(Panic(info)))).ok();
+                LAST_ERROR
+                    .with(|m| m.try_borrow_mut().map(|mut m| m.set(Panic(info))))
+                    .ok();
             }
         }));
     });
@@ -146,7 +152,9 @@ fn install_hook() {
 /// of a team.
 fn is_ours() -> bool {
     CALLS.get() > CALLBACKS.get()
-        || std::thread::current().name().is_some_and(|name| name.starts_with("lightgpt"))
+        || std::thread::current()
+            .name()
+            .is_some_and(|name| name.starts_with("lightgpt"))
 }
 
 /// What a panic says, and where.
@@ -155,7 +163,9 @@ struct Panic<'a>(&'a PanicHookInfo<'a>);
 impl std::fmt::Display for Panic<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&told(self.0.payload()))?;
-        self.0.location().map_or(Ok(()), |place| write!(f, " ({place})"))
+        self.0
+            .location()
+            .map_or(Ok(()), |place| write!(f, " ({place})"))
     }
 }
 
@@ -164,7 +174,10 @@ fn told(payload: &(dyn Any + Send)) -> String {
         .downcast_ref::<&str>()
         .copied()
         .or_else(|| payload.downcast_ref::<String>().map(String::as_str));
-    format!("a defect of the library: {}", text.unwrap_or("a panic without a text"))
+    format!(
+        "a defect of the library: {}",
+        text.unwrap_or("a panic without a text")
+    )
 }
 
 #[cfg(test)]
@@ -189,7 +202,10 @@ mod tests {
         assert_eq!(last_error(), "cap: too small");
         assert_eq!(guard(|| panic!("seven")), LIGHTGPT_INTERNAL);
         let text = last_error();
-        assert!(text.starts_with("a defect of the library: seven (src/capi/guard.rs:"), "{text}");
+        assert!(
+            text.starts_with("a defect of the library: seven (src/capi/guard.rs:"),
+            "{text}"
+        );
         // A panic that a helper thread handed over does not pass the hook.
         let handed = || std::panic::resume_unwind(Box::new(String::from("eight")));
         assert_eq!(guard(handed), LIGHTGPT_INTERNAL);

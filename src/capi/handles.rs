@@ -173,7 +173,10 @@ impl<T: Clone> Table<T> {
             cancel(&object);
         }
         while table.slots[index].calls > 0 {
-            table = self.left.wait(table).unwrap_or_else(PoisonError::into_inner);
+            table = self
+                .left
+                .wait(table)
+                .unwrap_or_else(PoisonError::into_inner);
         }
         // A slot whose generations have all been used would make old handles good again.
         if table.slots[index].generation != self.first_generation() {
@@ -281,7 +284,10 @@ mod tests {
         }
         assert_eq!(table.lock().slots.len(), 1);
         for handle in old {
-            assert_eq!(code(table.enter(Kind::Session, handle)), Code::InvalidHandle);
+            assert_eq!(
+                code(table.enter(Kind::Session, handle)),
+                Code::InvalidHandle
+            );
             let again = table.remove(Kind::Session, handle, true, |_| {});
             assert_eq!(code(again), Code::InvalidHandle);
         }
@@ -291,7 +297,8 @@ mod tests {
     fn a_slot_is_retired_when_its_generations_are_used_up() {
         let table = Table::new();
         let handle = table.insert(Kind::Team, ()).unwrap();
-        table.lock().slots[0].generation = table.first_generation().wrapping_sub(1) & GENERATION_MASK;
+        table.lock().slots[0].generation =
+            table.first_generation().wrapping_sub(1) & GENERATION_MASK;
         let last = pack(Kind::Team, 0, table.lock().slots[0].generation);
         table.remove(Kind::Team, last, true, |()| {}).unwrap();
         let next = table.insert(Kind::Team, ()).unwrap();
@@ -330,6 +337,9 @@ mod tests {
             drop(removed);
             assert_eq!(Arc::strong_count(&flag), 1);
         });
-        assert_eq!(code(table.enter(Kind::Session, handle)), Code::InvalidHandle);
+        assert_eq!(
+            code(table.enter(Kind::Session, handle)),
+            Code::InvalidHandle
+        );
     }
 }

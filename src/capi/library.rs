@@ -2,7 +2,6 @@
 
 use std::ffi::c_char;
 
-use super::arguments::Out;
 use super::guard::guard;
 use super::options::{OutStruct, Struct};
 use super::status::LIGHTGPT_OK;

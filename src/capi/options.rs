@@ -195,7 +195,11 @@ mod tests {
         let none = read_at(ptr::null()).unwrap();
         assert_eq!((none.flags, none.count), (0, 0));
         assert_eq!(read_at(&GIVEN), Ok(GIVEN));
-        let older = read_at(&Options { struct_size: 8, ..GIVEN }).unwrap();
+        let older = read_at(&Options {
+            struct_size: 8,
+            ..GIVEN
+        })
+        .unwrap();
         assert_eq!((older.flags, older.count), (1, 0));
         let same = read_at(ptr::from_ref(&newer(24, 0)).cast()).unwrap();
         assert_eq!(same.count, 2);
@@ -208,7 +212,10 @@ mod tests {
             (8192, Code::AbiMismatch),
             (u32::MAX, Code::AbiMismatch),
         ] {
-            let wrong = Options { struct_size: size, ..GIVEN };
+            let wrong = Options {
+                struct_size: size,
+                ..GIVEN
+            };
             assert_eq!(read_at(&wrong).unwrap_err().code(), code, "{size}");
         }
     }
@@ -220,12 +227,36 @@ mod tests {
             // SAFETY: the struct is as large as it says, or larger.
             unsafe { OutStruct::new(ptr::from_mut(place).cast::<Options>(), "out") }.unwrap()
         };
-        let value = Options { struct_size: 0, flags: 5, count: 6 };
+        let value = Options {
+            struct_size: 0,
+            flags: 5,
+            count: 6,
+        };
         out(&mut place).set(&value);
-        assert_eq!((place.base, place.extra), (Options { struct_size: 8, flags: 5, count: 2 }, 9));
+        assert_eq!(
+            (place.base, place.extra),
+            (
+                Options {
+                    struct_size: 8,
+                    flags: 5,
+                    count: 2
+                },
+                9
+            )
+        );
         place.base.struct_size = 24;
         out(&mut place).set(&value);
-        assert_eq!((place.base, place.extra), (Options { struct_size: 24, flags: 5, count: 6 }, 0));
+        assert_eq!(
+            (place.base, place.extra),
+            (
+                Options {
+                    struct_size: 24,
+                    flags: 5,
+                    count: 6
+                },
+                0
+            )
+        );
         // SAFETY: NULL is answered.
         assert!(unsafe { OutStruct::<Options>::new(ptr::null_mut(), "out") }.is_err());
     }

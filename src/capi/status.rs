@@ -124,7 +124,11 @@ mod tests {
     #[test]
     fn numbers_and_names_are_distinct() {
         for (i, (number, name)) in NAMES.iter().enumerate() {
-            assert!(NAMES[..i].iter().all(|other| other.0 != *number && other.1 != *name));
+            assert!(
+                NAMES[..i]
+                    .iter()
+                    .all(|other| other.0 != *number && other.1 != *name)
+            );
         }
         // SAFETY: the function gives constants that end in a zero byte.
         let name = unsafe { CStr::from_ptr(lightgpt_status_name(-8)) };

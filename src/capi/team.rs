@@ -145,7 +145,10 @@ unsafe fn team_options(
         Box::new(HostExecutor { function, data }) as Box<dyn Executor>
     });
     if executor.is_none() && options.parallel_for_destroy.is_some() {
-        return Err(invalid("parallel_for_destroy", "it comes without parallel_for"));
+        return Err(invalid(
+            "parallel_for_destroy",
+            "it comes without parallel_for",
+        ));
     }
     Ok(TeamOptions {
         threads: options.threads as usize,

@@ -66,11 +66,7 @@ fn row_by_tokens<B: Blocks, M: MulAdd, const N: usize>(
 
 /// One weight row against fewer than `TOKENS` tokens.
 #[inline(always)]
-fn row_by_some<B: Blocks, M: MulAdd>(
-    row: &[u8],
-    x: &[Activation],
-    groups: usize,
-) -> [f32; TOKENS] {
+fn row_by_some<B: Blocks, M: MulAdd>(row: &[u8], x: &[Activation], groups: usize) -> [f32; TOKENS] {
     let mut sums = [0.0; TOKENS];
     let mut at = 0;
     for block in B::blocks(row) {
@@ -295,7 +291,9 @@ fn values_of<E: Element, M: MulAdd, const N: usize>(
 #[inline(always)]
 pub fn join_spans<M: MulAdd>(spans: &[f32], out: &mut [f32]) {
     let width = out.len() + 2;
-    let largest = spans.chunks_exact(width).fold(f32::NEG_INFINITY, |m, s| float::max(m, s[0]));
+    let largest = spans
+        .chunks_exact(width)
+        .fold(f32::NEG_INFINITY, |m, s| float::max(m, s[0]));
     let mut total = 0.0;
     out.fill(0.0);
     for span in spans.chunks_exact(width) {

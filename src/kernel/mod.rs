@@ -51,7 +51,9 @@ impl Isa {
 
     /// The ISA of that name.
     pub fn from_name(name: &str) -> Option<Self> {
-        [Self::Scalar, Self::Neon, Self::Avx2, Self::Avx512].into_iter().find(|i| i.name() == name)
+        [Self::Scalar, Self::Neon, Self::Avx2, Self::Avx512]
+            .into_iter()
+            .find(|i| i.name() == name)
     }
 }
 
@@ -123,19 +125,26 @@ impl Element for u16 {
 pub fn detect() -> &'static Kernels {
     static CHOICE: OnceLock<&'static Kernels> = OnceLock::new();
     CHOICE.get_or_init(|| {
-        let wish = std::env::var("LIGHTGPT_ISA").ok().and_then(|name| Isa::from_name(&name));
+        let wish = std::env::var("LIGHTGPT_ISA")
+            .ok()
+            .and_then(|name| Isa::from_name(&name));
         force(wish.unwrap_or(Isa::Avx512))
     })
 }
 
 /// The kernels of the widest ISA that this CPU has and that is not above `isa`.
 pub fn force(isa: Isa) -> &'static Kernels {
-    available().filter(|kernels| kernels.isa <= isa).last().unwrap_or(&scalar::KERNELS)
+    available()
+        .filter(|kernels| kernels.isa <= isa)
+        .last()
+        .unwrap_or(&scalar::KERNELS)
 }
 
 /// The kernels that this CPU can run, the plainest first.
 pub fn available() -> impl Iterator<Item = &'static Kernels> {
-    [Some(&scalar::KERNELS), neon(), avx2(), avx512()].into_iter().flatten()
+    [Some(&scalar::KERNELS), neon(), avx2(), avx512()]
+        .into_iter()
+        .flatten()
 }
 
 #[cfg(target_arch = "aarch64")]
@@ -189,21 +198,27 @@ impl Kernels {
     ///
     /// # Panics
     /// If the sizes do not fit, or `format` is not computable.
-    pub fn matmul(
-        &self,
-        format: Format,
-        weights: &[u8],
-        x: &Input<'_>,
-        out: &mut Tile<'_, f32>,
-    ) {
-        let row_bytes = format.bytes(x.columns as u64).expect("rows are whole blocks") as usize;
+    pub fn matmul(&self, format: Format, weights: &[u8], x: &Input<'_>, out: &mut Tile<'_, f32>) {
+        let row_bytes = format
+            .bytes(x.columns as u64)
+            .expect("rows are whole blocks") as usize;
         let tokens = out.row_range().end;
-        assert_eq!(weights.len(), out.column_range().len() * row_bytes, "a weight row a column");
+        assert_eq!(
+            weights.len(),
+            out.column_range().len() * row_bytes,
+            "a weight row a column"
+        );
         if format.block_len() > 1 {
-            assert!(x.quants.len() >= tokens * (x.columns / GROUP), "quantized rows");
+            assert!(
+                x.quants.len() >= tokens * (x.columns / GROUP),
+                "quantized rows"
+            );
         } else {
             assert!(x.columns <= x.stride, "the stride holds a row");
-            assert!(x.floats.len() + x.stride >= tokens * x.stride + x.columns, "float rows");
+            assert!(
+                x.floats.len() + x.stride >= tokens * x.stride + x.columns,
+                "float rows"
+            );
         }
         // SAFETY: `self` proves the CPU's features.
         unsafe { (self.functions.matmul)(format, weights, x, out) }
@@ -218,7 +233,10 @@ impl Kernels {
 
     /// `out = x / rms(x) * weight`, all of one length; false if the sum of squares is not finite.
     pub fn rms_norm(&self, x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) -> bool {
-        assert!(x.len() == weight.len() && x.len() == out.len(), "one length");
+        assert!(
+            x.len() == weight.len() && x.len() == out.len(),
+            "one length"
+        );
         // SAFETY: `self` proves the CPU's features.
         unsafe { (self.functions.rms_norm)(x, weight, epsilon, out) }
     }
@@ -265,7 +283,10 @@ impl Kernels {
 
     /// `out += sum of weights[j] * values[j]`; `values` is (at least weights.len(), out.len()).
     pub fn values(&self, weights: &[f32], values: Plane<'_>, out: &mut [f32]) {
-        assert!(values.len() >= weights.len() * out.len(), "a value row for each weight");
+        assert!(
+            values.len() >= weights.len() * out.len(),
+            "a value row for each weight"
+        );
         // SAFETY: `self` proves the CPU's features.
         match values {
             Plane::F32(values) => unsafe { (self.functions.values_f32)(weights, values, out) },

@@ -245,7 +245,10 @@ impl<'a, T> Tile<'a, T> {
 
     /// The tile's `columns`, counted from its first.
     pub fn columns_mut(&mut self, columns: Range<usize>) -> Tile<'_, T> {
-        assert!(columns.start <= columns.end && columns.end <= self.columns, "in the tile");
+        assert!(
+            columns.start <= columns.end && columns.end <= self.columns,
+            "in the tile"
+        );
         Tile {
             column: self.column + columns.start,
             columns: columns.len(),
