@@ -27,14 +27,17 @@ pub type ProgressFn<'a> = dyn FnMut(u64, u64) -> bool + 'a;
 pub struct Signals<'a> {
     /// When to pause; `None` means never.
     pub deadline: Option<Instant>,
-    /// Set by anyone to cancel.
-    pub cancel: Option<&'a AtomicBool>,
+    /// Flags that anyone may set to cancel: the caller's, and that of the object it calls.
+    pub cancel: [Option<&'a AtomicBool>; 2],
 }
 
 impl Signals<'_> {
     /// Whether someone asked to cancel.
     pub fn cancelled(&self) -> bool {
-        self.cancel.is_some_and(|flag| flag.load(Ordering::Relaxed))
+        self.cancel
+            .iter()
+            .flatten()
+            .any(|flag| flag.load(Ordering::Relaxed))
     }
 
     /// Whether the deadline has passed.
@@ -64,7 +67,7 @@ impl<'a> Control<'a> {
         Self {
             signals: Signals {
                 deadline: None,
-                cancel: Some(flag),
+                cancel: [Some(flag), None],
             },
             progress: None,
         }

@@ -22,7 +22,21 @@ pub mod quant;
 
 pub mod gguf;
 
-//pub mod kernel;
+pub mod tokenizer;
+
+pub mod kernel;
+
+pub mod tensor;
+
+pub mod kv;
+
+pub mod ops;
+
+pub mod sampler;
+
+pub mod model;
+
+pub mod session;
 
 pub mod capi;
 

@@ -22,7 +22,10 @@ impl Matrix {
     /// `FORMAT` if its shape is another, `UNSUPPORTED` if its format cannot be multiplied with.
     pub fn new(tensor: &TensorInfo, rows: usize, columns: usize) -> Result<Self> {
         check_shape(tensor, [columns, rows])?;
-        let row_bytes = tensor.format.bytes(columns as u64).and_then(|b| usize::try_from(b).ok());
+        let row_bytes = tensor
+            .format
+            .bytes(columns as u64)
+            .and_then(|b| usize::try_from(b).ok());
         let row_bytes = row_bytes.filter(|b| b.checked_mul(rows) == Some(tensor.bytes.len()));
         let row_bytes = row_bytes.ok_or_else(|| {
             let found = tensor.bytes.len();
@@ -30,7 +33,13 @@ impl Matrix {
             Error::new(Code::Format, place(tensor), message)
         })?;
         let format = tensor.format;
-        Ok(Self { format, rows, columns, row_bytes, bytes: tensor.bytes.clone() })
+        Ok(Self {
+            format,
+            rows,
+            columns,
+            row_bytes,
+            bytes: tensor.bytes.clone(),
+        })
     }
 
     /// How the weights are stored.
@@ -74,7 +83,10 @@ fn check_shape(tensor: &TensorInfo, [columns, rows]: [usize; 2]) -> Result<()> {
         return Err(Error::new(Code::Format, place(tensor), message));
     }
     if !is_computable(tensor.format) {
-        let message = format!("this build cannot compute with the format {}", tensor.format.name());
+        let message = format!(
+            "this build cannot compute with the format {}",
+            tensor.format.name()
+        );
         return Err(Error::new(Code::Unsupported, place(tensor), message));
     }
     Ok(())

@@ -10,9 +10,15 @@
 //! [`MulAdd`] is the choice between the instruction ([`Hard`]) and [`fma`] ([`Soft`]), which return
 //! the same bits.
 
+use std::ops::{Add, Mul};
+
 mod convert;
+mod double;
+mod single;
 
 pub use convert::{bf16_from_f32, bf16_to_f32, f16_from_f32, f16_to_f32};
+pub use double::{exp64, ln64, pow64, sin_cos64};
+pub use single::{cos, erf, exp, exp2, ln, log2, pow, sigmoid, sin, softplus, tanh};
 
 /// `a * b + c` rounded once, as IEEE 754's fusedMultiplyAdd, on CPUs that lack the instruction.
 ///
@@ -29,7 +35,7 @@ pub fn fma(a: f32, b: f32, c: f32) -> f32 {
     let rest = sum - product;
     let error = (product - (sum - rest)) + (addend - rest);
     // A NaN error (infinite operands) compares as exact and leaves the sum alone.
-    let inexact = error > 0.0 || error < 0.0;
+    let inexact = error.abs() > 0.0;
     let outward = (error > 0.0) == (sum > 0.0);
     let bits = sum.to_bits();
     let even = bits & 1 == 0;
@@ -97,6 +103,19 @@ pub fn max(a: f32, b: f32) -> f32 {
 pub fn round_to_i32(x: f32) -> i32 {
     const MAGIC: f32 = 12_582_912.0;
     ((x + MAGIC).to_bits() as i32).wrapping_sub(MAGIC.to_bits() as i32)
+}
+
+/// `c[0] + c[1] x + c[2] x^2 + ...` by Horner's rule.
+#[inline(always)]
+fn polynomial<T, const N: usize>(x: T, coefficients: [T; N]) -> T
+where
+    T: Copy + Default + Add<Output = T> + Mul<Output = T>,
+{
+    let mut sum = coefficients.last().copied().unwrap_or_default();
+    for i in (0..N.saturating_sub(1)).rev() {
+        sum = sum * x + coefficients[i];
+    }
+    sum
 }
 
 #[cfg(test)]

@@ -16,7 +16,8 @@ use crate::budget::Buffer;
 use crate::error::{Code, Error, Result};
 
 /// Tensor bytes inside a model's region: cheap to clone, valid on any thread for as long as any
-/// clone lives, also after the model itself is gone.
+/// clone lives, also after the model itself is gone. Dereferences to `&[u8]`; those of a map are
+/// as stable as the file, which must not be written or truncated meanwhile (see `Source`).
 #[derive(Clone)]
 pub struct Bytes {
     region: Arc<Region>,
@@ -115,7 +116,7 @@ impl Memory {
     /// lie inside the file.
     pub(super) fn map(file: &File, offset: u64, len: usize) -> Result<Self> {
         let mut options = MmapOptions::new();
-        options.offset(offset).len(len).no_probe_handle();
+        options.offset(offset).len(len);
         // SAFETY: the map is read-only; that the file does not change meanwhile is the contract
         // that `Source` states, and COPY is there for callers who cannot keep it.
         let map = unsafe { options.map(file) };

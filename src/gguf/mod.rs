@@ -45,7 +45,8 @@ pub struct LoadOptions {
     /// Read it into counted memory instead of mapping it: the file may change afterwards. Owned
     /// memory is used as it is; borrowed memory is handed back before `open` returns.
     pub copy: bool,
-    /// Bring every page of a map into memory now rather than at its first use.
+    /// Bring every page of a map into memory now rather than at its first use; memory and copies
+    /// are there anyway.
     pub prefault: bool,
     /// Keep the pages in physical memory (`mlock`, Unix only); fails when the limit of the process
     /// does not allow it.
@@ -104,7 +105,7 @@ impl Gguf {
     /// `FORMAT` for bytes that break a rule, naming key or tensor, offset, expected and found;
     /// `UNSUPPORTED` for versions and sizes this build does not take; `INVALID_ARGUMENT` for what
     /// is not a regular file; `IO`, `OUT_OF_MEMORY`, `MEMORY_CAP`, `CANCELLED`, and
-    /// `FILE_CHANGED` for a file that changes under a copy.
+    /// `FILE_CHANGED` for a file that changes during the call.
     pub fn open(
         source: Source<'_>,
         options: &LoadOptions,

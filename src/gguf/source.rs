@@ -17,6 +17,9 @@ use crate::error::{Code, Error, Result};
 /// Bytes read or touched between two looks at the cancel flag.
 const STEP: usize = 1 << 20;
 
+/// How far prefaulting asks ahead of what it touches.
+const AHEAD: usize = 8 * STEP;
+
 /// Where a model comes from.
 ///
 /// A file is mapped unless [`LoadOptions::copy`] is set: then it must not be changed or truncated
@@ -196,6 +199,8 @@ impl Input {
                 Self::File(_) if len == 0 => (Region::new(Memory::Owned(Vec::new()), 0), None),
                 Self::File(input) => {
                     let memory = Memory::map(&input.watch.file, input.start + range.start, len)?;
+                    // Extents were checked against the size at opening: it must still hold.
+                    input.watch.check()?;
                     if options.prefault {
                         prefault(&memory, progress)?;
                     }
@@ -234,12 +239,9 @@ impl Input {
 /// Brings the pages of a map into memory, with a look at the cancel flag after each step.
 fn prefault(memory: &Memory, progress: &mut Progress<'_, '_>) -> Result<()> {
     const PAGE: usize = 4096;
-    #[cfg(unix)]
-    if let Memory::Map(map) = memory {
-        // Only a hint: touching the pages is what brings them in.
-        let _ = map.advise(memmap2::Advice::WillNeed);
-    }
-    for piece in memory.chunks(STEP) {
+    will_need(memory, 0, AHEAD);
+    for (i, piece) in memory.chunks(STEP).enumerate() {
+        will_need(memory, i * STEP + AHEAD, STEP);
         for page in piece.chunks(PAGE) {
             std::hint::black_box(page[0]);
         }
@@ -247,6 +249,22 @@ fn prefault(memory: &Memory, progress: &mut Progress<'_, '_>) -> Result<()> {
     }
     Ok(())
 }
+
+/// Asks the system to read `len` bytes from `offset` soon. Not for the whole map at once: the
+/// request itself may wait for the disk, and nobody could cancel it.
+#[cfg(unix)]
+fn will_need(memory: &Memory, offset: usize, len: usize) {
+    if let Memory::Map(map) = memory
+        && offset < map.len()
+    {
+        let len = len.min(map.len() - offset);
+        // Only a hint: touching the pages is what brings them in.
+        let _ = map.advise_range(memmap2::Advice::WillNeed, offset, len);
+    }
+}
+
+#[cfg(not(unix))]
+fn will_need(_: &Memory, _: usize, _: usize) {}
 
 impl FileInput {
     fn read_at(&self, offset: u64, mut out: &mut [u8]) -> Result<()> {

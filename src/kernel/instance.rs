@@ -44,7 +44,7 @@ macro_rules! instance {
 
         $crate::kernel::instance::instance!(@ $($features)?; $mul_add;
             quantize_row(x: &[f32], out: &mut [Activation]) -> bool { quant::quantize_row };
-            rms_norm(x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) -> bool
+            rms_norm(x: &mut [f32], weight: &[f32], epsilon: f32) -> bool
                 { lanes::rms_norm::<$mul_add> };
             add(out: &mut [f32], x: &[f32]) { lanes::add };
             swiglu(gate: &mut [f32], up: &[f32]) { lanes::swiglu };

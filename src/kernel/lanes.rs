@@ -134,11 +134,11 @@ fn floats_by_tokens<F: Floats, M: MulAdd, const N: usize>(row: &[u8], x: [&[f32]
     std::array::from_fn(|token| sum_lanes(&sums[token]))
 }
 
-/// `out = x / rms(x) * weight`; false if the sum of squares is not finite.
+/// `x = x / rms(x) * weight`; false if the sum of squares is not finite.
 ///
 /// Source: Zhang and Sennrich, "Root Mean Square Layer Normalization", 2019.
 #[inline(always)]
-pub fn rms_norm<M: MulAdd>(x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) -> bool {
+pub fn rms_norm<M: MulAdd>(x: &mut [f32], weight: &[f32], epsilon: f32) -> bool {
     let mut lanes = [0.0; LANES];
     let (chunks, rest) = x.as_chunks::<LANES>();
     for x in chunks {
@@ -151,8 +151,8 @@ pub fn rms_norm<M: MulAdd>(x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f
     }
     let sum = sum_lanes(&lanes);
     let scale = 1.0 / (sum / x.len() as f32 + epsilon).sqrt();
-    for ((out, x), weight) in out.iter_mut().zip(x).zip(weight) {
-        *out = x * scale * weight;
+    for (x, weight) in x.iter_mut().zip(weight) {
+        *x = *x * scale * weight;
     }
     sum.is_finite()
 }

@@ -67,7 +67,7 @@ pub struct Kernels {
 struct Functions {
     matmul: unsafe fn(Format, &[u8], &Input<'_>, &mut Tile<'_, f32>),
     quantize_row: unsafe fn(&[f32], &mut [Activation]) -> bool,
-    rms_norm: unsafe fn(&[f32], &[f32], f32, &mut [f32]) -> bool,
+    rms_norm: unsafe fn(&mut [f32], &[f32], f32) -> bool,
     add: unsafe fn(&mut [f32], &[f32]),
     swiglu: unsafe fn(&mut [f32], &[f32]),
     rope_interleaved: unsafe fn(&mut [f32], &[[f32; 2]]),
@@ -231,14 +231,11 @@ impl Kernels {
         unsafe { (self.functions.quantize_row)(x, out) }
     }
 
-    /// `out = x / rms(x) * weight`, all of one length; false if the sum of squares is not finite.
-    pub fn rms_norm(&self, x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) -> bool {
-        assert!(
-            x.len() == weight.len() && x.len() == out.len(),
-            "one length"
-        );
+    /// `x = x / rms(x) * weight`, of one length; false if the sum of squares is not finite.
+    pub fn rms_norm(&self, x: &mut [f32], weight: &[f32], epsilon: f32) -> bool {
+        assert_eq!(x.len(), weight.len(), "one length");
         // SAFETY: `self` proves the CPU's features.
-        unsafe { (self.functions.rms_norm)(x, weight, epsilon, out) }
+        unsafe { (self.functions.rms_norm)(x, weight, epsilon) }
     }
 
     /// `out += x`, of one length.

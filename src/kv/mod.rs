@@ -68,7 +68,11 @@ impl Layout {
                 (shape, start)
             })
             .collect();
-        Self { format, layers, page_values }
+        Self {
+            format,
+            layers,
+            page_values,
+        }
     }
 
     /// Bytes of a page.
@@ -139,8 +143,14 @@ impl Page {
         let (_, keys, values, end) = layout.planes(layer, head);
         match &self.0 {
             Data::Lent => unreachable!("pages are back before anyone reads"),
-            Data::F32(data) => (Plane::F32(&data[keys..values]), Plane::F32(&data[values..end])),
-            Data::F16(data) => (Plane::F16(&data[keys..values]), Plane::F16(&data[values..end])),
+            Data::F32(data) => (
+                Plane::F32(&data[keys..values]),
+                Plane::F32(&data[values..end]),
+            ),
+            Data::F16(data) => (
+                Plane::F16(&data[keys..values]),
+                Plane::F16(&data[values..end]),
+            ),
         }
     }
 }
@@ -159,7 +169,12 @@ impl Cache {
     /// An empty table that can hold `tokens` without growing itself.
     pub fn new(layout: Arc<Layout>, budget: Budget, tokens: usize) -> Self {
         let pages = tokens.div_ceil(PAGE_TOKENS);
-        Self { layout, budget, pages: Vec::with_capacity(pages), spare: Vec::with_capacity(pages) }
+        Self {
+            layout,
+            budget,
+            pages: Vec::with_capacity(pages),
+            spare: Vec::with_capacity(pages),
+        }
     }
 
     /// Where everything lies in its pages.
@@ -169,7 +184,9 @@ impl Cache {
 
     /// Makes room for `tokens` tokens in all. On failure nothing has changed but spare pages.
     pub fn reserve(&mut self, tokens: usize) -> Result<()> {
-        let wanted = tokens.div_ceil(PAGE_TOKENS).saturating_sub(self.pages.len());
+        let wanted = tokens
+            .div_ceil(PAGE_TOKENS)
+            .saturating_sub(self.pages.len());
         while self.spare.len() < wanted {
             self.spare.push(Page::new(&self.layout, &self.budget)?);
         }
@@ -213,7 +230,11 @@ mod tests {
     use super::*;
 
     fn layout(format: KvFormat) -> Arc<Layout> {
-        let shape = LayerShape { heads: 2, k_dim: 3, v_dim: 5 };
+        let shape = LayerShape {
+            heads: 2,
+            k_dim: 3,
+            v_dim: 5,
+        };
         Arc::new(Layout::new(format, [shape, shape].into_iter()))
     }
 
@@ -256,7 +277,10 @@ mod tests {
         cache.truncate(3);
         assert_eq!((cache.pages.len(), cache.spare.len()), (1, 1));
         cache.reserve(2 * PAGE_TOKENS).unwrap();
-        assert_eq!((cache.pages.len(), budget.bytes()), (2, 2 * page.next_multiple_of(64)));
+        assert_eq!(
+            (cache.pages.len(), budget.bytes()),
+            (2, 2 * page.next_multiple_of(64))
+        );
         drop(cache);
         assert_eq!(budget.bytes(), 0);
     }

@@ -45,7 +45,9 @@ pub fn attend(
         let keys = SPAN_TOKENS.min(seen - start);
         let pages = start / PAGE_TOKENS..(start + keys).div_ceil(PAGE_TOKENS);
         let planes = pages.map(|page| {
-            cache.page(page).planes(cache.layout(), place.layer, place.kv_head)
+            cache
+                .page(page)
+                .planes(cache.layout(), place.layer, place.kv_head)
         });
         for ((k, _), scores) in planes.clone().zip(scores.chunks_exact_mut(PAGE_TOKENS)) {
             kernels.scores(query, k, scores);

@@ -75,7 +75,8 @@ mod tests {
 
     #[test]
     fn tiles_are_panels_of_bounded_work() {
-        for (tokens, outputs, columns) in [(1, 4096, 256), (512, 2048, 2048), (7, 64, 64), (1, 1, 1)]
+        for (tokens, outputs, columns) in
+            [(1, 4096, 256), (512, 2048, 2048), (7, 64, 64), (1, 1, 1)]
         {
             for threads in [1, 2, 64] {
                 let (rows, width) = tiling(tokens, outputs, columns, threads);

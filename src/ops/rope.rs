@@ -95,7 +95,10 @@ impl Yarn {
     /// Section 3.2 of the paper: a linear ramp between the two numbers of rotations.
     fn interpolate(&self, rope: &Rope, radians: &mut [f64]) {
         let low = self.pair_with(self.beta_fast, rope).floor().max(0.0);
-        let high = self.pair_with(self.beta_slow, rope).ceil().min(rope.dims as f64 - 1.0);
+        let high = self
+            .pair_with(self.beta_slow, rope)
+            .ceil()
+            .min(rope.dims as f64 - 1.0);
         for (i, radians) in radians.iter_mut().enumerate() {
             let ramp = ((i as f64 - low) / (high - low).max(0.001)).clamp(0.0, 1.0);
             *radians = *radians / self.factor * ramp + *radians * (1.0 - ramp);
@@ -114,7 +117,11 @@ mod tests {
     use super::*;
 
     fn rope(scaling: Scaling) -> Rope {
-        Rope { dims: 8, base: 10000.0, scaling }
+        Rope {
+            dims: 8,
+            base: 10000.0,
+            scaling,
+        }
     }
 
     fn turns(frequencies: &Frequencies, position: usize) -> Vec<[f32; 2]> {
@@ -129,8 +136,14 @@ mod tests {
         for position in [0, 1, 77, 100_000] {
             for (i, [cos, sin]) in turns(&f, position).into_iter().enumerate() {
                 let angle = position as f64 * 10000f64.powf(-(i as f64) / 4.0);
-                assert!((f64::from(cos) - angle.cos()).abs() < 1e-6, "{position} {i}");
-                assert!((f64::from(sin) - angle.sin()).abs() < 1e-6, "{position} {i}");
+                assert!(
+                    (f64::from(cos) - angle.cos()).abs() < 1e-6,
+                    "{position} {i}"
+                );
+                assert!(
+                    (f64::from(sin) - angle.sin()).abs() < 1e-6,
+                    "{position} {i}"
+                );
             }
         }
     }

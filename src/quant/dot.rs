@@ -114,9 +114,8 @@ pub fn dot_floats<F: Floats, M: MulAdd>(row: &[u8], x: &[f32]) -> f32 {
     let (rows, row_rest) = F::values(row).as_chunks::<16>();
     let (xs, x_rest) = x.as_chunks::<16>();
     for (row, x) in rows.iter().zip(xs) {
-        for i in 0..16 {
-            lanes[i] = M::mul_add(F::load(&row[i]), x[i], lanes[i]);
-        }
+        let weights: [f32; 16] = std::array::from_fn(|i| F::load(&row[i]));
+        lanes = std::array::from_fn(|i| M::mul_add(weights[i], x[i], lanes[i]));
     }
     for ((lane, row), x) in lanes.iter_mut().zip(row_rest).zip(x_rest) {
         *lane = M::mul_add(F::load(row), *x, *lane);

@@ -10,7 +10,7 @@ use crate::quant::{
     half_at,
 };
 
-macro_rules! format {
+macro_rules! layout {
     ($name:ident, $bytes:literal, $mins:literal) => {
         type Block = [u8; $bytes];
         const FORMAT: Format = Format::$name;
@@ -38,7 +38,7 @@ names!(Q2_K Q3_K Q4_K Q5_K Q6_K);
 /// 16 bytes of scale (low half) and minimum (high half) per 16 values, 64 of 2-bit integers (four
 /// groups in each 32 bytes), `d`, `dmin`.
 impl Blocks for Q2_K {
-    format!(Q2_K, 84, 2);
+    layout!(Q2_K, 84, 2);
 
     #[inline(always)]
     fn unpack(block: &Self::Block, group: usize) -> Group {
@@ -80,7 +80,7 @@ impl Q3_K {
 /// 32 bytes of third bits (bit `g` of byte `i` is value `32 g + i`'s), 64 of 2-bit integers as in
 /// Q2_K, 12 of 6-bit scales per 16 values, `d`. The scales are minus 32, the integers minus 4.
 impl Blocks for Q3_K {
-    format!(Q3_K, 110, 0);
+    layout!(Q3_K, 110, 0);
 
     #[inline(always)]
     fn unpack(block: &Self::Block, group: usize) -> Group {
@@ -104,7 +104,7 @@ impl Blocks for Q3_K {
 /// `d`, `dmin`, 12 bytes of 6-bit scales and minima per 32 values, 128 of 4-bit integers: groups
 /// 2j and 2j + 1 are the low and the high halves of the same 32 bytes.
 impl Blocks for Q4_K {
-    format!(Q4_K, 144, 1);
+    layout!(Q4_K, 144, 1);
 
     #[inline(always)]
     fn unpack(block: &Self::Block, group: usize) -> Group {
@@ -120,7 +120,7 @@ impl Blocks for Q4_K {
 /// As Q4_K, with 32 bytes of fifth bits (bit `g` of byte `i` is value `32 g + i`'s) before the
 /// 4-bit integers.
 impl Blocks for Q5_K {
-    format!(Q5_K, 176, 1);
+    layout!(Q5_K, 176, 1);
 
     #[inline(always)]
     fn unpack(block: &Self::Block, group: usize) -> Group {
@@ -159,7 +159,7 @@ impl Q6_K {
 /// Groups 0..4 lie in the first half of both: low halves of bytes 0..32, 32..64, then high halves.
 /// The integers are minus 32.
 impl Blocks for Q6_K {
-    format!(Q6_K, 210, 0);
+    layout!(Q6_K, 210, 0);
 
     #[inline(always)]
     fn unpack(block: &Self::Block, group: usize) -> Group {

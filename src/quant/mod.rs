@@ -7,6 +7,7 @@
 
 mod activation;
 mod dot;
+mod encode;
 mod format;
 mod iq4;
 mod k;
@@ -14,6 +15,7 @@ mod legacy;
 
 pub use activation::{Activation, GROUP, quantize_row};
 pub use dot::{BF16, Blocks, F16, F32, Floats, Group, accumulate, dot, dot_floats, integer_dot};
+pub use encode::encode;
 pub use format::Format;
 pub use iq4::{IQ4_NL, IQ4_VALUES, IQ4_XS};
 pub use k::{Q2_K, Q3_K, Q4_K, Q5_K, Q6_K};
@@ -51,7 +53,7 @@ pub(crate) use with_format;
 
 /// Whether weights of `format` can be decoded and multiplied with.
 pub fn is_computable(format: Format) -> bool {
-    with_format!(format, B => B::MINS <= 2, F => size_of::<F>() == 0, _ => false)
+    with_format!(format, B => B::FORMAT == format, F => F::FORMAT == format, _ => false)
 }
 
 /// Decodes `bytes` to as many f32 as `out` holds.
@@ -105,3 +107,6 @@ fn bytes_at<const N: usize>(block: &[u8], at: usize) -> &[u8; N] {
 fn half_at(block: &[u8], at: usize) -> f32 {
     f16_to_f32(u16::from_le_bytes(*bytes_at(block, at)))
 }
+
+#[cfg(test)]
+mod tests;

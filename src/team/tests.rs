@@ -100,7 +100,7 @@ fn a_past_deadline_runs_one_task_a_call() {
     for team in [team(1), team(3)] {
         let signals = Signals {
             deadline: Some(Instant::now()),
-            cancel: None,
+            cancel: [None; 2],
         };
         let mut data = [0; 5];
         let mut next = 0;
@@ -122,7 +122,7 @@ fn cancel_stops_between_tasks() {
     let flag = AtomicBool::new(false);
     let signals = Signals {
         deadline: None,
-        cancel: Some(&flag),
+        cancel: [Some(&flag), None],
     };
     let mut next = 0;
     let outcome = team.run(&signals, &mut next, Tasks(1000), |task, _| {

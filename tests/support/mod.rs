@@ -5,7 +5,9 @@ use std::path::PathBuf;
 /// `path` inside the shared data folder beside the checkout, or `None` after saying loudly that
 /// the test `name` is skipped.
 pub fn shared(name: &str, path: &str) -> Option<PathBuf> {
-    let full = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared").join(path);
+    let full = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("../shared")
+        .join(path);
     if full.exists() {
         return Some(full);
     }

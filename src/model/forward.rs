@@ -1,0 +1,530 @@
+//! The one forward pass: a list of phases over a batch of rows, which can pause between tasks.
+//!
+//! [`Pass::run`] goes on where it stopped: (layer, phase, next task). Everything a later call needs
+//! lies in the scratch and in the caches. Rows do not see each other except through the caches, and
+//! each row's arithmetic is the same in any batch, so logits depend on the tokens alone.
+
+use std::ops::Range;
+
+use crate::control::{Flow, Signals};
+use crate::error::{Code, Error, Result};
+use crate::kernel::{Input, Kernels};
+use crate::kv::{Cache, PAGE_TOKENS};
+use crate::model::Network;
+use crate::model::scratch::Scratch;
+use crate::model::weights::Layer;
+use crate::ops::attention::{self, Query};
+use crate::ops::matmul::{self, Linear};
+use crate::quant::GROUP;
+use crate::team::{Chunks, Partition, PerWorker, Team, Tiles};
+
+/// One token of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Row {
+    /// Index of its cache. Rows of a sequence stand together, in the order of their positions.
+    pub sequence: usize,
+    /// Its position in the sequence; all earlier ones are in the cache or in this batch.
+    pub position: usize,
+    /// The token.
+    pub token: u32,
+    /// Whether its logits are wanted.
+    pub wants_output: bool,
+}
+
+/// A piece of a pass; each has its own tasks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Embed,
+    NormAttention,
+    Qkv,
+    Rope,
+    Store,
+    Attend,
+    PackAttended,
+    AttentionOut,
+    NormFfn,
+    GateUp,
+    Activate,
+    Down,
+    NormOutput,
+    Logits,
+    Done,
+}
+
+/// A forward pass over a batch, from its start to its logits.
+#[derive(Debug)]
+pub struct Pass {
+    scratch: Box<Scratch>,
+    rows: Vec<Row>,
+    /// Rows that fall into one page: what one task stores.
+    stores: Vec<Range<usize>>,
+    /// Rows that want logits, in order.
+    outputs: Vec<usize>,
+    layer: usize,
+    phase: Phase,
+    task: usize,
+}
+
+/// What the phases of a call work with.
+struct Context<'a> {
+    network: &'a Network,
+    kernels: &'a Kernels,
+    team: &'a Team,
+    signals: Signals<'a>,
+}
+
+impl Pass {
+    /// A finished pass of no rows, whose scratch and lists a first batch can use.
+    pub fn idle(scratch: Box<Scratch>) -> Self {
+        let rows = scratch.rows;
+        Self {
+            scratch,
+            rows: Vec::with_capacity(rows),
+            stores: Vec::with_capacity(rows),
+            outputs: Vec::with_capacity(rows),
+            layer: 0,
+            phase: Phase::Done,
+            task: 0,
+        }
+    }
+
+    /// Begins a pass over `rows`, at most as many as the scratch holds. The caller has checked the
+    /// tokens and reserved the caches.
+    pub fn begin(&mut self, rows: impl Iterator<Item = Row>) {
+        self.rows.clear();
+        self.rows.extend(rows);
+        self.stores.clear();
+        self.outputs.clear();
+        for (i, row) in self.rows.iter().enumerate() {
+            let page = |row: &Row| (row.sequence, row.position / PAGE_TOKENS);
+            match self.stores.last_mut() {
+                Some(last) if page(&self.rows[last.start]) == page(row) => last.end = i + 1,
+                _ => self.stores.push(i..i + 1),
+            }
+            if row.wants_output {
+                self.outputs.push(i);
+            }
+        }
+        assert!(
+            self.rows.len() <= self.scratch.rows,
+            "the scratch holds the batch"
+        );
+        (self.layer, self.phase, self.task) = (0, Phase::Embed, 0);
+    }
+
+    /// Whether the pass has come to its end.
+    pub fn is_done(&self) -> bool {
+        self.phase == Phase::Done
+    }
+
+    /// The batch.
+    pub fn rows(&self) -> &[Row] {
+        &self.rows
+    }
+
+    /// The scratch, for the next user.
+    pub fn into_scratch(self) -> Box<Scratch> {
+        self.scratch
+    }
+
+    /// Logits of output number `output` of a finished pass: (vocab).
+    pub fn logits(&self, output: usize, vocab: usize) -> &[f32] {
+        &self.scratch.logits[output * vocab..][..vocab]
+    }
+
+    /// Goes on until the pass is done or the deadline has passed; at least one task runs. After an
+    /// error the pass cannot go on.
+    pub fn run(
+        &mut self,
+        network: &Network,
+        team: &Team,
+        caches: &mut [Cache],
+        signals: Signals<'_>,
+    ) -> Result<Flow> {
+        let context = Context {
+            network,
+            kernels: network.kernels,
+            team,
+            signals,
+        };
+        let _call = team.call();
+        while self.phase != Phase::Done {
+            if self.run_phase(&context, caches)? == Flow::Paused {
+                return Ok(Flow::Paused);
+            }
+            self.task = 0;
+            self.advance(network.spec.layers);
+            if self.phase != Phase::Done && signals.due() {
+                return Ok(Flow::Paused);
+            }
+        }
+        Ok(Flow::Done)
+    }
+
+    fn advance(&mut self, layers: usize) {
+        use Phase::*;
+        self.phase = match self.phase {
+            Embed => NormAttention,
+            NormAttention => Qkv,
+            Qkv => Rope,
+            Rope => Store,
+            Store => Attend,
+            Attend => PackAttended,
+            PackAttended => AttentionOut,
+            AttentionOut => NormFfn,
+            NormFfn => GateUp,
+            GateUp => Activate,
+            Activate => Down,
+            Down => {
+                self.layer += 1;
+                if self.layer < layers {
+                    NormAttention
+                } else {
+                    NormOutput
+                }
+            }
+            NormOutput => Logits,
+            Logits | Done => Done,
+        };
+    }
+
+    fn run_phase(&mut self, context: &Context<'_>, caches: &mut [Cache]) -> Result<Flow> {
+        let network = context.network;
+        let layer = || &network.weights.layers[self.layer];
+        match self.phase {
+            Phase::Embed => self.embed(context),
+            Phase::NormAttention => {
+                let (norm, pack) = (&layer().attention_norm, wants_quants(&qkv(layer())));
+                self.norm(context, norm, self.layer > 0, pack)
+            }
+            Phase::Qkv => self.qkv(context, &qkv(layer())),
+            Phase::Rope => self.rope(context),
+            Phase::Store => self.store(context, caches),
+            Phase::Attend => self.attend(context, caches),
+            Phase::PackAttended => self.pack_attended(context),
+            Phase::AttentionOut => self.attention_out(context, &layer().attention_out),
+            Phase::NormFfn => {
+                let (norm, pack) = (&layer().ffn_norm, wants_quants(&gate_up(layer())));
+                self.norm(context, norm, true, pack)
+            }
+            Phase::GateUp => self.gate_up(context, &gate_up(layer())),
+            Phase::Activate => self.activate(context, wants_quants(&[&layer().down])),
+            Phase::Down => self.down(context, &layer().down),
+            Phase::NormOutput => self.norm_output(context),
+            Phase::Logits => self.logits_phase(context),
+            Phase::Done => Ok(Flow::Done),
+        }
+    }
+
+    /// hidden = embedding[token]; turns = angles of the position.
+    fn embed(&mut self, context: &Context<'_>) -> Result<Flow> {
+        let Network { spec, weights, .. } = context.network;
+        let (n, pairs) = (self.rows.len(), weights.frequencies.pairs());
+        let hidden = Chunks::new(&mut self.scratch.hidden[..n * spec.dim], spec.dim);
+        let turns = Chunks::new(&mut self.scratch.turns[..n * pairs], pairs);
+        let rows = &self.rows;
+        context.run(&mut self.task, (hidden, turns), |task, (hidden, turns)| {
+            weights.frequencies.turns(rows[task].position, turns);
+            weights
+                .embedding
+                .decode_row(rows[task].token as usize, hidden)
+        })
+    }
+
+    /// hidden += delta (but for the first layer); normed = rms_norm(hidden), quantized if wanted.
+    fn norm(
+        &mut self,
+        context: &Context<'_>,
+        weight: &[f32],
+        add_delta: bool,
+        pack: bool,
+    ) -> Result<Flow> {
+        let spec = &context.network.spec;
+        let (n, dim, groups) = (self.rows.len(), spec.dim, spec.dim.div_ceil(GROUP));
+        let parts = (
+            Chunks::new(&mut self.scratch.hidden[..n * dim], dim),
+            Chunks::new(&mut self.scratch.normed[..n * dim], dim),
+            Chunks::new(&mut self.scratch.quants[..n * groups], groups),
+        );
+        let (delta, layer, kernels) = (&self.scratch.delta, self.layer, context.kernels);
+        context.run(&mut self.task, parts, |task, (hidden, normed, quants)| {
+            if add_delta {
+                kernels.add(hidden, &delta[task * dim..][..dim]);
+            }
+            normed.copy_from_slice(hidden);
+            let finite = kernels.rms_norm(normed, weight, spec.norm_epsilon)
+                && (!pack || kernels.quantize_row(normed, quants));
+            finite.then_some(()).ok_or_else(|| not_finite(layer))
+        })
+    }
+
+    /// qkv = normed x (q, k, v).
+    fn qkv(&mut self, context: &Context<'_>, linears: &[&Linear]) -> Result<Flow> {
+        let spec = &context.network.spec;
+        let x = Input {
+            columns: spec.dim,
+            stride: spec.dim,
+            floats: &self.scratch.normed,
+            quants: &self.scratch.quants,
+        };
+        let n = self.rows.len();
+        context.matmul(&mut self.task, linears, x, n, &mut self.scratch.qkv)
+    }
+
+    /// Turns queries and keys in place.
+    fn rope(&mut self, context: &Context<'_>) -> Result<Flow> {
+        let Network {
+            spec,
+            weights,
+            kernels,
+            ..
+        } = context.network;
+        let (n, width, pairs) = (
+            self.rows.len(),
+            spec.qkv_width(),
+            weights.frequencies.pairs(),
+        );
+        let qkv = Chunks::new(&mut self.scratch.qkv[..n * width], width);
+        let turns = &self.scratch.turns;
+        let turning = (spec.heads + spec.kv_heads) * spec.k_dim;
+        context.run(&mut self.task, qkv, |task, qkv| {
+            for head in qkv[..turning].chunks_exact_mut(spec.k_dim) {
+                kernels.rope_interleaved(head, &turns[task * pairs..][..pairs]);
+            }
+            Ok(())
+        })
+    }
+
+    /// Writes keys and values of the batch to the caches; a task has a page.
+    fn store(&mut self, context: &Context<'_>, caches: &mut [Cache]) -> Result<Flow> {
+        let spec = &context.network.spec;
+        let (rows, stores, layer) = (&self.rows, &self.stores, self.layer);
+        let page_of = |store: &Range<usize>| {
+            (
+                rows[store.start].sequence,
+                rows[store.start].position / PAGE_TOKENS,
+            )
+        };
+        let lent = &mut self.scratch.lent;
+        lent.extend(
+            stores
+                .iter()
+                .map(page_of)
+                .map(|(cache, page)| caches[cache].lend(page)),
+        );
+        let qkv = &self.scratch.qkv;
+        let width = spec.qkv_width();
+        let (k_start, v_start) = (spec.q_width(), spec.q_width() + spec.kv_heads * spec.k_dim);
+        let flow = context.run(&mut self.task, Chunks::new(lent, 1), |task, page| {
+            let layout = caches[page_of(&stores[task]).0].layout();
+            for i in stores[task].clone() {
+                let qkv = &qkv[i * width..][..width];
+                for head in 0..spec.kv_heads {
+                    let key = &qkv[k_start + head * spec.k_dim..][..spec.k_dim];
+                    let value = &qkv[v_start + head * spec.v_dim..][..spec.v_dim];
+                    let slot = rows[i].position % PAGE_TOKENS;
+                    page[0].store(layout, (layer, head), slot, (key, value));
+                }
+            }
+            Ok(())
+        });
+        for ((cache, page), data) in stores.iter().map(page_of).zip(lent.drain(..)) {
+            caches[cache].restore(page, data);
+        }
+        flow
+    }
+
+    /// attended = attention of each query head over its sequence; a task has one row and the query
+    /// heads of one key head.
+    fn attend(&mut self, context: &Context<'_>, caches: &[Cache]) -> Result<Flow> {
+        let Network { spec, kernels, .. } = context.network;
+        let (n, group) = (self.rows.len(), spec.heads / spec.kv_heads);
+        let width = spec.attended_width();
+        let tile = (1, group * spec.v_dim);
+        let scratch = attention::scratch_len(spec.context, spec.v_dim);
+        let parts = (
+            Tiles::new(&mut self.scratch.attended[..n * width], width, tile),
+            PerWorker::new(&mut self.scratch.attention, scratch),
+        );
+        let (qkv, rows, layer) = (&self.scratch.qkv, &self.rows, self.layer);
+        let qkv_width = spec.qkv_width();
+        context.run(&mut self.task, parts, |_, (out, scratch)| {
+            let i = out.row_range().start;
+            let kv_head = out.column_range().start / (group * spec.v_dim);
+            let place = Query {
+                layer,
+                kv_head,
+                position: rows[i].position,
+                scale: spec.attention_scale,
+            };
+            let queries = &qkv[i * qkv_width + kv_head * group * spec.k_dim..];
+            let queries = queries.chunks_exact(spec.k_dim);
+            for (query, out) in queries.zip(out.row_mut(0).chunks_exact_mut(spec.v_dim)) {
+                let cache = &caches[rows[i].sequence];
+                attention::attend(kernels, cache, place, query, scratch, out);
+            }
+            Ok(())
+        })
+    }
+
+    /// Quantizes what attention gave, if its matrix wants that.
+    fn pack_attended(&mut self, context: &Context<'_>) -> Result<Flow> {
+        let width = context.network.spec.attended_width();
+        let out = &context.network.weights.layers[self.layer].attention_out;
+        if !wants_quants(&[out]) {
+            return Ok(Flow::Done);
+        }
+        let (n, groups) = (self.rows.len(), width / GROUP);
+        let quants = Chunks::new(&mut self.scratch.quants[..n * groups], groups);
+        let (attended, layer) = (&self.scratch.attended, self.layer);
+        context.run(&mut self.task, quants, |task, quants| {
+            let finite = context
+                .kernels
+                .quantize_row(&attended[task * width..][..width], quants);
+            finite.then_some(()).ok_or_else(|| not_finite(layer))
+        })
+    }
+
+    /// delta = attended x out.
+    fn attention_out(&mut self, context: &Context<'_>, out: &Linear) -> Result<Flow> {
+        let width = context.network.spec.attended_width();
+        let x = Input {
+            columns: width,
+            stride: width,
+            floats: &self.scratch.attended,
+            quants: &self.scratch.quants,
+        };
+        let n = self.rows.len();
+        context.matmul(&mut self.task, &[out], x, n, &mut self.scratch.delta)
+    }
+
+    /// ffn = normed x (gate, up).
+    fn gate_up(&mut self, context: &Context<'_>, linears: &[&Linear]) -> Result<Flow> {
+        let dim = context.network.spec.dim;
+        let x = Input {
+            columns: dim,
+            stride: dim,
+            floats: &self.scratch.normed,
+            quants: &self.scratch.quants,
+        };
+        let n = self.rows.len();
+        context.matmul(&mut self.task, linears, x, n, &mut self.scratch.ffn)
+    }
+
+    /// gate = silu(gate) * up, quantized if wanted.
+    fn activate(&mut self, context: &Context<'_>, pack: bool) -> Result<Flow> {
+        let hidden = context.network.spec.hidden;
+        let (n, groups) = (self.rows.len(), hidden.div_ceil(GROUP));
+        let parts = (
+            Chunks::new(&mut self.scratch.ffn[..n * 2 * hidden], 2 * hidden),
+            Chunks::new(&mut self.scratch.quants[..n * groups], groups),
+        );
+        let (layer, kernels) = (self.layer, context.kernels);
+        context.run(&mut self.task, parts, |_, (ffn, quants)| {
+            let (gate, up) = ffn.split_at_mut(hidden);
+            kernels.swiglu(gate, up);
+            let finite = !pack || kernels.quantize_row(gate, quants);
+            finite.then_some(()).ok_or_else(|| not_finite(layer))
+        })
+    }
+
+    /// delta = gate x down.
+    fn down(&mut self, context: &Context<'_>, down: &Linear) -> Result<Flow> {
+        let hidden = context.network.spec.hidden;
+        let x = Input {
+            columns: hidden,
+            stride: 2 * hidden,
+            floats: &self.scratch.ffn,
+            quants: &self.scratch.quants,
+        };
+        let n = self.rows.len();
+        context.matmul(&mut self.task, &[down], x, n, &mut self.scratch.delta)
+    }
+
+    /// normed = rms_norm(hidden + delta) of the rows that want logits, one after the other.
+    fn norm_output(&mut self, context: &Context<'_>) -> Result<Flow> {
+        let Network {
+            spec,
+            weights,
+            kernels,
+            ..
+        } = context.network;
+        let (n, dim, groups) = (self.outputs.len(), spec.dim, spec.dim.div_ceil(GROUP));
+        let parts = (
+            Chunks::new(&mut self.scratch.normed[..n * dim], dim),
+            Chunks::new(&mut self.scratch.quants[..n * groups], groups),
+        );
+        let (hidden, delta, outputs) = (&self.scratch.hidden, &self.scratch.delta, &self.outputs);
+        let (pack, layer) = (wants_quants(&[&weights.output]), self.layer - 1);
+        context.run(&mut self.task, parts, |task, (normed, quants)| {
+            let row = outputs[task] * dim;
+            normed.copy_from_slice(&hidden[row..][..dim]);
+            kernels.add(normed, &delta[row..][..dim]);
+            let finite = kernels.rms_norm(normed, &weights.output_norm, spec.norm_epsilon)
+                && (!pack || kernels.quantize_row(normed, quants));
+            finite.then_some(()).ok_or_else(|| not_finite(layer))
+        })
+    }
+
+    /// logits = normed x output.
+    fn logits_phase(&mut self, context: &Context<'_>) -> Result<Flow> {
+        let Network { spec, weights, .. } = context.network;
+        let x = Input {
+            columns: spec.dim,
+            stride: spec.dim,
+            floats: &self.scratch.normed,
+            quants: &self.scratch.quants,
+        };
+        let n = self.outputs.len();
+        let linears = [&weights.output];
+        context.matmul(&mut self.task, &linears, x, n, &mut self.scratch.logits)
+    }
+}
+
+impl Context<'_> {
+    fn run<P, F>(&self, task: &mut usize, parts: P, body: F) -> Result<Flow>
+    where
+        P: Partition,
+        F: Fn(usize, &mut P::Part) -> Result<()> + Sync,
+    {
+        self.team.run(&self.signals, task, parts, body)
+    }
+
+    /// out = x (linears side by side), for `n` rows.
+    fn matmul(
+        &self,
+        task: &mut usize,
+        linears: &[&Linear],
+        x: Input<'_>,
+        n: usize,
+        out: &mut [f32],
+    ) -> Result<Flow> {
+        let outputs: usize = linears.iter().map(|linear| linear.weight.rows()).sum();
+        let tile = matmul::tiling(n, outputs, x.columns, self.team.threads());
+        let tiles = Tiles::new(&mut out[..n * outputs], outputs, tile);
+        self.run(task, tiles, |_, tile| {
+            matmul::side_by_side(self.kernels, linears, &x, tile);
+            Ok(())
+        })
+    }
+}
+
+fn qkv(layer: &Layer) -> [&Linear; 3] {
+    [&layer.q, &layer.k, &layer.v]
+}
+
+fn gate_up(layer: &Layer) -> [&Linear; 2] {
+    [&layer.gate, &layer.up]
+}
+
+/// Whether one of the matrices takes quantized rows.
+fn wants_quants(linears: &[&Linear]) -> bool {
+    linears
+        .iter()
+        .any(|linear| linear.weight.format().block_len() > 1)
+}
+
+fn not_finite(layer: usize) -> Error {
+    let message = "an activation is infinite or not a number";
+    Error::new(Code::NonFinite, format!("layer {layer}"), message)
+}

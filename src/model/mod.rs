@@ -1,0 +1,232 @@
+//! A model: a file's weights, its tokenizer, and the one forward pass over them.
+
+mod arch;
+pub mod forward;
+mod scratch;
+mod spec;
+mod weights;
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::budget::Budget;
+use crate::control::Control;
+use crate::error::{Code, Error, Result};
+use crate::gguf::{Gguf, LoadOptions, Source};
+use crate::kernel::{self, Kernels};
+use crate::kv::{KvFormat, Layout};
+use crate::tokenizer::Tokenizer;
+
+pub use arch::names as architectures;
+pub use scratch::Scratch;
+pub use spec::Spec;
+pub use weights::Weights;
+
+/// How a model is opened.
+#[derive(Debug, Clone, Default)]
+pub struct OpenOptions {
+    /// How the file's bytes are brought in, and the budget that they and the model's scratch are
+    /// charged to.
+    pub load: LoadOptions,
+    /// Read only metadata, tensor directory and tokenizer, for any architecture: the model can be
+    /// described and can tokenize, and sessions on it are refused.
+    pub describe_only: bool,
+}
+
+/// An open model: immutable, shared by any number of sessions on any threads.
+pub struct Model {
+    gguf: Gguf,
+    tokenizer: Option<Tokenizer>,
+    network: Option<Network>,
+    budget: Budget,
+}
+
+/// What a forward pass needs of a model.
+#[derive(Debug)]
+pub struct Network {
+    /// The degrees of freedom.
+    pub spec: Spec,
+    /// The weights.
+    pub weights: Weights,
+    /// The kernels that this CPU runs them with.
+    pub kernels: &'static Kernels,
+    /// Scratch of passes that are not running.
+    pub scratch: scratch::Pool,
+}
+
+/// Bytes that a session on a model needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct MemoryEstimate {
+    /// Weights used in place in the mapped file, shared by all processes that map it.
+    pub weights_mapped: u64,
+    /// Weights read into memory.
+    pub weights_copied: u64,
+    /// Pages for a full context.
+    pub kv: u64,
+    /// Activations of a pass, shared by sessions that do not run at once.
+    pub scratch: u64,
+    /// The session's copy of its logits.
+    pub logits: u64,
+}
+
+impl Model {
+    /// Opens the model in `source`.
+    ///
+    /// # Errors
+    /// `IO` and `FORMAT` for what is wrong with the file, `UNSUPPORTED` for what this build cannot
+    /// run, `MEMORY_CAP` and `OUT_OF_MEMORY`, `CANCELLED` by `control`.
+    pub fn open(
+        source: Source<'_>,
+        options: &OpenOptions,
+        control: &mut Control<'_>,
+    ) -> Result<Arc<Self>> {
+        Self::open_with(source, options, control, kernel::detect())
+    }
+
+    /// As [`Model::open`], with the kernels of a given ISA.
+    pub fn open_with(
+        source: Source<'_>,
+        options: &OpenOptions,
+        control: &mut Control<'_>,
+        kernels: &'static Kernels,
+    ) -> Result<Arc<Self>> {
+        let gguf = Gguf::open(source, &options.load, control)?;
+        let tokenizer = Tokenizer::load(gguf.metadata())?;
+        let network = match options.describe_only {
+            true => None,
+            false => Some(Network::load(&gguf, tokenizer.as_ref(), kernels)?),
+        };
+        let budget = options.load.budget.clone();
+        Ok(Arc::new(Self {
+            gguf,
+            tokenizer,
+            network,
+            budget,
+        }))
+    }
+
+    /// The file: metadata and tensors.
+    pub fn gguf(&self) -> &Gguf {
+        &self.gguf
+    }
+
+    /// The architecture as the file names it; empty if it does not.
+    pub fn architecture(&self) -> &str {
+        arch::name(self.gguf.metadata()).unwrap_or("")
+    }
+
+    /// The name that the file gives the model; empty if it gives none.
+    pub fn name(&self) -> &str {
+        self.gguf
+            .metadata()
+            .str("general.name")
+            .ok()
+            .flatten()
+            .unwrap_or("")
+    }
+
+    /// The tokenizer; `UNSUPPORTED` if the file has none.
+    pub fn tokenizer(&self) -> Result<&Tokenizer> {
+        self.tokenizer.as_ref().ok_or_else(|| {
+            Error::new(
+                Code::Unsupported,
+                "tokenizer",
+                "the model file has no tokenizer",
+            )
+        })
+    }
+
+    /// What a pass runs on; `UNSUPPORTED` if the model was opened to be described only.
+    pub fn network(&self) -> Result<&Network> {
+        self.network.as_ref().ok_or_else(|| {
+            Error::new(
+                Code::Unsupported,
+                "model",
+                "it was opened to be described only",
+            )
+        })
+    }
+
+    /// The account that the model's memory is charged to.
+    pub fn budget(&self) -> &Budget {
+        &self.budget
+    }
+
+    /// Weights in the file.
+    pub fn parameters(&self) -> u64 {
+        self.gguf
+            .tensors()
+            .iter()
+            .map(|tensor| tensor.dims.iter().product::<u64>())
+            .sum()
+    }
+
+    /// Bytes of all tensors.
+    pub fn weight_bytes(&self) -> u64 {
+        self.gguf
+            .tensors()
+            .iter()
+            .map(|tensor| tensor.bytes.len() as u64)
+            .sum()
+    }
+
+    /// What a session needs with `context` tokens of `kv`, passes of at most `rows` tokens and
+    /// `threads` threads. Exact for what is counted (KV, scratch, logits, copied weights).
+    pub fn memory_estimate(
+        &self,
+        context: usize,
+        kv: KvFormat,
+        rows: usize,
+        threads: usize,
+    ) -> Result<MemoryEstimate> {
+        let spec = &self.network()?.spec;
+        let layout = Layout::new(kv, spec.layer_shapes());
+        let pages = context.div_ceil(crate::kv::PAGE_TOKENS) as u64;
+        let copied = self.budget.tag_bytes(crate::budget::Tag::Weights);
+        Ok(MemoryEstimate {
+            weights_mapped: self.weight_bytes().saturating_sub(copied),
+            weights_copied: copied,
+            kv: pages * layout.page_bytes().next_multiple_of(64) as u64,
+            scratch: Scratch::bytes(spec, (rows, 1, threads)),
+            logits: (spec.vocab as u64 * 4).next_multiple_of(64),
+        })
+    }
+}
+
+impl Network {
+    fn load(gguf: &Gguf, tokenizer: Option<&Tokenizer>, kernels: &'static Kernels) -> Result<Self> {
+        let spec = arch::spec(gguf.metadata(), vocab(gguf)?)?;
+        if let Some(tokenizer) = tokenizer {
+            let name = "vocab_size (rows of the embedding)";
+            spec::require(
+                tokenizer.vocab_len() == spec.vocab,
+                name,
+                tokenizer.vocab_len(),
+                spec.vocab,
+            )?;
+        }
+        let weights = Weights::load(gguf, &spec)?;
+        Ok(Self {
+            spec,
+            weights,
+            kernels,
+            scratch: scratch::Pool::default(),
+        })
+    }
+}
+
+/// Rows of the embedding; `arch` knows an unknown architecture better than a missing tensor.
+fn vocab(gguf: &Gguf) -> Result<usize> {
+    let rows = gguf
+        .tensor(weights::EMBEDDING)
+        .map_or(0, |tensor| tensor.dims[1]);
+    usize::try_from(rows).map_err(|_| Error::new(Code::Format, weights::EMBEDDING, "too large"))
+}
+
+impl fmt::Debug for Model {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Model")
+            .field("name", &self.name())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,193 @@
+//! Bringing queued tokens into the cache: pass after pass, resumable.
+
+use std::time::Instant;
+
+use crate::control::{Control, Flow, Signals, cancelled};
+use crate::error::{Code, Error, Result};
+use crate::model::forward::{Pass, Row};
+use crate::session::Session;
+
+/// Rows of a pass when each wants its logits: vocabularies are large.
+const ROWS_WITH_LOGITS: usize = 16;
+
+impl Session {
+    /// Evaluates all queued tokens; resumable. Reports tokens evaluated and wanted.
+    ///
+    /// # Errors
+    /// `CANCELLED` takes the session back to before the turn. `NONFINITE`, `MEMORY_CAP`,
+    /// `OUT_OF_MEMORY` and `FILE_CHANGED` leave the tokens queued: rewind, or try again.
+    pub fn prefill(&mut self, control: &mut Control<'_>) -> Result<Flow> {
+        self.check_sound()?;
+        let start = self.evaluated;
+        while self.evaluated < self.tokens.len() {
+            if self.evaluate(control.signals)? == Flow::Paused {
+                return Ok(Flow::Paused);
+            }
+            let (done, total) = (self.evaluated - start, self.tokens.len() - start);
+            self.report(control, done, total)?;
+        }
+        Ok(Flow::Done)
+    }
+
+    /// The logits after the last token: (vocab). Evaluates what is queued first.
+    ///
+    /// # Errors
+    /// As [`Session::prefill`]; `INVALID_ARGUMENT` if the session is empty.
+    pub fn logits(&mut self, control: &mut Control<'_>) -> Result<&[f32]> {
+        self.want_logits()?;
+        while self.prefill(control)? == Flow::Paused {}
+        Ok(&self.logits)
+    }
+
+    /// Evaluates the queued tokens and gives the logits after each of them to `each`, with the
+    /// token's position: (vocab).
+    ///
+    /// # Errors
+    /// As [`Session::prefill`].
+    pub fn logits_of_each(
+        &mut self,
+        control: &mut Control<'_>,
+        each: &mut dyn FnMut(usize, &[f32]),
+    ) -> Result<()> {
+        self.check_sound()?;
+        self.drop_pass();
+        while self.evaluated < self.tokens.len() {
+            self.begin_pass(self.chunk.min(ROWS_WITH_LOGITS), true)?;
+            while !self.run_pass(control.signals)? {}
+            let pass = self.pass.take().expect("begun above");
+            let vocab = self.logits.len();
+            for (i, row) in pass.rows().iter().enumerate() {
+                each(row.position, pass.logits(i, vocab));
+            }
+            self.end_pass(pass);
+        }
+        Ok(())
+    }
+
+    /// Makes sure that evaluating gives logits: if the last token's are gone, it is evaluated
+    /// again, to the same bits.
+    pub(super) fn want_logits(&mut self) -> Result<()> {
+        self.check_sound()?;
+        if self.tokens.is_empty() {
+            let message = "expected tokens to go on from, found none; feed some first";
+            return Err(Error::new(Code::InvalidArgument, "session", message));
+        }
+        if self.evaluated == self.tokens.len() && !self.has_logits {
+            self.evaluated -= 1;
+        }
+        Ok(())
+    }
+
+    /// Runs one pass over queued tokens, or goes on with it.
+    pub(super) fn evaluate(&mut self, signals: Signals<'_>) -> Result<Flow> {
+        let began = Instant::now();
+        if self.pass.is_none() {
+            self.begin_pass(self.chunk, false)?;
+        }
+        let done = self.run_pass(signals)?;
+        let us = began.elapsed().as_micros() as u64;
+        match self.evaluated < self.prompt_end {
+            true => self.metrics.prompt_us += us,
+            false => self.metrics.generate_us += us,
+        }
+        if !done {
+            return Ok(Flow::Paused);
+        }
+        let pass = self.pass.take().expect("it ran above");
+        self.end_pass(pass);
+        Ok(Flow::Done)
+    }
+
+    fn begin_pass(&mut self, rows_max: usize, all_logits: bool) -> Result<()> {
+        self.model.gguf().check_unchanged()?;
+        let (start, end) = (
+            self.evaluated,
+            self.tokens.len().min(self.evaluated + rows_max),
+        );
+        self.caches[0].reserve(end)?;
+        let network = self.model.network()?;
+        // Passes of a token or two share scratch of one size with each other.
+        let rows = (end - start)
+            .next_power_of_two()
+            .max(ROWS_WITH_LOGITS)
+            .min(self.chunk.max(1));
+        let rows = rows.max(end - start);
+        let outputs = if all_logits { rows } else { 1 };
+        let size = (rows, outputs, self.team.threads());
+        let scratch = network
+            .scratch
+            .take(&network.spec, size, self.model.budget())?;
+        let mut pass = Pass::idle(scratch);
+        let last = self.tokens.len() - 1;
+        pass.begin((start..end).map(|position| Row {
+            sequence: 0,
+            position,
+            token: self.tokens[position],
+            wants_output: all_logits || position == last,
+        }));
+        self.pass = Some(pass);
+        Ok(())
+    }
+
+    /// Whether the pass is done. On an error it is dropped; on a cancel the turn is rolled back.
+    fn run_pass(&mut self, signals: Signals<'_>) -> Result<bool> {
+        let pass = self.pass.as_mut().expect("the caller has begun it");
+        let canceller = self.canceller.clone();
+        let signals = Signals {
+            cancel: [signals.cancel[0], Some(canceller.flag())],
+            ..signals
+        };
+        let outcome = match signals.cancelled() {
+            true => Err(cancelled()),
+            false => pass.run(self.model.network()?, &self.team, &mut self.caches, signals),
+        };
+        match outcome {
+            Ok(flow) => Ok(flow == Flow::Done),
+            Err(error) => {
+                self.drop_pass();
+                match error.code() {
+                    Code::Cancelled => self.roll_back(),
+                    Code::Internal => self.poison(),
+                    _ => {}
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn end_pass(&mut self, pass: Pass) {
+        self.evaluated += pass.rows().len();
+        self.has_logits = pass.rows().last().is_some_and(|row| row.wants_output);
+        if self.has_logits {
+            let output = pass.rows().iter().filter(|row| row.wants_output).count() - 1;
+            let vocab = self.logits.len();
+            self.logits.copy_from_slice(pass.logits(output, vocab));
+        }
+        self.give_scratch(pass);
+    }
+
+    /// Forgets the pass in progress; its tokens are queued again.
+    pub(super) fn drop_pass(&mut self) {
+        if let Some(pass) = self.pass.take() {
+            self.give_scratch(pass);
+        }
+    }
+
+    fn give_scratch(&self, pass: Pass) {
+        if let Ok(network) = self.model.network() {
+            network.scratch.give(pass.into_scratch());
+        }
+    }
+
+    /// Reports progress; if the report cancels, the turn is rolled back.
+    pub(super) fn report(
+        &mut self,
+        control: &mut Control<'_>,
+        done: usize,
+        total: usize,
+    ) -> Result<()> {
+        control
+            .report(done as u64, total as u64)
+            .inspect_err(|_| self.roll_back())
+    }
+}

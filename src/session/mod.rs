@@ -1,0 +1,328 @@
+//! One timeline of tokens on a model: feed, generate, step, rewind.
+//!
+//! A session is a table of pages, its tokens, a sampler and a copy of its last logits; scratch and
+//! threads belong to the model and the team. Any thread may use it, one at a time.
+//!
+//! A *turn* begins with the first tokens fed (or with `begin`) after the last one ended, and ends
+//! when its generation finishes. Cancelling takes the session back to before the turn.
+
+mod evaluate;
+mod turn;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::budget::{Budget, Buffer, Tag};
+use crate::error::{Code, Error, Result};
+use crate::kv::{Cache, KvFormat, Layout};
+use crate::model::forward::Pass;
+use crate::model::{Model, Network};
+use crate::team::Team;
+use crate::tokenizer::{EncodeOptions, StreamDecoder};
+
+pub use turn::{Action, Event, Finish, GenerateOptions, Step};
+
+use turn::Generation;
+
+/// Prompt tokens that one pass takes if the user does not say.
+pub const CHUNK_TOKENS: usize = 256;
+
+/// What a session is made with.
+#[derive(Debug, Clone, Default)]
+pub struct SessionOptions {
+    /// Tokens it can hold; 0: as many as the model can attend over, which is also the most.
+    pub context: usize,
+    /// How keys and values are stored.
+    pub kv: KvFormat,
+    /// Prompt tokens that one pass takes; 0: [`CHUNK_TOKENS`]. Does not change any result.
+    pub chunk: usize,
+    /// Account of its pages and logits; `None`: the model's.
+    pub budget: Option<Budget>,
+}
+
+impl SessionOptions {
+    /// Prompt tokens of a pass.
+    pub fn chunk_tokens(&self) -> usize {
+        if self.chunk == 0 {
+            CHUNK_TOKENS
+        } else {
+            self.chunk
+        }
+    }
+}
+
+/// What a session has done so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Metrics {
+    /// Tokens fed.
+    pub prompt_tokens: u64,
+    /// Time that took, in microseconds.
+    pub prompt_us: u64,
+    /// Tokens generated.
+    pub generated_tokens: u64,
+    /// Time that took, in microseconds.
+    pub generate_us: u64,
+    /// Bytes of pages held.
+    pub kv_bytes: u64,
+}
+
+/// Cancels what a session is doing, from any thread.
+#[derive(Debug, Clone, Default)]
+pub struct Canceller(Arc<Cancel>);
+
+#[derive(Debug, Default)]
+struct Cancel {
+    /// A turn is open.
+    active: AtomicBool,
+    wanted: AtomicBool,
+}
+
+impl Canceller {
+    /// Cancels the turn in progress; without one, does nothing.
+    pub fn cancel(&self) {
+        if self.0.active.load(Ordering::Relaxed) {
+            self.0.wanted.store(true, Ordering::Relaxed);
+        }
+    }
+
+    fn flag(&self) -> &AtomicBool {
+        &self.0.wanted
+    }
+
+    fn turn_begins(&self) {
+        if !self.0.active.swap(true, Ordering::Relaxed) {
+            self.0.wanted.store(false, Ordering::Relaxed);
+        }
+    }
+
+    fn turn_ends(&self) {
+        self.0.active.store(false, Ordering::Relaxed);
+        self.0.wanted.store(false, Ordering::Relaxed);
+    }
+}
+
+/// One timeline of tokens.
+#[derive(Debug)]
+pub struct Session {
+    model: Arc<Model>,
+    team: Arc<Team>,
+    context: usize,
+    chunk: usize,
+    /// The one sequence's pages.
+    caches: [Cache; 1],
+    /// All tokens, evaluated or not.
+    tokens: Vec<u32>,
+    /// Tokens that the cache holds.
+    evaluated: usize,
+    /// Tokens up to the last one that was fed: those behind it were generated.
+    prompt_end: usize,
+    /// (vocab)
+    logits: Buffer<f32>,
+    /// Whether `logits` are those after the last evaluated token.
+    has_logits: bool,
+    /// The pass in progress, over the tokens from `evaluated` on.
+    pass: Option<Pass>,
+    /// Tokens there were when the turn began.
+    turn_start: Option<usize>,
+    generation: Option<Generation>,
+    decoder: StreamDecoder,
+    /// Text of the last event.
+    text: String,
+    canceller: Canceller,
+    metrics: Metrics,
+    poisoned: bool,
+}
+
+impl Session {
+    /// An empty session.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT` for options out of range, `MEMORY_CAP`, `OUT_OF_MEMORY`.
+    pub fn new(model: Arc<Model>, team: Arc<Team>, options: &SessionOptions) -> Result<Self> {
+        let spec = &model.network()?.spec;
+        let context = if options.context == 0 {
+            spec.context
+        } else {
+            options.context
+        };
+        at_most("context", context, spec.context)?;
+        let chunk = options.chunk_tokens().min(context);
+        let budget = options.budget.as_ref().unwrap_or(model.budget());
+        let layout = Arc::new(Layout::new(options.kv, spec.layer_shapes()));
+        let logits = budget.allocate(Tag::Misc, spec.vocab)?;
+        let mut tokens = Vec::new();
+        tokens
+            .try_reserve_exact(context)
+            .map_err(|_| no_memory(context))?;
+        Ok(Self {
+            caches: [Cache::new(layout, budget.clone(), context)],
+            team,
+            context,
+            chunk,
+            tokens,
+            evaluated: 0,
+            prompt_end: 0,
+            logits,
+            has_logits: false,
+            pass: None,
+            turn_start: None,
+            generation: None,
+            decoder: StreamDecoder::default(),
+            text: String::with_capacity(256),
+            canceller: Canceller::default(),
+            metrics: Metrics::default(),
+            poisoned: false,
+            model,
+        })
+    }
+
+    /// The model it runs on.
+    pub fn model(&self) -> &Arc<Model> {
+        &self.model
+    }
+
+    /// All tokens so far, fed and generated.
+    pub fn tokens(&self) -> &[u32] {
+        &self.tokens
+    }
+
+    /// Tokens it can hold.
+    pub fn context(&self) -> usize {
+        self.context
+    }
+
+    /// What it has done so far.
+    pub fn metrics(&self) -> Metrics {
+        Metrics {
+            kv_bytes: self.caches[0].bytes() as u64,
+            ..self.metrics
+        }
+    }
+
+    /// Cancels this session's work from other threads.
+    pub fn canceller(&self) -> Canceller {
+        self.canceller.clone()
+    }
+
+    /// Queues tokens behind those that are there; the next call that needs them evaluates them.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT` for a token that the model does not know, `CONTEXT_FULL` if they do not
+    /// fit. Nothing is queued then.
+    pub fn feed(&mut self, tokens: &[u32]) -> Result<()> {
+        self.check_sound()?;
+        let vocab = self.network()?.spec.vocab;
+        if let Some((i, token)) = tokens
+            .iter()
+            .enumerate()
+            .find(|(_, t)| **t as usize >= vocab)
+        {
+            let message = format!("expected tokens below {vocab}, found {token}");
+            return Err(Error::new(
+                Code::InvalidArgument,
+                format!("token {i}"),
+                message,
+            ));
+        }
+        let room = self.context - self.tokens.len();
+        if tokens.len() > room {
+            let message = format!("{} more tokens do not fit, {room} would", tokens.len());
+            return Err(Error::new(Code::ContextFull, "context", message));
+        }
+        self.turn_begins();
+        self.tokens.extend_from_slice(tokens);
+        self.prompt_end = self.tokens.len();
+        self.metrics.prompt_tokens += tokens.len() as u64;
+        Ok(())
+    }
+
+    /// Tokenizes text and queues it; returns how many tokens it is.
+    pub fn feed_text(&mut self, text: &str, options: EncodeOptions) -> Result<usize> {
+        let mut tokens = Vec::new();
+        self.model.tokenizer()?.encode(text, options, &mut tokens)?;
+        self.feed(&tokens)?;
+        Ok(tokens.len())
+    }
+
+    /// Keeps the first `tokens` tokens and drops the rest; ends the turn.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT` if there are not as many.
+    pub fn rewind(&mut self, tokens: usize) -> Result<()> {
+        self.check_sound()?;
+        at_most("tokens", tokens, self.tokens.len())?;
+        self.keep(tokens);
+        Ok(())
+    }
+
+    /// Declares the session unusable, after a panic in one of its calls.
+    pub fn poison(&mut self) {
+        self.poisoned = true;
+    }
+
+    /// Keeps the first `tokens` tokens and ends the turn.
+    fn keep(&mut self, tokens: usize) {
+        self.drop_pass();
+        if tokens < self.tokens.len() {
+            self.has_logits = false;
+        }
+        self.tokens.truncate(tokens);
+        self.evaluated = self.evaluated.min(tokens);
+        self.prompt_end = self.prompt_end.min(tokens);
+        self.caches[0].truncate(tokens);
+        self.turn_ends();
+    }
+
+    /// Back to before the turn.
+    fn roll_back(&mut self) {
+        self.keep(self.turn_start.unwrap_or(self.tokens.len()));
+    }
+
+    fn network(&self) -> Result<&Network> {
+        self.model.network()
+    }
+
+    fn check_sound(&self) -> Result<()> {
+        match self.poisoned {
+            false => Ok(()),
+            true => Err(Error::new(
+                Code::Poisoned,
+                "session",
+                "a defect of the library stopped an earlier call; free the session",
+            )),
+        }
+    }
+
+    fn turn_begins(&mut self) {
+        self.turn_start.get_or_insert(self.tokens.len());
+        self.canceller.turn_begins();
+    }
+
+    fn turn_ends(&mut self) {
+        self.turn_start = None;
+        self.generation = None;
+        self.canceller.turn_ends();
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.drop_pass();
+    }
+}
+
+fn at_most(name: &str, found: usize, max: usize) -> Result<()> {
+    if found <= max {
+        return Ok(());
+    }
+    let message = format!("expected at most {max}, found {found}");
+    Err(Error::new(Code::InvalidArgument, name, message))
+}
+
+fn no_memory(tokens: usize) -> Error {
+    Error::new(
+        Code::OutOfMemory,
+        "session",
+        format!("no memory for {tokens} tokens"),
+    )
+}

@@ -1,0 +1,216 @@
+//! Generating: one token after the other, pushed to a callback or pulled step by step.
+
+use std::time::Instant;
+
+use crate::control::{Control, Flow, cancelled};
+use crate::error::{Code, Error, Result};
+use crate::sampler::Sampler;
+use crate::session::Session;
+
+/// How a turn's text is generated.
+#[derive(Debug, Clone)]
+pub struct GenerateOptions {
+    /// Picks the tokens.
+    pub sampler: Sampler,
+    /// Tokens to generate at most; 0: until the end or until the context is full.
+    pub tokens_max: usize,
+    /// Go on after a token that ends generation.
+    pub ignore_end: bool,
+}
+
+/// What the generation of a turn still needs.
+#[derive(Debug)]
+pub(super) struct Generation {
+    sampler: Sampler,
+    /// Tokens that may still come; `usize::MAX` means any number.
+    left: usize,
+    ignore_end: bool,
+}
+
+/// Why a generation ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Finish {
+    /// The model ended it.
+    End,
+    /// As many tokens as were asked for.
+    Length,
+    /// The context has no room for another token.
+    ContextFull,
+    /// The callback wanted no more.
+    Stopped,
+}
+
+/// What one step of a generation came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// The deadline has passed; step again.
+    Pending,
+    /// More of the prompt is evaluated: tokens of it that are, and all.
+    Prefill {
+        /// Tokens evaluated so far, of all in the session.
+        done: usize,
+        /// All tokens in the session.
+        total: usize,
+    },
+    /// A token; its text, if it completes any, is [`Session::text`].
+    Token(u32),
+    /// The generation has ended; [`Session::text`] is what was still held back.
+    Finished(Finish),
+}
+
+/// What a callback sees: a step, and its text. The texts of all events joined are the whole text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Event<'a> {
+    /// What happened; never [`Step::Pending`].
+    pub step: Step,
+    /// Whole code points; may be empty.
+    pub text: &'a str,
+}
+
+/// What a callback wants next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Go on.
+    Continue,
+    /// End here and keep everything.
+    Stop,
+    /// Take everything back to before the turn.
+    Cancel,
+}
+
+impl Session {
+    /// Begins to generate after the tokens that are there. Steps do the work.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT` if the session is empty, `BUSY` if a generation is in progress.
+    pub fn begin(&mut self, options: &GenerateOptions) -> Result<()> {
+        if self.generation.is_some() {
+            let message = "a generation is in progress; step it to its end, rewind or cancel";
+            return Err(Error::new(Code::Busy, "session", message));
+        }
+        self.want_logits()?;
+        self.turn_begins();
+        let mut sampler = options.sampler.clone();
+        sampler.reserve(self.logits.len());
+        self.generation = Some(Generation {
+            sampler,
+            left: if options.tokens_max == 0 {
+                usize::MAX
+            } else {
+                options.tokens_max
+            },
+            ignore_end: options.ignore_end,
+        });
+        self.decoder = Default::default();
+        self.text.clear();
+        Ok(())
+    }
+
+    /// Text of the last step.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Works until there is something to say, or until the deadline of `control` has passed.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT` without [`Session::begin`]; else as [`Session::prefill`].
+    pub fn step(&mut self, control: &mut Control<'_>) -> Result<Step> {
+        self.check_sound()?;
+        self.text.clear();
+        let Some(generation) = &self.generation else {
+            let message = "no generation is in progress; begin one first";
+            return Err(Error::new(Code::InvalidArgument, "session", message));
+        };
+        if generation.left == 0 {
+            return Ok(self.finish(Finish::Length));
+        }
+        if self.tokens.len() == self.context {
+            return Ok(self.finish(Finish::ContextFull));
+        }
+        if self.evaluated == self.tokens.len() {
+            return self.pick();
+        }
+        let prompt = self.evaluated < self.prompt_end;
+        if self.evaluate(control.signals)? == Flow::Paused {
+            return Ok(Step::Pending);
+        }
+        if !prompt {
+            return self.pick();
+        }
+        let (done, total) = (self.evaluated, self.tokens.len());
+        self.report(control, done, total)?;
+        Ok(Step::Prefill { done, total })
+    }
+
+    /// Generates until the end, giving every event to `on_event` on this thread.
+    ///
+    /// # Errors
+    /// `CANCELLED` when the callback or the canceller says so; else as [`Session::step`].
+    pub fn generate(
+        &mut self,
+        options: &GenerateOptions,
+        control: &mut Control<'_>,
+        on_event: &mut dyn FnMut(&Event<'_>) -> Action,
+    ) -> Result<Finish> {
+        self.begin(options)?;
+        // The last event comes after the turn has ended, and may still cancel it.
+        let start = self.turn_start;
+        loop {
+            let step = self.step(control)?;
+            if step == Step::Pending {
+                continue;
+            }
+            let action = on_event(&Event {
+                step,
+                text: &self.text,
+            });
+            match (step, action) {
+                (_, Action::Cancel) => {
+                    self.turn_start = start;
+                    self.roll_back();
+                    return Err(cancelled());
+                }
+                (Step::Finished(finish), _) => return Ok(finish),
+                (_, Action::Stop) => {
+                    self.finish(Finish::Stopped);
+                    on_event(&Event {
+                        step: Step::Finished(Finish::Stopped),
+                        text: &self.text,
+                    });
+                    return Ok(Finish::Stopped);
+                }
+                (_, Action::Continue) => {}
+            }
+        }
+    }
+
+    /// Picks the next token from the logits, queues it, and decodes its text.
+    fn pick(&mut self) -> Result<Step> {
+        let began = Instant::now();
+        let generation = self.generation.as_mut().expect("step has checked it");
+        let token = generation
+            .sampler
+            .sample(&self.logits, self.tokens.len() as u64)?;
+        let tokenizer = self.model.tokenizer().ok();
+        if !generation.ignore_end && tokenizer.is_some_and(|t| t.is_end(token)) {
+            return Ok(self.finish(Finish::End));
+        }
+        generation.left -= 1;
+        self.tokens.push(token);
+        self.metrics.generated_tokens += 1;
+        if let Some(tokenizer) = tokenizer {
+            self.decoder.push(tokenizer, token, &mut self.text);
+        }
+        self.metrics.generate_us += began.elapsed().as_micros() as u64;
+        Ok(Step::Token(token))
+    }
+
+    /// Ends the generation and the turn; `text` is what the decoder still held back.
+    fn finish(&mut self, finish: Finish) -> Step {
+        self.text.clear();
+        self.decoder.finish(&mut self.text);
+        self.turn_ends();
+        Step::Finished(finish)
+    }
+}
