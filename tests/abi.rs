@@ -45,7 +45,9 @@ fn the_library_exports_exactly_the_header() {
     let shared = library().join("liblightgpt.so");
     let exported = |arguments: &[&str], file: PathBuf| -> BTreeSet<String> {
         let text = succeed(Command::new("nm").args(arguments).arg(file));
-        let names = text.lines().filter_map(|line| line.split_whitespace().nth(2));
+        let names = text
+            .lines()
+            .filter_map(|line| line.split_whitespace().nth(2));
         names.map(String::from).collect()
     };
     let header: BTreeSet<String> = functions().into_iter().map(|(name, _)| name).collect();
@@ -57,7 +59,11 @@ fn the_library_exports_exactly_the_header() {
 
 #[test]
 fn the_shared_library_presents_itself() {
-    let dynamic = succeed(Command::new("readelf").arg("-d").arg(library().join("liblightgpt.so")));
+    let dynamic = succeed(
+        Command::new("readelf")
+            .arg("-d")
+            .arg(library().join("liblightgpt.so")),
+    );
     let soname = format!("[liblightgpt.so.{}]", capi::LIGHTGPT_ABI_VERSION);
     assert!(dynamic.contains(&soname), "{dynamic}");
     assert!(dynamic.contains("NODELETE"), "{dynamic}");
@@ -82,8 +88,12 @@ fn the_header_is_c99_and_cpp17() {
         let source = folder.join(format!("header-{compiler}.{extension}"));
         fs::write(&source, twice).unwrap();
         let mut compile = Command::new(compiler);
-        compile.current_dir(ROOT).args(["-fsyntax-only", "-Wall", "-Wextra", "-Wpedantic"]);
-        compile.args(["-Werror", "-Iinclude", &format!("-std={language}")]).arg(source);
+        compile
+            .current_dir(ROOT)
+            .args(["-fsyntax-only", "-Wall", "-Wextra", "-Wpedantic"]);
+        compile
+            .args(["-Werror", "-Iinclude", &format!("-std={language}")])
+            .arg(source);
         succeed(&mut compile);
     }
 }
@@ -92,16 +102,23 @@ fn the_header_is_c99_and_cpp17() {
 fn the_pkg_config_file_is_filled_in() {
     let root = library().join("root");
     let mut make = Command::new("make");
-    make.current_dir(ROOT).args(["-s", "install-files", "PREFIX=/opt/lightgpt"]);
+    make.current_dir(ROOT)
+        .args(["-s", "install-files", "PREFIX=/opt/lightgpt"]);
     make.arg(format!("DESTDIR={}", root.display()));
     make.arg(format!("LIBRARY={}", library().display()));
     make.arg(format!("OUT={}", library().join("install").display()));
     succeed(&mut make);
     let lib = root.join("opt/lightgpt/lib");
     let pc = fs::read_to_string(lib.join("pkgconfig/lightgpt.pc")).unwrap();
-    assert!(pc.contains("prefix=/opt/lightgpt\n") && !pc.contains('@'), "{pc}");
+    assert!(
+        pc.contains("prefix=/opt/lightgpt\n") && !pc.contains('@'),
+        "{pc}"
+    );
     let link = fs::read_link(lib.join("liblightgpt.so")).unwrap();
-    assert_eq!(link, Path::new(&format!("liblightgpt.so.{}", capi::LIGHTGPT_ABI_VERSION)));
+    assert_eq!(
+        link,
+        Path::new(&format!("liblightgpt.so.{}", capi::LIGHTGPT_ABI_VERSION))
+    );
     for file in ["liblightgpt.so", "liblightgpt.a", "../include/lightgpt.h"] {
         assert!(lib.join(file).exists(), "{file}");
     }
@@ -115,7 +132,10 @@ fn agree(path: &str, text: &str) {
         fs::write(&file, text).unwrap();
     }
     let committed = fs::read_to_string(&file).unwrap_or_default();
-    assert!(committed == text, "{path} is not up to date: `make header`, and look at the change");
+    assert!(
+        committed == text,
+        "{path} is not up to date: `make header`, and look at the change"
+    );
 }
 
 /// The header without comments and preprocessor lines, one declaration a line.
@@ -152,11 +172,19 @@ fn declarations() -> Vec<String> {
 /// Name and prototype of every function.
 fn functions() -> Vec<(String, String)> {
     let prototypes = declarations();
-    let prototypes = prototypes.iter().filter_map(|d| d.strip_prefix("LIGHTGPT_API "));
+    let prototypes = prototypes
+        .iter()
+        .filter_map(|d| d.strip_prefix("LIGHTGPT_API "));
     prototypes
         .map(|prototype| {
-            let before = prototype.split('(').next().expect("split gives a first part");
-            let name = before.rsplit([' ', '*']).next().expect("rsplit gives a last part");
+            let before = prototype
+                .split('(')
+                .next()
+                .expect("split gives a first part");
+            let name = before
+                .rsplit([' ', '*'])
+                .next()
+                .expect("rsplit gives a last part");
             (name.to_string(), prototype.to_string())
         })
         .collect()
@@ -169,12 +197,23 @@ fn structs() -> Vec<(String, Vec<(String, String)>)> {
         let Some((head, body)) = declaration.split_once('{') else {
             continue;
         };
-        let name = head.trim().rsplit(' ').next().expect("a struct has a name").to_string();
+        let name = head
+            .trim()
+            .rsplit(' ')
+            .next()
+            .expect("a struct has a name")
+            .to_string();
         let body = body.rsplit_once('}').expect("braces match").0;
-        let members = body.split(';').map(str::trim).filter(|member| !member.is_empty());
+        let members = body
+            .split(';')
+            .map(str::trim)
+            .filter(|member| !member.is_empty());
         let members = members.map(|member| {
             let plain = member.split('[').next().expect("split gives a first part");
-            let name = plain.rsplit([' ', '*']).next().expect("rsplit gives a last part");
+            let name = plain
+                .rsplit([' ', '*'])
+                .next()
+                .expect("rsplit gives a last part");
             (name.to_string(), member.to_string())
         });
         all.push((name, members.collect()));
@@ -184,10 +223,14 @@ fn structs() -> Vec<(String, Vec<(String, String)>)> {
 
 /// Names of all constants that are numbers.
 fn constants() -> Vec<String> {
-    let lines = GENERATED.lines().filter_map(|line| line.strip_prefix("#define "));
+    let lines = GENERATED
+        .lines()
+        .filter_map(|line| line.strip_prefix("#define "));
     lines
         .filter_map(|line| line.split_once(' '))
-        .filter(|(_, value)| value.starts_with(|c: char| c == '-' || c == '(' || c.is_ascii_digit()))
+        .filter(|(_, value)| {
+            value.starts_with(|c: char| c == '-' || c == '(' || c.is_ascii_digit())
+        })
         .map(|(name, _)| name.to_string())
         .collect()
 }
@@ -196,17 +239,27 @@ fn constants() -> Vec<String> {
 fn snapshot() -> String {
     let mut program = String::from("#include <lightgpt.h>\n#include <stdio.h>\nint main(void){\n");
     for name in constants() {
-        writeln!(program, "printf(\"constant {name} %lld\\n\", (long long){name});").unwrap();
+        writeln!(
+            program,
+            "printf(\"constant {name} %lld\\n\", (long long){name});"
+        )
+        .unwrap();
     }
     for (name, members) in structs() {
         writeln!(program, "printf(\"size {name} %zu\\n\", sizeof({name}));").unwrap();
         for (member, declaration) in members {
             let line = format!("offset {name}.{member} %zu");
-            writeln!(program, "printf(\"{line}\\n\", offsetof({name}, {member}));").unwrap();
+            writeln!(
+                program,
+                "printf(\"{line}\\n\", offsetof({name}, {member}));"
+            )
+            .unwrap();
             writeln!(program, "puts(\"member {name}: {declaration}\");").unwrap();
         }
     }
-    for declaration in declarations().iter().filter(|d| d.starts_with("typedef") && !d.contains('{'))
+    for declaration in declarations()
+        .iter()
+        .filter(|d| d.starts_with("typedef") && !d.contains('{'))
     {
         writeln!(program, "puts(\"{declaration}\");").unwrap();
     }
@@ -218,7 +271,12 @@ fn snapshot() -> String {
     fs::write(&source, program).unwrap();
     let binary = library().join("snapshot");
     let mut compile = Command::new("cc");
-    compile.current_dir(ROOT).arg("-Iinclude").arg(source).arg("-o").arg(&binary);
+    compile
+        .current_dir(ROOT)
+        .arg("-Iinclude")
+        .arg(source)
+        .arg("-o")
+        .arg(&binary);
     succeed(&mut compile);
     succeed(&mut Command::new(binary))
 }
@@ -228,7 +286,11 @@ fn uses() -> String {
     let mut text = String::from("int use(void);\nint use(void) {\nuint32_t sizes = 0;\n");
     for (name, _) in structs() {
         let upper = name.to_uppercase();
-        writeln!(text, "{{ {name} s = {upper}_INIT; sizes += s.struct_size; }}").unwrap();
+        writeln!(
+            text,
+            "{{ {name} s = {upper}_INIT; sizes += s.struct_size; }}"
+        )
+        .unwrap();
     }
     text.push_str("return (int)sizes;\n}\n");
     text
@@ -273,11 +335,11 @@ fn rust_layout() -> String {
         }
         lightgpt_session_options { struct_size, kv_format, context, chunk, memory_max }
         lightgpt_memory {
-            struct_size, reserved, weights_mapped, weights_copied, kv, scratch, misc,
+            struct_size, reserved, weights_mapped, weights_copied, kv, scratch, logits,
         }
         lightgpt_metrics {
-            struct_size, reserved, position, context, prompt_tokens, prompt_us, generated_tokens,
-            generate_us, kv_bytes, scratch_bytes,
+            struct_size, reserved, tokens, context, prompt_tokens, prompt_us, generated_tokens,
+            generate_us, kv_bytes,
         }
         lightgpt_event {
             struct_size, kind, token, finish, position, done, total, text, text_bytes,

@@ -3,7 +3,7 @@
 use std::ffi::{c_char, c_void};
 use std::ptr;
 
-use super::arguments::{flags, invalid, size};
+use super::arguments::{flags, size};
 use super::guard::callback;
 use super::model::{LIGHTGPT_CONTINUE, LIGHTGPT_STOP};
 use super::objects::enter;
@@ -14,11 +14,11 @@ use super::status::{LIGHTGPT_DONE, LIGHTGPT_OK, LIGHTGPT_PENDING, LIGHTGPT_STOPP
 use crate::control::Control;
 use crate::error::Result;
 use crate::sampler::{Sampler, SamplerOptions};
-use crate::session::{Action, Event, EventKind, Finish, GenerateOptions, Step};
+use crate::session::{Action, Event, Finish, GenerateOptions, Step};
 
 /// Nothing happened: the budget ended first.
 pub const LIGHTGPT_EVENT_NONE: u32 = 0;
-/// A part of the prompt was evaluated: `done` of `total` tokens.
+/// A part of what was fed is evaluated: `done` of `total` tokens.
 pub const LIGHTGPT_EVENT_PROGRESS: u32 = 1;
 /// A token was chosen.
 pub const LIGHTGPT_EVENT_TOKEN: u32 = 2;
@@ -48,9 +48,9 @@ pub struct lightgpt_event {
     pub finish: u32,
     /// TOKEN: the token's place in the session.
     pub position: u64,
-    /// PROGRESS: tokens of the prompt that are evaluated.
+    /// PROGRESS: tokens of the session that are evaluated.
     pub done: u64,
-    /// PROGRESS: tokens of the prompt.
+    /// PROGRESS: tokens of the session.
     pub total: u64,
     /// TOKEN and FINISHED: text that became certain, `text_bytes` bytes of UTF-8 in whole
     /// characters, without a zero byte at the end. Not NULL; may be empty, since a character may
@@ -65,8 +65,8 @@ unsafe impl Struct for lightgpt_event {}
 
 /// Takes what happens in lightgpt_session_generate, and answers LIGHTGPT_CONTINUE, LIGHTGPT_STOP
 /// or LIGHTGPT_CANCEL; other answers count as LIGHTGPT_CANCEL. The event and its text are valid
-/// during the call. It runs on the thread that called in; after LIGHTGPT_EVENT_FINISHED the answer
-/// does not matter.
+/// during the call. It runs on the thread that called in. The answer to LIGHTGPT_EVENT_FINISHED
+/// still cancels the turn, unless an earlier one has stopped it.
 pub type lightgpt_event_fn =
     Option<unsafe extern "C" fn(user_data: *mut c_void, event: *const lightgpt_event) -> i32>;
 
@@ -93,14 +93,15 @@ unsafe impl Struct for lightgpt_generate_options {}
 /// Evaluates what was fed and generates a turn, telling `event` what happens.
 ///
 /// Answers LIGHTGPT_DONE when the turn ended by itself, LIGHTGPT_STOPPED when the callback stopped
-/// it; both keep its tokens. When the callback or lightgpt_session_cancel cancels it, and after
-/// any other failure, the session is as it was before the turn, and what was fed is forgotten.
+/// it; both keep its tokens. LIGHTGPT_CANCELLED, when the callback or lightgpt_session_cancel
+/// wants that, takes the session back to before the turn: what was fed for it is forgotten. After
+/// any other failure, rewind the session before it goes on.
 ///
 /// options: NULL for the defaults. event: NULL if nobody listens. Inside the callback, calls with
 /// this session are LIGHTGPT_BUSY, except lightgpt_session_cancel and lightgpt_session_last_error.
-/// Errors: LIGHTGPT_CANCELLED, LIGHTGPT_INVALID_ARGUMENT (there is nothing to go on from),
+/// Errors: LIGHTGPT_CANCELLED, LIGHTGPT_INVALID_ARGUMENT (the session is empty),
 /// LIGHTGPT_NONFINITE, LIGHTGPT_OUT_OF_MEMORY, LIGHTGPT_MEMORY_CAP, LIGHTGPT_FILE_CHANGED,
-/// LIGHTGPT_BUSY (also the sampler).
+/// LIGHTGPT_BUSY (also: the sampler is in use, or a turn that was begun goes on).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lightgpt_session_generate(
     session: *mut lightgpt_session,
@@ -111,11 +112,13 @@ pub unsafe extern "C" fn lightgpt_session_generate(
     call(session, |session| {
         // SAFETY: the header asks for options as large as they say.
         let options = generate_options(&unsafe { read(options, "options") }?)?;
+        let mut tokens = session.tokens().len();
         let mut tell = |happened: &Event<'_>| {
+            tokens += usize::from(matches!(happened.step, Step::Token(_)));
             let Some(function) = event else {
                 return Action::Continue;
             };
-            let happened = c_event(happened);
+            let happened = c_event(happened, tokens);
             // SAFETY: the header describes this call to who wrote the function.
             match callback(|| unsafe { function(user_data, &raw const happened) }) {
                 LIGHTGPT_CONTINUE => Action::Continue,
@@ -123,18 +126,20 @@ pub unsafe extern "C" fn lightgpt_session_generate(
                 _ => Action::Cancel,
             }
         };
-        Ok(match session.generate(&options, &mut Control::none(), &mut tell)? {
-            Finish::Stopped => LIGHTGPT_STOPPED,
-            Finish::End | Finish::Length | Finish::ContextFull => LIGHTGPT_DONE,
-        })
+        Ok(
+            match session.generate(&options, &mut Control::none(), &mut tell)? {
+                Finish::Stopped => LIGHTGPT_STOPPED,
+                Finish::End | Finish::Length | Finish::ContextFull => LIGHTGPT_DONE,
+            },
+        )
     })
 }
 
 /// Begins a turn that lightgpt_session_step carries on.
 ///
 /// options: NULL for the defaults.
-/// Errors: LIGHTGPT_INVALID_ARGUMENT (there is nothing to go on from, a turn is in progress),
-/// LIGHTGPT_BUSY (also the sampler).
+/// Errors: LIGHTGPT_INVALID_ARGUMENT (the session is empty), LIGHTGPT_BUSY (also: the sampler is in
+/// use, or a turn that was begun goes on).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lightgpt_session_begin(
     session: *mut lightgpt_session,
@@ -167,17 +172,13 @@ pub unsafe extern "C" fn lightgpt_session_step(
         // SAFETY: the header asks for a struct as large as it says.
         let out = unsafe { OutStruct::new(event, "event") }?;
         let step = session.step(&mut control(budget_us))?;
-        let text = session.event_text();
-        let (status, kind) = match step {
-            Step::Pending => {
-                out.set(&NOTHING);
-                return Ok(LIGHTGPT_PENDING);
-            }
-            Step::Event(kind @ EventKind::Finished(_)) => (LIGHTGPT_DONE, kind),
-            Step::Event(kind) => (LIGHTGPT_OK, kind),
-        };
-        out.set(&c_event(&Event { kind, text }));
-        Ok(status)
+        let text = session.text();
+        out.set(&c_event(&Event { step, text }, session.tokens().len()));
+        Ok(match step {
+            Step::Pending => LIGHTGPT_PENDING,
+            Step::Finished(_) => LIGHTGPT_DONE,
+            Step::Prefill { .. } | Step::Token(_) => LIGHTGPT_OK,
+        })
     })
 }
 
@@ -193,26 +194,28 @@ const NOTHING: lightgpt_event = lightgpt_event {
     text_bytes: 0,
 };
 
-fn c_event(event: &Event<'_>) -> lightgpt_event {
+/// `event` in a session that has `tokens` tokens now.
+fn c_event(event: &Event<'_>, tokens: usize) -> lightgpt_event {
     let base = lightgpt_event {
         text: event.text.as_ptr().cast(),
         text_bytes: event.text.len() as u64,
         ..NOTHING
     };
-    match event.kind {
-        EventKind::Progress { done, total } => lightgpt_event {
+    match event.step {
+        Step::Pending => NOTHING,
+        Step::Prefill { done, total } => lightgpt_event {
             kind: LIGHTGPT_EVENT_PROGRESS,
             done: done as u64,
             total: total as u64,
             ..NOTHING
         },
-        EventKind::Token { id, position } => lightgpt_event {
+        Step::Token(token) => lightgpt_event {
             kind: LIGHTGPT_EVENT_TOKEN,
-            token: id,
-            position: position as u64,
+            token,
+            position: tokens as u64 - 1,
             ..base
         },
-        EventKind::Finished(finish) => lightgpt_event {
+        Step::Finished(finish) => lightgpt_event {
             kind: LIGHTGPT_EVENT_FINISHED,
             finish: match finish {
                 Finish::End => LIGHTGPT_FINISH_END,

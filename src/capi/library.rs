@@ -1,11 +1,13 @@
 //! What this library is: version, ABI, build.
 
-use std::ffi::c_char;
+use std::ffi::{CString, c_char};
+use std::sync::OnceLock;
 
 use super::guard::guard;
 use super::options::{OutStruct, Struct};
 use super::status::LIGHTGPT_OK;
 use crate::error::{Code, Error};
+use crate::kernel;
 
 /// The number of the ABI that this header describes. It changes when a program that was compiled
 /// against an older header could no longer run; the soname carries the same number.
@@ -25,7 +27,7 @@ pub struct lightgpt_build {
     pub reserved: u32,
     /// "0.1.0" and the like.
     pub version: *const c_char,
-    /// The instruction set that is in use: "scalar", "avx2", "avx512", "neon".
+    /// The name of the instruction set that is in use, such as "scalar".
     pub isa: *const c_char,
     /// The optional parts that this build contains, separated by blanks; may be "".
     pub features: *const c_char,
@@ -84,9 +86,16 @@ pub unsafe extern "C" fn lightgpt_build_info(build: *mut lightgpt_build) -> i32 
             numerics_version: crate::NUMERICS_VERSION,
             reserved: 0,
             version: lightgpt_version(),
-            isa: c"scalar".as_ptr(),
+            isa: isa(),
             features: c"".as_ptr(),
         });
         Ok(LIGHTGPT_OK)
     })
+}
+
+/// The name of the instruction set in use, made once.
+fn isa() -> *const c_char {
+    static NAME: OnceLock<CString> = OnceLock::new();
+    let name = || CString::new(kernel::detect().isa().name()).unwrap_or_default();
+    NAME.get_or_init(name).as_ptr()
 }

@@ -54,7 +54,12 @@ pub unsafe extern "C" fn lightgpt_model_metadata_key(
         // SAFETY: the header asks for a buffer of `cap` bytes and a place for its size.
         let out = unsafe { Buffer::new(buf.cast::<u8>(), cap, needed) }?;
         let model = enter(model)?;
-        let found = model.gguf().metadata().iter().nth(size(index, "index")?);
+        let found = model
+            .model
+            .gguf()
+            .metadata()
+            .iter()
+            .nth(size(index, "index")?);
         let (key, _) = found.ok_or_else(|| none("index", format!("no key has number {index}")))?;
         out.fill(key.as_bytes())?;
         Ok(LIGHTGPT_OK)
@@ -100,10 +105,16 @@ pub unsafe extern "C" fn lightgpt_model_metadata_u64(
 ) -> i32 {
     // SAFETY: the header asks for the same.
     unsafe {
-        number(model, key, value, "integer that is not negative", |value| match value {
-            Value::Bool(flag) => Some(u64::from(*flag)),
-            other => other.integer()?.try_into().ok(),
-        })
+        number(
+            model,
+            key,
+            value,
+            "integer that is not negative",
+            |value| match value {
+                Value::Bool(flag) => Some(u64::from(*flag)),
+                other => other.integer()?.try_into().ok(),
+            },
+        )
     }
 }
 
@@ -136,11 +147,17 @@ pub unsafe extern "C" fn lightgpt_model_metadata_f64(
 ) -> i32 {
     // SAFETY: the header asks for the same.
     unsafe {
-        number(model, key, value, "floating-point number", |value| match value {
-            Value::F32(x) => Some(f64::from(*x)),
-            Value::F64(x) => Some(*x),
-            _ => None,
-        })
+        number(
+            model,
+            key,
+            value,
+            "floating-point number",
+            |value| match value {
+                Value::F32(x) => Some(f64::from(*x)),
+                Value::F64(x) => Some(*x),
+                _ => None,
+            },
+        )
     }
 }
 
@@ -158,7 +175,7 @@ pub unsafe extern "C" fn lightgpt_model_tensor_describe(
         // SAFETY: the header asks for a struct as large as it says.
         let out = unsafe { OutStruct::new(info, "info") }?;
         let model = enter(model)?;
-        let found = model.gguf().tensors().get(size(index, "index")?);
+        let found = model.model.gguf().tensors().get(size(index, "index")?);
         let tensor = found.ok_or_else(|| none("index", format!("no tensor has number {index}")))?;
         out.set(&lightgpt_tensor_info {
             struct_size: 0,
@@ -168,8 +185,8 @@ pub unsafe extern "C" fn lightgpt_model_tensor_describe(
             file: u32::try_from(tensor.part).unwrap_or(u32::MAX),
             offset: tensor.offset,
             bytes: tensor.bytes.len() as u64,
-            format_name: cut(tensor.format.name().as_bytes()),
-            name: cut(tensor.name.as_bytes()),
+            format_name: cut(tensor.format.name()),
+            name: cut(&tensor.name),
         });
         Ok(LIGHTGPT_OK)
     })
@@ -191,14 +208,19 @@ unsafe fn number<T>(
         let (out, key) = unsafe { (Out::new(out, "value")?, name(key, "key")?) };
         let model = enter(model)?;
         let value = value(&model, key)?;
-        let wrong = || invalid(key, format!("expected a {expected}, found {}", value.type_name()));
+        let wrong = || {
+            invalid(
+                key,
+                format!("expected a {expected}, found {}", value.type_name()),
+            )
+        };
         out.set(convert(value).ok_or_else(wrong)?);
         Ok(LIGHTGPT_OK)
     })
 }
 
 fn value<'a>(model: &'a ModelObject, key: &str) -> Result<&'a Value> {
-    let found = model.gguf().metadata().get(key);
+    let found = model.model.gguf().metadata().get(key);
     found.ok_or_else(|| none(key, "the model has no such key"))
 }
 

@@ -10,17 +10,29 @@
 #![allow(clippy::missing_safety_doc)] // the header's opening and each function state the contract
 
 mod arguments;
+mod generate;
 mod guard;
 mod handles;
 mod library;
 mod message;
+mod metadata;
+mod model;
 mod objects;
 mod options;
+mod sampler;
+mod session;
 mod status;
 mod team;
+mod tokenizer;
 
+pub use generate::*;
 pub use guard::lightgpt_last_error;
 pub use library::*;
+pub use metadata::*;
+pub use model::*;
 pub use options::lightgpt_destroy_fn;
+pub use sampler::*;
+pub use session::*;
 pub use status::*;
 pub use team::*;
+pub use tokenizer::*;

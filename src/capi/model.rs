@@ -13,10 +13,9 @@ use super::options::{OutStruct, Struct, UserData, lightgpt_destroy_fn, read};
 use super::status::LIGHTGPT_OK;
 use crate::budget::Budget;
 use crate::control::{Control, ProgressFn};
-use crate::error::{Code, Error, Result};
-use crate::gguf::{Borrowed, Gguf, LoadOptions, Source};
+use crate::error::Result;
+use crate::gguf::{Borrowed, LoadOptions, Source};
 use crate::model::{Model, OpenOptions};
-use crate::tokenizer::Tokenizer;
 
 /// A model: its weights, metadata and tokenizer. Immutable; any number of threads and sessions may
 /// use it at once.
@@ -69,7 +68,8 @@ pub struct lightgpt_open_options {
     pub struct_size: u32,
     /// LIGHTGPT_OPEN_ bits.
     pub flags: u32,
-    /// The most bytes of memory that the model's copies may take; 0: no cap. A map is not counted.
+    /// The most bytes that copied weights, activations, and the sessions without a cap of their own
+    /// may take; 0: no cap. A map is not counted.
     pub memory_max: u64,
     /// Reports progress and may cancel; used during the call only. NULL: none.
     pub progress: lightgpt_progress_fn,
@@ -86,7 +86,7 @@ pub struct lightgpt_open_options {
 // SAFETY: as the trait asks; NULL pointers and functions are all zeros.
 unsafe impl Struct for lightgpt_open_options {}
 
-/// What a model is. Of one opened with LIGHTGPT_OPEN_INSPECT the members from `parameters` to
+/// What a model is. Of one opened with LIGHTGPT_OPEN_INSPECT the members from `layers` to
 /// `context` are 0.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
@@ -133,13 +133,8 @@ pub struct lightgpt_model_info {
 unsafe impl Struct for lightgpt_model_info {}
 
 pub(super) struct ModelObject {
-    content: Content,
+    pub model: Arc<Model>,
     log: Option<Log>,
-}
-
-enum Content {
-    Loaded(Arc<Model>),
-    Inspected(Gguf, Option<Tokenizer>),
 }
 
 struct Log {
@@ -155,32 +150,6 @@ impl Handle for lightgpt_model {
 }
 
 impl ModelObject {
-    pub fn gguf(&self) -> &Gguf {
-        match &self.content {
-            Content::Loaded(model) => model.gguf(),
-            Content::Inspected(gguf, _) => gguf,
-        }
-    }
-
-    /// The model to compute with.
-    pub fn model(&self) -> Result<&Arc<Model>> {
-        match &self.content {
-            Content::Loaded(model) => Ok(model),
-            Content::Inspected(..) => {
-                Err(invalid("model", "it was opened with LIGHTGPT_OPEN_INSPECT, only to look"))
-            }
-        }
-    }
-
-    pub fn tokenizer(&self) -> Result<&Tokenizer> {
-        match &self.content {
-            Content::Loaded(model) => model.tokenizer(),
-            Content::Inspected(_, tokenizer) => tokenizer.as_ref().ok_or_else(|| {
-                Error::new(Code::Unsupported, "model", "the file contains no tokenizer")
-            }),
-        }
-    }
-
     /// Hands a line to the host, if it wants lines.
     pub fn log(&self, line: fmt::Arguments<'_>) {
         if let Some(Log { function, data }) = &self.log {
@@ -285,7 +254,7 @@ pub unsafe extern "C" fn lightgpt_model_describe(
         // SAFETY: the header asks for a struct as large as it says.
         let out = unsafe { OutStruct::new(info, "info") }?;
         let model = enter(model)?;
-        out.set(&describe(&model));
+        out.set(&describe(&model.model));
         Ok(LIGHTGPT_OK)
     })
 }
@@ -304,10 +273,8 @@ fn open(
     options: &lightgpt_open_options,
     out: &Out<*mut lightgpt_model>,
 ) -> Result<i32> {
-    const KNOWN: u32 = LIGHTGPT_OPEN_COPY
-        | LIGHTGPT_OPEN_PREFAULT
-        | LIGHTGPT_OPEN_MLOCK
-        | LIGHTGPT_OPEN_INSPECT;
+    const KNOWN: u32 =
+        LIGHTGPT_OPEN_COPY | LIGHTGPT_OPEN_PREFAULT | LIGHTGPT_OPEN_MLOCK | LIGHTGPT_OPEN_INSPECT;
     let flags = flags(options.flags, KNOWN, "options.flags")?;
     if options.log.is_none() && options.log_destroy.is_some() {
         return Err(invalid("options.log_destroy", "it comes without log"));
@@ -329,23 +296,22 @@ fn open(
         progress: Some(report),
         ..Control::none()
     };
-    let content = if flags & LIGHTGPT_OPEN_INSPECT == 0 {
-        Content::Loaded(Model::open(source, &OpenOptions { load }, &mut control)?)
-    } else {
-        let gguf = Gguf::open(source, &load, &mut control)?;
-        let tokenizer = Tokenizer::load(gguf.metadata())?;
-        Content::Inspected(gguf, tokenizer)
+    let inspect = flags & LIGHTGPT_OPEN_INSPECT != 0;
+    let open = OpenOptions {
+        load,
+        describe_only: inspect,
     };
+    let model = Model::open(source, &open, &mut control)?;
     let log = options.log.map(|function| Log {
         function,
         data: UserData::new(options.log_data),
     });
-    let handle = insert::<lightgpt_model>(ModelObject { content, log })?;
+    let handle = insert::<lightgpt_model>(ModelObject { model, log })?;
     let model = enter(handle)?;
     model.log(format_args!(
         "opened a model of {} tensors, {} bytes",
-        model.gguf().tensors().len(),
-        model.gguf().file_bytes()
+        model.model.gguf().tensors().len(),
+        model.model.gguf().file_bytes()
     ));
     if let Some(log) = &model.log {
         log.data.keep(options.log_destroy);
@@ -354,9 +320,8 @@ fn open(
     Ok(LIGHTGPT_OK)
 }
 
-fn describe(model: &ModelObject) -> lightgpt_model_info {
+fn describe(model: &Model) -> lightgpt_model_info {
     let gguf = model.gguf();
-    let text = |key| gguf.metadata().bytes(key).ok().flatten().unwrap_or_default();
     let mut info = lightgpt_model_info {
         struct_size: 0,
         gguf_version: gguf.version(),
@@ -365,8 +330,8 @@ fn describe(model: &ModelObject) -> lightgpt_model_info {
         metadata_keys: gguf.metadata().len() as u64,
         tensors: gguf.tensors().len() as u64,
         vocab: model.tokenizer().map_or(0, |t| t.vocab_len() as u64),
-        parameters: 0,
-        weight_bytes: 0,
+        parameters: model.parameters(),
+        weight_bytes: model.weight_bytes(),
         layers: 0,
         dim: 0,
         heads: 0,
@@ -374,19 +339,17 @@ fn describe(model: &ModelObject) -> lightgpt_model_info {
         head_dim: 0,
         hidden: 0,
         context: 0,
-        architecture: cut(text("general.architecture")),
-        name: cut(text("general.name")),
+        architecture: cut(model.architecture()),
+        name: cut(model.name()),
     };
-    if let Ok(model) = model.model() {
-        let spec = model.spec();
-        info.parameters = model.parameters();
-        info.weight_bytes = model.weight_bytes();
+    if let Ok(network) = model.network() {
+        let spec = &network.spec;
         info.vocab = spec.vocab as u64;
         info.layers = spec.layers as u64;
         info.dim = spec.dim as u64;
         info.heads = spec.heads as u64;
         info.kv_heads = spec.kv_heads as u64;
-        info.head_dim = spec.head_dim as u64;
+        info.head_dim = spec.k_dim as u64;
         info.hidden = spec.hidden as u64;
         info.context = spec.context as u64;
     }
@@ -394,8 +357,7 @@ fn describe(model: &ModelObject) -> lightgpt_model_info {
 }
 
 /// As many whole characters of `text` as fit before a zero byte.
-pub(super) fn cut<const N: usize>(text: &[u8]) -> [c_char; N] {
-    let text = String::from_utf8_lossy(text);
+pub(super) fn cut<const N: usize>(text: &str) -> [c_char; N] {
     let end = text.floor_char_boundary(N - 1);
     let mut array = [0; N];
     for (to, from) in array.iter_mut().zip(&text.as_bytes()[..end]) {

@@ -68,9 +68,11 @@ impl SamplerObject {
             Err(TryLockError::WouldBlock) => {
                 Err(Error::new(Code::Busy, "sampler", "another call uses it"))
             }
-            Err(TryLockError::Poisoned(_)) => {
-                Err(Error::new(Code::Poisoned, "sampler", "an earlier defect left it unusable"))
-            }
+            Err(TryLockError::Poisoned(_)) => Err(Error::new(
+                Code::Poisoned,
+                "sampler",
+                "an earlier defect left it unusable",
+            )),
         }
     }
 }

@@ -1,8 +1,7 @@
 //! The session in C: make, feed, ask, free. Generating is in `generate`.
 
 use std::ffi::c_char;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, TryLockError};
+use std::sync::{Mutex, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 use super::arguments::{Buffer, Out, input, invalid, size, text};
@@ -18,8 +17,9 @@ use super::tokenizer::encode_options;
 use crate::budget::Budget;
 use crate::control::{Control, Flow, Signals};
 use crate::error::{Code, Error, Result};
-use crate::session::{KvFormat, Session, SessionOptions};
-use crate::team::{Team, TeamOptions};
+use crate::kv::KvFormat;
+use crate::session::{Canceller, Session, SessionOptions};
+use crate::team::{Team, TeamOptions, physical_cores};
 
 /// One timeline of text: the tokens so far and what the model remembers of them. Any thread, one
 /// at a time.
@@ -47,7 +47,8 @@ pub struct lightgpt_session_options {
     pub context: u64,
     /// Prompt tokens per pass; 0: the library chooses. Changes the time, not the result.
     pub chunk: u64,
-    /// The most bytes of memory that the session may take; 0: no cap.
+    /// The most bytes that keys, values and logits of the session may take; 0: what the model was
+    /// opened with.
     pub memory_max: u64,
 }
 
@@ -68,10 +69,10 @@ pub struct lightgpt_memory {
     pub weights_copied: u64,
     /// Keys and values of one session.
     pub kv: u64,
-    /// Activations of a pass.
+    /// Activations of a pass; sessions that do not run at once share them.
     pub scratch: u64,
-    /// Everything else, an upper bound.
-    pub misc: u64,
+    /// A session's logits.
+    pub logits: u64,
 }
 
 // SAFETY: as the trait asks.
@@ -86,10 +87,10 @@ pub struct lightgpt_metrics {
     /// Zero.
     pub reserved: u32,
     /// Tokens in the session.
-    pub position: u64,
+    pub tokens: u64,
     /// Tokens that it can hold.
     pub context: u64,
-    /// Tokens of prompts evaluated so far.
+    /// Tokens fed so far.
     pub prompt_tokens: u64,
     /// Microseconds spent on them.
     pub prompt_us: u64,
@@ -99,8 +100,6 @@ pub struct lightgpt_metrics {
     pub generate_us: u64,
     /// Bytes of keys and values.
     pub kv_bytes: u64,
-    /// Bytes of activations.
-    pub scratch_bytes: u64,
 }
 
 // SAFETY: as the trait asks.
@@ -108,15 +107,13 @@ unsafe impl Struct for lightgpt_metrics {}
 
 pub(super) struct SessionObject {
     session: Mutex<Session>,
-    /// Set by a call that failed with a defect: what the session holds is not to be trusted.
-    poisoned: AtomicBool,
-    cancel: Arc<AtomicBool>,
+    canceller: Canceller,
     message: Mutex<Message>,
 }
 
 impl Object for SessionObject {
     fn cancel(&self) {
-        self.cancel.store(true, Ordering::Relaxed);
+        self.canceller.cancel();
     }
 }
 
@@ -143,28 +140,28 @@ impl SessionObject {
                 return Err(Error::new(Code::Busy, "session", message));
             }
         };
-        if self.poisoned.load(Ordering::Relaxed) {
-            let message = "an earlier defect left it unusable; it can only be freed";
-            return Err(Error::new(Code::Poisoned, "session", message));
-        }
-        catch(|| body(&mut session)).inspect_err(|error| {
+        let result = catch(|| body(&mut session));
+        if let Err(error) = &result {
             if error.code() == Code::Internal {
-                self.poisoned.store(true, Ordering::Relaxed);
+                session.poison();
             }
             let message = self.message.lock();
             message.unwrap_or_else(PoisonError::into_inner).set(error);
-        })
+        }
+        result
     }
 }
 
 /// When a call with this budget must pause; 0 is no budget.
 pub(super) fn control(budget_us: u64) -> Control<'static> {
     let budget = Duration::from_micros(budget_us);
-    let deadline = (budget_us > 0).then(|| Instant::now().checked_add(budget)).flatten();
+    let deadline = (budget_us > 0)
+        .then(|| Instant::now().checked_add(budget))
+        .flatten();
     Control {
         signals: Signals {
             deadline,
-            cancel: None,
+            ..Signals::default()
         },
         progress: None,
     }
@@ -175,8 +172,8 @@ pub(super) fn control(budget_us: u64) -> Control<'static> {
 /// team: the threads to compute with; NULL: a team of the session's own with default options.
 /// options: NULL for the defaults. session: not NULL; gets a handle that lightgpt_session_free
 /// gives back. Model and team may be freed before the session. Any thread.
-/// Errors: LIGHTGPT_OUT_OF_MEMORY, LIGHTGPT_MEMORY_CAP, LIGHTGPT_INVALID_ARGUMENT (the model was
-/// opened with LIGHTGPT_OPEN_INSPECT, an option out of range).
+/// Errors: LIGHTGPT_OUT_OF_MEMORY, LIGHTGPT_MEMORY_CAP, LIGHTGPT_INVALID_ARGUMENT (an option out of
+/// range), LIGHTGPT_UNSUPPORTED (the model was opened with LIGHTGPT_OPEN_INSPECT).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lightgpt_session_new(
     model: *const lightgpt_model,
@@ -194,15 +191,14 @@ pub unsafe extern "C" fn lightgpt_session_new(
         } else {
             enter(team)?.team.clone()
         };
-        let made = Session::new(model.model()?.clone(), team, &options)?;
-        let (context, kv_bytes) = (made.context(), made.metrics().kv_bytes);
+        let made = Session::new(model.model.clone(), team, &options)?;
+        let context = made.context();
         out.set(insert(SessionObject {
-            poisoned: AtomicBool::new(false),
-            cancel: made.canceller(),
+            canceller: made.canceller(),
             message: Mutex::new(Message::new()),
             session: Mutex::new(made),
         })?);
-        model.log(format_args!("made a session of {context} tokens, {kv_bytes} bytes of KV cache"));
+        model.log(format_args!("made a session of {context} tokens"));
         Ok(LIGHTGPT_OK)
     })
 }
@@ -225,7 +221,18 @@ pub unsafe extern "C" fn lightgpt_model_memory_estimate(
             unsafe { (OutStruct::new(memory, "memory")?, read(options, "options")?) };
         let options = session_options(&options)?;
         let model = enter(model)?;
-        let estimate = model.model()?.memory_estimate(&options, threads as usize)?;
+        let model = &model.model;
+        let context = match options.context {
+            0 => model.network()?.spec.context,
+            context => context,
+        };
+        let rows = options.chunk_tokens().min(context);
+        let threads = if threads == 0 {
+            physical_cores()
+        } else {
+            threads as usize
+        };
+        let estimate = model.memory_estimate(context, options.kv, rows, threads)?;
         out.set(&lightgpt_memory {
             struct_size: 0,
             reserved: 0,
@@ -233,7 +240,7 @@ pub unsafe extern "C" fn lightgpt_model_memory_estimate(
             weights_copied: estimate.weights_copied,
             kv: estimate.kv,
             scratch: estimate.scratch,
-            misc: estimate.misc,
+            logits: estimate.logits,
         });
         Ok(LIGHTGPT_OK)
     })
@@ -290,8 +297,9 @@ pub unsafe extern "C" fn lightgpt_session_feed_tokens(
 /// Evaluates what was fed, for about `budget_us` microseconds; 0: until it is done.
 ///
 /// Answers LIGHTGPT_DONE, or LIGHTGPT_PENDING when the budget ended first: call again to go on.
-/// Errors: LIGHTGPT_CANCELLED, LIGHTGPT_NONFINITE, LIGHTGPT_OUT_OF_MEMORY, LIGHTGPT_MEMORY_CAP,
-/// LIGHTGPT_FILE_CHANGED, LIGHTGPT_BUSY.
+/// Errors: LIGHTGPT_CANCELLED takes the session back to before the turn. LIGHTGPT_NONFINITE,
+/// LIGHTGPT_OUT_OF_MEMORY, LIGHTGPT_MEMORY_CAP and LIGHTGPT_FILE_CHANGED leave the tokens fed: try
+/// again, or rewind. LIGHTGPT_BUSY.
 #[unsafe(no_mangle)]
 pub extern "C" fn lightgpt_session_prefill(session: *mut lightgpt_session, budget_us: u64) -> i32 {
     call(session, |session| {
@@ -302,12 +310,12 @@ pub extern "C" fn lightgpt_session_prefill(session: *mut lightgpt_session, budge
     })
 }
 
-/// Copies out the logits after the last evaluated token: one number for each entry of the
-/// vocabulary.
+/// Copies out the logits after the last token: one number for each entry of the vocabulary. Evaluates
+/// what was fed first.
 ///
 /// buf, cap, needed: see "Text" above, counted in numbers.
-/// Errors: LIGHTGPT_INVALID_ARGUMENT (nothing is evaluated yet), LIGHTGPT_BUFFER_TOO_SMALL,
-/// LIGHTGPT_BUSY.
+/// Errors: LIGHTGPT_INVALID_ARGUMENT (the session is empty), LIGHTGPT_BUFFER_TOO_SMALL, and those of
+/// lightgpt_session_prefill.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lightgpt_session_logits(
     session: *mut lightgpt_session,
@@ -317,7 +325,8 @@ pub unsafe extern "C" fn lightgpt_session_logits(
 ) -> i32 {
     call(session, |session| {
         // SAFETY: the header asks for a buffer of `cap` numbers and a place for their count.
-        unsafe { Buffer::new(buf, cap, needed) }?.fill(session.logits()?)?;
+        let out = unsafe { Buffer::new(buf, cap, needed) }?;
+        out.fill(session.logits(&mut Control::none())?)?;
         Ok(LIGHTGPT_OK)
     })
 }
@@ -351,8 +360,9 @@ pub extern "C" fn lightgpt_session_rewind(session: *mut lightgpt_session, tokens
     })
 }
 
-/// Asks the call that is using the session to end soon with LIGHTGPT_CANCELLED; if there is none,
-/// the next call that evaluates.
+/// Cancels the turn that is in progress: the call that is using the session, or the next one,
+/// answers LIGHTGPT_CANCELLED. A turn begins when the session is fed, and ends with its generation;
+/// without one, nothing happens.
 ///
 /// Any thread at any time, also from a callback.
 #[unsafe(no_mangle)]
@@ -378,14 +388,13 @@ pub unsafe extern "C" fn lightgpt_session_metrics(
         out.set(&lightgpt_metrics {
             struct_size: 0,
             reserved: 0,
-            position: session.position() as u64,
+            tokens: session.tokens().len() as u64,
             context: session.context() as u64,
             prompt_tokens: metrics.prompt_tokens,
             prompt_us: metrics.prompt_us,
             generated_tokens: metrics.generated_tokens,
             generate_us: metrics.generate_us,
             kv_bytes: metrics.kv_bytes,
-            scratch_bytes: metrics.scratch_bytes,
         });
         Ok(LIGHTGPT_OK)
     })
@@ -422,7 +431,6 @@ pub extern "C" fn lightgpt_session_free(session: *mut lightgpt_session) -> i32 {
 }
 
 fn session_options(given: &lightgpt_session_options) -> Result<SessionOptions> {
-    let cap = (given.memory_max > 0).then_some(given.memory_max);
     Ok(SessionOptions {
         context: size(given.context, "options.context")?,
         kv: match given.kv_format {
@@ -434,6 +442,6 @@ fn session_options(given: &lightgpt_session_options) -> Result<SessionOptions> {
             }
         },
         chunk: size(given.chunk, "options.chunk")?,
-        budget: Budget::new(cap, None),
+        budget: (given.memory_max > 0).then(|| Budget::new(Some(given.memory_max), None)),
     })
 }

@@ -68,7 +68,10 @@ pub unsafe extern "C" fn lightgpt_model_tokenize(
         let mut tokens = Vec::new();
         // SAFETY: as above.
         let text = unsafe { self::text(text, text_bytes, "text") }?;
-        model.tokenizer()?.encode(text, options, &mut tokens)?;
+        model
+            .model
+            .tokenizer()?
+            .encode(text, options, &mut tokens)?;
         out.fill(&tokens)?;
         Ok(LIGHTGPT_OK)
     })
@@ -102,7 +105,10 @@ pub unsafe extern "C" fn lightgpt_model_detokenize(
         let mut bytes = Vec::new();
         // SAFETY: as above.
         let tokens = unsafe { input(tokens, tokens_len, "tokens") }?;
-        model.tokenizer()?.decode(tokens, options, &mut bytes)?;
+        model
+            .model
+            .tokenizer()?
+            .decode(tokens, options, &mut bytes)?;
         out.fill(&bytes)?;
         Ok(LIGHTGPT_OK)
     })
@@ -125,7 +131,7 @@ pub unsafe extern "C" fn lightgpt_model_token_text(
         // SAFETY: the header asks for a buffer of `cap` bytes and a place for its size.
         let out = unsafe { Buffer::new(buf.cast::<u8>(), cap, needed) }?;
         let model = enter(model)?;
-        let text = model.tokenizer()?.token_text(token);
+        let text = model.model.tokenizer()?.token_text(token);
         out.fill(text.ok_or_else(|| unknown(token))?)?;
         Ok(LIGHTGPT_OK)
     })
@@ -146,7 +152,7 @@ pub unsafe extern "C" fn lightgpt_model_token_attributes(
         // SAFETY: the header asks for a place for a number.
         let out = unsafe { Out::new(attributes, "attributes") }?;
         let model = enter(model)?;
-        let bits = attribute_bits(model.tokenizer()?, token);
+        let bits = attribute_bits(model.model.tokenizer()?, token);
         out.set(bits.ok_or_else(|| unknown(token))?);
         Ok(LIGHTGPT_OK)
     })
@@ -167,14 +173,19 @@ pub unsafe extern "C" fn lightgpt_model_token_special(
         // SAFETY: the header asks for a place for a token.
         let out = unsafe { Out::new(token, "token") }?;
         let model = enter(model)?;
-        let tokenizer = model.tokenizer()?;
+        let tokenizer = model.model.tokenizer()?;
         let found = match which {
             LIGHTGPT_SPECIAL_BOS => tokenizer.bos(),
             LIGHTGPT_SPECIAL_EOS => tokenizer.eos(),
             LIGHTGPT_SPECIAL_EOT => tokenizer.eot(),
             LIGHTGPT_SPECIAL_UNKNOWN => tokenizer.unk(),
             LIGHTGPT_SPECIAL_PADDING => tokenizer.pad(),
-            _ => return Err(invalid("which", format!("{which} is no LIGHTGPT_SPECIAL_ number"))),
+            _ => {
+                return Err(invalid(
+                    "which",
+                    format!("{which} is no LIGHTGPT_SPECIAL_ number"),
+                ));
+            }
         };
         let none = || Error::new(Code::NotFound, "which", "the model has no such token");
         out.set(found.ok_or_else(none)?);
@@ -202,11 +213,21 @@ fn attribute_bits(tokenizer: &Tokenizer, token: u32) -> Option<u32> {
         (Attributes::UNUSED, LIGHTGPT_TOKEN_UNUSED),
         (Attributes::BYTE, LIGHTGPT_TOKEN_BYTE),
     ];
-    let end = if tokenizer.is_end(token) { LIGHTGPT_TOKEN_END } else { 0 };
-    let bits = table.iter().filter(|(attribute, _)| attributes.contains(*attribute));
+    let end = if tokenizer.is_end(token) {
+        LIGHTGPT_TOKEN_END
+    } else {
+        0
+    };
+    let bits = table
+        .iter()
+        .filter(|(attribute, _)| attributes.contains(*attribute));
     Some(bits.fold(end, |bits, (_, bit)| bits | bit))
 }
 
 fn unknown(token: u32) -> Error {
-    Error::new(Code::NotFound, "token", format!("{token} is outside the vocabulary"))
+    Error::new(
+        Code::NotFound,
+        "token",
+        format!("{token} is outside the vocabulary"),
+    )
 }

@@ -26,13 +26,17 @@ pub fn library() -> &'static Path {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     FOLDER.get_or_init(|| {
         let exe = std::env::current_exe().expect("a test knows its own place");
-        let beside = exe.parent().expect("a program lies in a folder").to_path_buf();
+        let beside = exe
+            .parent()
+            .expect("a program lies in a folder")
+            .to_path_buf();
         let built = std::env::var_os("LIGHTGPT_LIBRARY").map_or(beside, PathBuf::from);
         let name = exe.file_stem().expect("a program has a name");
         let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
         let mut make = Command::new("make");
         make.current_dir(ROOT).args(["-s", "shared", "static"]);
-        make.arg(format!("LIBRARY={}", built.display())).arg(format!("OUT={}", out.display()));
+        make.arg(format!("LIBRARY={}", built.display()))
+            .arg(format!("OUT={}", out.display()));
         succeed(&mut make);
         out
     })
@@ -47,7 +51,15 @@ pub fn compile(source: &str, link: Link, flags: &[&str]) -> PathBuf {
     let mut cc = Command::new(if is_cpp { "c++" } else { "cc" });
     cc.current_dir(ROOT)
         .arg(if is_cpp { "-std=c++17" } else { "-std=c99" })
-        .args(["-Wall", "-Wextra", "-Wpedantic", "-Werror", "-O1", "-pthread", "-Iinclude"])
+        .args([
+            "-Wall",
+            "-Wextra",
+            "-Wpedantic",
+            "-Werror",
+            "-O1",
+            "-pthread",
+            "-Iinclude",
+        ])
         .args(flags)
         .arg(source)
         .arg("-o")
@@ -79,7 +91,9 @@ pub fn succeed(command: &mut Command) -> String {
 
 /// Runs a program.
 pub fn run(command: &mut Command) -> Output {
-    command.output().unwrap_or_else(|e| panic!("{command:?}: {e}"))
+    command
+        .output()
+        .unwrap_or_else(|e| panic!("{command:?}: {e}"))
 }
 
 /// Whether this machine has the program `name`.
