@@ -48,7 +48,7 @@ shared:
 # static libraries that were written in Rust.
 static:
 	@mkdir -p $(OUT)
-	@sed -n 's/^LIGHTGPT_API .*\(lightgpt_[a-z0-9_]*\)(.*/\1/p' include/lightgpt.h > $(OUT)/symbols
+	@sed -n 's/^[A-Za-z].*[ *]\(lightgpt_[a-z0-9_]*\)(.*/\1/p' include/lightgpt.h > $(OUT)/symbols
 	@$(LD) -r --gc-sections --force-group-allocation $$(sed 's/^/-u /' $(OUT)/symbols) \
 		-o $(OUT)/lightgpt.o $(LIBRARY)/liblightgpt.a
 	@$(OBJCOPY) --strip-unneeded --remove-section=.llvmbc --remove-section=.llvmcmd \

@@ -114,7 +114,6 @@ int main(int argc, char **argv)
     expect("free its session later", lightgpt_session_free(world.session), LIGHTGPT_OK);
     expect("use the freed session", lightgpt_session_prefill(world.session, 0),
            LIGHTGPT_INVALID_HANDLE);
-    expect("free nothing", lightgpt_session_free(NULL), LIGHTGPT_OK);
     printf("%d wrong answers\n", wrong);
     return wrong == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
 }

@@ -140,8 +140,9 @@ fn agree(path: &str, text: &str) {
 
 /// The header without comments and preprocessor lines, one declaration a line.
 fn declarations() -> Vec<String> {
+    let header = GENERATED.replace("\\\n", " ");
     let mut code = String::new();
-    let mut rest = GENERATED;
+    let mut rest = header.as_str();
     while let Some(start) = rest.find("/*") {
         code.push_str(&rest[..start]);
         rest = &rest[start + rest[start..].find("*/").expect("comments end") + 2..];

@@ -1,6 +1,7 @@
 //! Compiles C programs against the library that was just built, and runs them.
 //!
 //! That library is the one beside the test program, or in the folder that LIGHTGPT_LIBRARY names.
+#![allow(dead_code)] // each test program uses a part
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -31,7 +32,11 @@ pub fn library() -> &'static Path {
             .expect("a program lies in a folder")
             .to_path_buf();
         let built = std::env::var_os("LIGHTGPT_LIBRARY").map_or(beside, PathBuf::from);
-        let name = exe.file_stem().expect("a program has a name");
+        let name = exe
+            .file_stem()
+            .expect("a program has a name")
+            .to_string_lossy();
+        let name = name.split('-').next().expect("split gives a first part");
         let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
         let mut make = Command::new("make");
         make.current_dir(ROOT).args(["-s", "shared", "static"]);
