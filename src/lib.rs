@@ -40,5 +40,6 @@ pub mod session;
 
 pub mod capi;
 
-/// Which definition of the arithmetic this library computes with.
+/// Version of the arithmetic (`docs/numerics.md`): logits of two builds with one version are the
+/// same to the bit.
 pub const NUMERICS_VERSION: u32 = 1;

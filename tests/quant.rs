@@ -1,5 +1,8 @@
 //! Decoding and encoding against bytes and values made by other programs.
 
+// Helpers of tests may fail loudly, and a skipped test says so.
+#![allow(clippy::unwrap_used, clippy::print_stderr, clippy::print_stdout)]
+
 use std::{fs, path::Path};
 
 use lightgpt::quant::{Format, decode, encode, is_computable};

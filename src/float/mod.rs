@@ -83,9 +83,16 @@ impl MulAdd for Hard {
 /// The sum of 16 lanes by the one fixed tree: halves are added, 8, 4, 2 and 1 lanes apart.
 #[inline(always)]
 pub fn sum_lanes(lanes: &[f32; 16]) -> f32 {
-    let s8: [f32; 8] = std::array::from_fn(|i| lanes[i] + lanes[i + 8]);
-    let s4: [f32; 4] = std::array::from_fn(|i| s8[i] + s8[i + 4]);
-    let s2: [f32; 2] = std::array::from_fn(|i| s4[i] + s4[i + 2]);
+    let (mut s8, mut s4, mut s2) = ([0.0; 8], [0.0; 4], [0.0; 2]);
+    for i in 0..8 {
+        s8[i] = lanes[i] + lanes[i + 8];
+    }
+    for i in 0..4 {
+        s4[i] = s8[i] + s8[i + 4];
+    }
+    for i in 0..2 {
+        s2[i] = s4[i] + s4[i + 2];
+    }
     s2[0] + s2[1]
 }
 

@@ -1,12 +1,12 @@
 //! f32 functions for hot loops: branch-free, so a loop over lanes compiles to vector code.
 //!
-//! Each says its largest error, in units in the last place of the correctly rounded result, over
-//! all f32 (measured; the tests repeat it over a sample). The polynomials are minimax fits made for
-//! this file, with coefficients rounded to f32 one after the other.
+//! Each says its largest error in units in the last place, measured over every 13th f32 (the tests
+//! repeat it over every 1009th). The polynomials are minimax fits made for this file, with
+//! coefficients rounded to f32 one after the other.
 
-use crate::float::{double, max, polynomial};
+use crate::float::{double, max, polynomial, round_to_i32};
 
-/// `e^x` within 0.9 ulp (gradual underflow: 1.0). `exp(0) == 1`, `exp(-inf) == 0`; above 88.72
+/// `e^x` within 1 ulp, with gradual underflow. `exp(0) == 1`, `exp(-inf) == 0`; above 88.72
 /// infinite.
 ///
 /// Cody and Waite: `x = n ln 2 + r`, `|r| <= ln 2 / 2`, then a polynomial times `2^n`.
@@ -15,18 +15,19 @@ pub fn exp(x: f32) -> f32 {
     // Outside, the result is 0 or infinite; a NaN passes both comparisons.
     let x = if x > 89.0 { 89.0 } else { x };
     let x = if x < -104.0 { -104.0 } else { x };
-    let (n, exponent) = round(x * std::f32::consts::LOG2_E);
+    let exponent = round_to_i32(x * std::f32::consts::LOG2_E);
+    let n = exponent as f32;
     let r = (x - n * LN2_SHORT) - n * LN2_REST;
     scale(exp_small(r), exponent)
 }
 
-/// `2^x` within 1.0 ulp; exact for integers.
+/// `2^x` within 1 ulp; exact for integers.
 #[inline(always)]
 pub fn exp2(x: f32) -> f32 {
     let x = if x > 129.0 { 129.0 } else { x };
     let x = if x < -151.0 { -151.0 } else { x };
-    let (n, exponent) = round(x);
-    scale(exp_small((x - n) * std::f32::consts::LN_2), exponent)
+    let n = round_to_i32(x);
+    scale(exp_small((x - n as f32) * std::f32::consts::LN_2), n)
 }
 
 /// The natural logarithm within 0.9 ulp. `ln(0) == -inf`; NaN below 0.
@@ -36,7 +37,7 @@ pub fn ln(x: f32) -> f32 {
     ln_special(x, ln_parts(k, f))
 }
 
-/// The logarithm to base 2 within 2 ulp; exact for powers of two.
+/// The logarithm to base 2 within 1.9 ulp; exact for powers of two.
 #[inline(always)]
 pub fn log2(x: f32) -> f32 {
     /// `log2(e)` minus its nearest f32.
@@ -46,7 +47,7 @@ pub fn log2(x: f32) -> f32 {
     ln_special(x, k + (y * std::f32::consts::LOG2_E + y * LOG2_E_REST))
 }
 
-/// The hyperbolic tangent within 2 ulp; odd, and exactly 1 above 9.02.
+/// The hyperbolic tangent within 1.4 ulp; odd, and exactly 1 above 9.02.
 #[inline(always)]
 pub fn tanh(x: f32) -> f32 {
     let a = x.abs();
@@ -63,7 +64,7 @@ pub fn tanh(x: f32) -> f32 {
     (if a < 0.625 { small } else { large }).copysign(x)
 }
 
-/// The error function within 2 ulp; odd, and exactly 1 above 3.92.
+/// The error function within 1.3 ulp; odd, and exactly 1 above 3.92.
 ///
 /// Below 0.95 an odd polynomial; above, `1 - e^-g` with a polynomial `g` for `-ln(erfc)`.
 #[inline(always)]
@@ -95,7 +96,7 @@ pub fn erf(x: f32) -> f32 {
     (if a < 0.95 { small } else { large }).copysign(x)
 }
 
-/// `1 / (1 + e^-x)` within 2.1 ulp, without overflow on either side.
+/// `1 / (1 + e^-x)` within 2.5 ulp, without overflow on either side.
 #[inline(always)]
 pub fn sigmoid(x: f32) -> f32 {
     let z = exp(-x.abs());
@@ -103,7 +104,7 @@ pub fn sigmoid(x: f32) -> f32 {
     above / (1.0 + z)
 }
 
-/// `ln(1 + e^x)` within 2 ulp, without overflow on either side.
+/// `ln(1 + e^x)` within 1.7 ulp, without overflow on either side.
 #[inline(always)]
 pub fn softplus(x: f32) -> f32 {
     let z = exp(-x.abs());
@@ -136,16 +137,6 @@ pub fn cos(x: f32) -> f32 {
 const LN2_SHORT: f32 = 355.0 / 512.0;
 /// ln 2 minus [`LN2_SHORT`].
 const LN2_REST: f32 = -2.121_944_4e-4;
-
-/// The nearest integer, ties to even, of a small `x`: as f32 and as i32.
-#[inline(always)]
-fn round(x: f32) -> (f32, i32) {
-    /// 1.5 * 2^23: the sum's low bits are the integer.
-    const MAGIC: f32 = 12_582_912.0;
-    let sum = x + MAGIC;
-    let integer = (sum.to_bits() as i32).wrapping_sub(MAGIC.to_bits() as i32);
-    (sum - MAGIC, integer)
-}
 
 /// `e^r` for `|r| <= 0.3475`; exactly 1 at 0.
 #[inline(always)]
@@ -241,22 +232,13 @@ mod tests {
     /// Prime, so that all exponents and many fractions are met: 4 million values.
     const STRIDE: usize = 1009;
 
-    fn stride() -> usize {
-        std::env::var("LIGHTGPT_TEST_STRIDE")
-            .ok()
-            .map_or(STRIDE, |text| text.parse().unwrap())
-    }
-
     #[test]
     fn exponentials() {
-        assert!(worst(&ALL, stride(), exp, f64::exp) < 1.01);
-        assert!(worst(&ALL, stride(), exp2, f64::exp2) < 1.01);
-        assert!(worst(&ALL, stride(), sigmoid, |x| 1.0 / (1.0 + (-x).exp())) < 2.1);
-        assert!(
-            worst(&ALL, stride(), softplus, |x| x.max(0.0)
-                + (-x.abs()).exp().ln_1p())
-                < 2.0
-        );
+        assert!(worst(&ALL, STRIDE, exp, f64::exp) < 1.0);
+        assert!(worst(&ALL, STRIDE, exp2, f64::exp2) < 1.0);
+        assert!(worst(&ALL, STRIDE, sigmoid, |x| 1.0 / (1.0 + (-x).exp())) < 2.5);
+        let truth = |x: f64| x.max(0.0) + (-x.abs()).exp().ln_1p();
+        assert!(worst(&ALL, STRIDE, softplus, truth) < 1.7);
         for n in -149..128 {
             assert_eq!(exp2(n as f32), 2f64.powi(n) as f32);
         }
@@ -280,8 +262,8 @@ mod tests {
 
     #[test]
     fn logarithms() {
-        assert!(worst(&ALL[..1], stride(), ln, f64::ln) < 0.9);
-        assert!(worst(&ALL[..1], stride(), log2, f64::log2) < 2.0);
+        assert!(worst(&ALL[..1], STRIDE, ln, f64::ln) < 0.9);
+        assert!(worst(&ALL[..1], STRIDE, log2, f64::log2) < 1.9);
         for n in -149..128 {
             assert_eq!(log2(2f64.powi(n) as f32), n as f32);
         }
@@ -305,8 +287,8 @@ mod tests {
 
     #[test]
     fn hyperbolic_tangent_and_error_function() {
-        assert!(worst(&ALL, stride(), tanh, f64::tanh) < 2.0);
-        assert!(worst(&ALL, stride(), erf, erf64) < 2.0);
+        assert!(worst(&ALL, STRIDE, tanh, f64::tanh) < 1.4);
+        assert!(worst(&ALL, 10 * STRIDE, erf, erf64) < 1.3);
         for f in [tanh, erf] {
             assert_eq!((f(f32::INFINITY), f(f32::NEG_INFINITY)), (1.0, -1.0));
             assert_eq!(f(-0.0).to_bits(), (-0.0f32).to_bits());
@@ -338,20 +320,13 @@ mod tests {
     #[test]
     fn powers_sines_and_cosines() {
         let angles = [(0.0, 5e7), (-0.0, -5e7)];
-        assert!(worst(&angles, stride(), sin, f64::sin) < 0.51);
-        assert!(worst(&angles, stride(), cos, f64::cos) < 0.51);
+        assert!(worst(&angles, STRIDE, sin, f64::sin) < 0.51);
+        assert!(worst(&angles, STRIDE, cos, f64::cos) < 0.51);
         for y in [-2.5f32, -1.0, -0.013, 0.3, 0.5, 1.0, 3.0, 17.5] {
             let truth = |x: f64| x.powf(f64::from(y));
-            assert!(worst(&ALL[..1], 10 * stride(), |x| pow(x, y), truth) < 0.51);
+            assert!(worst(&ALL[..1], 10 * STRIDE, |x| pow(x, y), truth) < 0.51);
         }
-        assert!(
-            worst(
-                &ALL,
-                stride(),
-                |y| pow(0.7, y),
-                |y| f64::from(0.7f32).powf(y)
-            ) < 0.51
-        );
+        assert!(worst(&ALL, STRIDE, |y| pow(0.7, y), |y| f64::from(0.7f32).powf(y)) < 0.51);
         assert!(sin(f32::INFINITY).is_nan() && cos(f32::NAN).is_nan());
     }
 }

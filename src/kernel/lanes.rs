@@ -50,13 +50,12 @@ fn row_by_tokens<B: Blocks, M: MulAdd, const N: usize>(
     groups: usize,
 ) -> [f32; TOKENS] {
     let mut sums = [0.0; TOKENS];
-    let x: [&[Activation]; N] = std::array::from_fn(|token| &x[token * groups..][..groups]);
     let mut at = 0;
     for block in B::blocks(row) {
         for group in 0..B::GROUPS {
             let weights = B::unpack(block, group);
             for token in 0..N {
-                sums[token] = accumulate::<B, M>(&weights, &x[token][at], sums[token]);
+                sums[token] = accumulate::<B, M>(&weights, &x[token * groups + at], sums[token]);
             }
             at += 1;
         }
@@ -117,7 +116,10 @@ fn floats_by_tokens<F: Floats, M: MulAdd, const N: usize>(row: &[u8], x: [&[f32]
     let mut sums = [[0.0; LANES]; N];
     let (rows, rest) = F::values(row).as_chunks::<LANES>();
     for (at, row) in rows.iter().enumerate() {
-        let weights: [f32; LANES] = std::array::from_fn(|i| F::load(&row[i]));
+        let mut weights = [0.0; LANES];
+        for i in 0..LANES {
+            weights[i] = F::load(&row[i]);
+        }
         for token in 0..N {
             let x = &x[token][at * LANES..][..LANES];
             for i in 0..LANES {
@@ -131,7 +133,11 @@ fn floats_by_tokens<F: Floats, M: MulAdd, const N: usize>(row: &[u8], x: [&[f32]
             sums[token][i] = M::mul_add(F::load(weight), x[i], sums[token][i]);
         }
     }
-    std::array::from_fn(|token| sum_lanes(&sums[token]))
+    let mut out = [0.0; N];
+    for token in 0..N {
+        out[token] = sum_lanes(&sums[token]);
+    }
+    out
 }
 
 /// `x = x / rms(x) * weight`; false if the sum of squares is not finite.

@@ -264,8 +264,8 @@ impl Kernels {
     pub fn scores(&self, query: &[f32], keys: Plane<'_>, out: &mut [f32]) {
         assert!(out.len().is_multiple_of(LANES), "whole lanes");
         assert_eq!(keys.len(), query.len() * out.len(), "a key for each score");
-        // SAFETY: `self` proves the CPU's features.
         match keys {
+            // SAFETY: `self` proves the CPU's features.
             Plane::F32(keys) => unsafe { (self.functions.scores_f32)(query, keys, out) },
             // SAFETY: as above.
             Plane::F16(keys) => unsafe { (self.functions.scores_f16)(query, keys, out) },
@@ -284,8 +284,8 @@ impl Kernels {
             values.len() >= weights.len() * out.len(),
             "a value row for each weight"
         );
-        // SAFETY: `self` proves the CPU's features.
         match values {
+            // SAFETY: `self` proves the CPU's features.
             Plane::F32(values) => unsafe { (self.functions.values_f32)(weights, values, out) },
             // SAFETY: as above.
             Plane::F16(values) => unsafe { (self.functions.values_f16)(weights, values, out) },

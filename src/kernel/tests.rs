@@ -1,1 +1,261 @@
+//! Every instance against the scalar twin, to the bit, at lengths around every edge.
 
+use super::*;
+use crate::random::Random;
+
+const LENGTHS: [usize; 14] = [0, 1, 2, 15, 16, 17, 31, 33, 63, 64, 65, 127, 128, 300];
+
+/// Values of many magnitudes and both signs, zeros among them.
+fn floats(seed: u64, len: usize) -> Vec<f32> {
+    let mut values = Vec::with_capacity(len);
+    for i in 0..len {
+        let random = Random {
+            seed,
+            step: i as u64,
+        };
+        let exponent = (random.bits(1) % 24) as i32 - 12;
+        let value = (random.unit_f32(0) - 0.5) * 2f32.powi(exponent);
+        values.push(if random.bits(2).is_multiple_of(17) {
+            0.0
+        } else {
+            value
+        });
+    }
+    values
+}
+
+fn halves(values: &[f32]) -> Vec<u16> {
+    values
+        .iter()
+        .map(|&x| crate::float::f16_from_f32(x))
+        .collect()
+}
+
+fn bits(values: &[f32]) -> Vec<u32> {
+    values.iter().map(|x| x.to_bits()).collect()
+}
+
+/// Runs `f` with every instance and demands the scalar one's bits.
+fn same(what: &str, f: impl Fn(&Kernels) -> Vec<f32>) {
+    let truth = bits(&f(force(Isa::Scalar)));
+    for kernels in available() {
+        assert_eq!(
+            bits(&f(kernels)),
+            truth,
+            "{what} with {}",
+            kernels.isa().name()
+        );
+    }
+}
+
+/// A valid row of `columns` weights: random bytes whose scales are small finite numbers.
+fn weight_rows(format: Format, rows: usize, columns: usize, seed: u64) -> Vec<u8> {
+    let bytes = rows * format.bytes(columns as u64).unwrap() as usize;
+    let mut out: Vec<u8> = (0..bytes)
+        .map(|i| {
+            Random {
+                seed,
+                step: i as u64,
+            }
+            .bits(0) as u8
+        })
+        .collect();
+    let half = |out: &mut [u8], at: usize, value: f32| {
+        out[at..at + 2].copy_from_slice(&crate::float::f16_from_f32(value).to_le_bytes());
+    };
+    for (i, block) in out.chunks_exact_mut(format.block_bytes()).enumerate() {
+        let d = Random {
+            seed: seed + 1,
+            step: i as u64,
+        }
+        .unit_f32(0)
+            - 0.5;
+        match format {
+            Format::F32 => block.copy_from_slice(&d.to_le_bytes()),
+            Format::F16 => half(block, 0, d),
+            Format::BF16 => block.copy_from_slice(&((d.to_bits() >> 16) as u16).to_le_bytes()),
+            Format::Q2_K => (half(block, 80, d), half(block, 82, d * 0.3)).0,
+            Format::Q3_K => half(block, 108, d),
+            Format::Q6_K => half(block, 208, d),
+            Format::Q4_1 | Format::Q5_1 | Format::Q4_K | Format::Q5_K => {
+                (half(block, 0, d), half(block, 2, d * 0.3)).0
+            }
+            _ => half(block, 0, d),
+        }
+    }
+    out
+}
+
+#[test]
+fn matmul_of_every_format() {
+    let formats = Format::all().filter(|&format| crate::quant::is_computable(format));
+    for (seed, format) in (0..).zip(formats) {
+        let block = format.block_len();
+        let columns = if block == 1 {
+            vec![1, 15, 16, 83, 576]
+        } else {
+            vec![block, 3 * block]
+        };
+        for columns in columns {
+            for (rows, tokens) in [(1, 1), (3, 2), (17, 8), (5, 9), (2, 20)] {
+                let weights = weight_rows(format, rows, columns, seed);
+                let stride = columns + 5;
+                let floats = floats(seed + 9, tokens * stride);
+                let mut quants = vec![Activation::default(); tokens * columns.div_ceil(GROUP)];
+                if block > 1 {
+                    let groups = columns / GROUP;
+                    for (t, quants) in quants.chunks_exact_mut(groups).enumerate() {
+                        let row = &floats[t * stride..][..columns];
+                        assert!(force(Isa::Scalar).quantize_row(row, quants));
+                    }
+                }
+                let x = Input {
+                    columns,
+                    stride,
+                    floats: &floats,
+                    quants: &quants,
+                };
+                same(format.name(), |kernels| {
+                    let mut out = vec![0.0; tokens * rows];
+                    kernels.matmul(format, &weights, &x, &mut Tile::whole(&mut out, rows));
+                    assert!(out.iter().all(|x| x.is_finite()));
+                    out
+                });
+            }
+        }
+    }
+}
+
+#[test]
+fn matmul_is_the_dot_product_of_its_rows() {
+    let (rows, columns, tokens) = (3, 512, 2);
+    let floats = floats(5, tokens * columns);
+    let mut quants = vec![Activation::default(); tokens * columns / GROUP];
+    assert!(force(Isa::Scalar).quantize_row(&floats, &mut quants));
+    let x = Input {
+        columns,
+        stride: columns,
+        floats: &floats,
+        quants: &quants,
+    };
+    for (format, bound) in [
+        (Format::F32, 1e-5),
+        (Format::Q8_0, 2e-2),
+        (Format::Q4_K, 2e-2),
+    ] {
+        let weights = weight_rows(format, rows, columns, 3);
+        let mut decoded = vec![0.0; rows * columns];
+        crate::quant::decode(format, &weights, &mut decoded).unwrap();
+        let mut out = vec![0.0; tokens * rows];
+        detect().matmul(format, &weights, &x, &mut Tile::whole(&mut out, rows));
+        for (t, out) in out.chunks_exact(rows).enumerate() {
+            for (row, out) in decoded.chunks_exact(columns).zip(out) {
+                let x = &floats[t * columns..][..columns];
+                let terms = row
+                    .iter()
+                    .zip(x)
+                    .map(|(w, x)| f64::from(*w) * f64::from(*x));
+                let size: f64 = terms.clone().map(f64::abs).sum();
+                let error = (terms.sum::<f64>() - f64::from(*out)).abs();
+                assert!(error <= bound * size, "{} {error} of {size}", format.name());
+            }
+        }
+    }
+}
+
+#[test]
+fn elementwise() {
+    for len in LENGTHS {
+        let (a, b) = (floats(1, len), floats(2, len));
+        same("add", |k| {
+            let mut out = a.clone();
+            k.add(&mut out, &b);
+            out
+        });
+        same("swiglu", |k| {
+            let mut out = a.clone();
+            k.swiglu(&mut out, &b);
+            out
+        });
+        same("rms_norm", |k| {
+            let mut out = a.clone();
+            assert!(len == 0 || k.rms_norm(&mut out, &b, 1e-5));
+            out
+        });
+        same("softmax", |k| {
+            let mut out = a.clone();
+            let (max, sum) = k.softmax(&mut out, 0.125);
+            out.extend([max, sum]);
+            out
+        });
+        let turns: Vec<[f32; 2]> = b.as_chunks::<2>().0.to_vec();
+        same("rope_interleaved", |k| {
+            let mut out = a.clone();
+            k.rope_interleaved(&mut out, &turns);
+            out
+        });
+        let groups = floats(3, len * GROUP);
+        same("quantize_row", |k| {
+            let mut out = vec![Activation::default(); len];
+            assert!(k.quantize_row(&groups, &mut out));
+            out.iter()
+                .flat_map(|a| a.q.map(f32::from).into_iter().chain([a.scale, a.t]))
+                .collect()
+        });
+    }
+}
+
+#[test]
+fn attention_pieces() {
+    for dims in [1, 2, 8, 12, 16, 20, 64, 80, 128, 130] {
+        for keys in [16, 32, 48, 64, 80] {
+            let (query, k) = (floats(1, dims), floats(2, dims * keys));
+            let half = halves(&k);
+            for plane in [Plane::F32(&k), Plane::F16(&half)] {
+                same("scores", |kernels| {
+                    let mut out = vec![0.0; keys];
+                    kernels.scores(&query, plane, &mut out);
+                    out
+                });
+                let weights = floats(3, keys - 3);
+                same("values", |kernels| {
+                    let mut out = floats(4, dims);
+                    kernels.values(&weights, plane, &mut out);
+                    out
+                });
+            }
+        }
+        let spans: Vec<f32> = floats(6, 5 * (dims + 2))
+            .iter()
+            .map(|x| x.abs() + 0.1)
+            .collect();
+        same("join_spans", |kernels| {
+            let mut out = vec![0.0; dims];
+            kernels.join_spans(&spans, &mut out);
+            out
+        });
+    }
+}
+
+#[test]
+fn what_is_not_finite_is_reported_by_all() {
+    for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        let mut x = floats(1, 64);
+        x[40] = bad;
+        for kernels in available() {
+            assert!(!kernels.quantize_row(&x, &mut [Activation::default(); 2]));
+            assert!(!kernels.rms_norm(&mut x.clone(), &[1.0; 64], 1e-5));
+        }
+    }
+}
+
+#[test]
+fn a_wish_is_clamped_to_the_cpu() {
+    let names: Vec<_> = available().map(|kernels| kernels.isa().name()).collect();
+    assert_eq!(names[0], "scalar");
+    for isa in [Isa::Scalar, Isa::Neon, Isa::Avx2, Isa::Avx512] {
+        assert!(force(isa).isa() <= isa);
+        assert_eq!(Isa::from_name(isa.name()), Some(isa));
+    }
+    assert_eq!(Isa::from_name("avx10"), None);
+}

@@ -135,8 +135,12 @@ impl Keys<'_> {
 
     fn rope_scaling(&self) -> Result<Scaling> {
         let kind = self.metadata.str(&self.key("rope.scaling.type"))?;
-        let old_factor = self.number("rope.scale_linear")?;
-        let factor = self.number("rope.scaling.factor")?.or(old_factor);
+        // Older files give a factor without a type, or under an older name: that is linear.
+        let factor = match self.number("rope.scaling.factor")? {
+            None => self.number("rope.scale_linear")?,
+            factor => factor,
+        };
+        let is_old = kind.is_none() && factor.is_some();
         let factor = f64::from(factor.unwrap_or(1.0));
         let holds = factor.is_finite() && factor > 0.0;
         require(
@@ -146,9 +150,9 @@ impl Keys<'_> {
             factor,
         )?;
         match kind {
-            Some("none") => Ok(Scaling::None),
-            None if old_factor.is_none() => Ok(Scaling::None),
-            None | Some("linear") => Ok(Scaling::Linear(factor)),
+            _ if is_old => Ok(Scaling::Linear(factor)),
+            None | Some("none") => Ok(Scaling::None),
+            Some("linear") => Ok(Scaling::Linear(factor)),
             Some("yarn") => self.yarn(factor).map(Scaling::Yarn),
             Some(other) => {
                 let message = format!("expected none, linear or yarn, found '{other}'");

@@ -4,32 +4,18 @@
 //! lies in the scratch and in the caches. Rows do not see each other except through the caches, and
 //! each row's arithmetic is the same in any batch, so logits depend on the tokens alone.
 
-use std::ops::Range;
-
 use crate::control::{Flow, Signals};
 use crate::error::{Code, Error, Result};
 use crate::kernel::{Input, Kernels};
 use crate::kv::{Cache, PAGE_TOKENS};
 use crate::model::Network;
+use crate::model::batch::Row;
 use crate::model::scratch::Scratch;
 use crate::model::weights::Layer;
 use crate::ops::attention::{self, Query};
 use crate::ops::matmul::{self, Linear};
 use crate::quant::GROUP;
 use crate::team::{Chunks, Partition, PerWorker, Team, Tiles};
-
-/// One token of a batch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Row {
-    /// Index of its cache. Rows of a sequence stand together, in the order of their positions.
-    pub sequence: usize,
-    /// Its position in the sequence; all earlier ones are in the cache or in this batch.
-    pub position: usize,
-    /// The token.
-    pub token: u32,
-    /// Whether its logits are wanted.
-    pub wants_output: bool,
-}
 
 /// A piece of a pass; each has its own tasks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,12 +40,7 @@ enum Phase {
 /// A forward pass over a batch, from its start to its logits.
 #[derive(Debug)]
 pub struct Pass {
-    scratch: Box<Scratch>,
-    rows: Vec<Row>,
-    /// Rows that fall into one page: what one task stores.
-    stores: Vec<Range<usize>>,
-    /// Rows that want logits, in order.
-    outputs: Vec<usize>,
+    scratch: Scratch,
     layer: usize,
     phase: Phase,
     task: usize,
@@ -74,56 +55,29 @@ struct Context<'a> {
 }
 
 impl Pass {
-    /// A finished pass of no rows, whose scratch and lists a first batch can use.
-    pub fn idle(scratch: Box<Scratch>) -> Self {
-        let rows = scratch.rows;
+    /// Begins a pass over `rows`, at most as many as the scratch holds. The caller has checked the
+    /// tokens and reserved the caches.
+    pub fn new(mut scratch: Scratch, rows: impl Iterator<Item = Row>) -> Self {
+        scratch.batch.set(rows);
+        assert!(
+            scratch.batch.rows().len() <= scratch.rows,
+            "the scratch holds the batch"
+        );
         Self {
             scratch,
-            rows: Vec::with_capacity(rows),
-            stores: Vec::with_capacity(rows),
-            outputs: Vec::with_capacity(rows),
             layer: 0,
-            phase: Phase::Done,
+            phase: Phase::Embed,
             task: 0,
         }
     }
 
-    /// Begins a pass over `rows`, at most as many as the scratch holds. The caller has checked the
-    /// tokens and reserved the caches.
-    pub fn begin(&mut self, rows: impl Iterator<Item = Row>) {
-        self.rows.clear();
-        self.rows.extend(rows);
-        self.stores.clear();
-        self.outputs.clear();
-        for (i, row) in self.rows.iter().enumerate() {
-            let page = |row: &Row| (row.sequence, row.position / PAGE_TOKENS);
-            match self.stores.last_mut() {
-                Some(last) if page(&self.rows[last.start]) == page(row) => last.end = i + 1,
-                _ => self.stores.push(i..i + 1),
-            }
-            if row.wants_output {
-                self.outputs.push(i);
-            }
-        }
-        assert!(
-            self.rows.len() <= self.scratch.rows,
-            "the scratch holds the batch"
-        );
-        (self.layer, self.phase, self.task) = (0, Phase::Embed, 0);
-    }
-
-    /// Whether the pass has come to its end.
-    pub fn is_done(&self) -> bool {
-        self.phase == Phase::Done
-    }
-
     /// The batch.
     pub fn rows(&self) -> &[Row] {
-        &self.rows
+        self.scratch.batch.rows()
     }
 
     /// The scratch, for the next user.
-    pub fn into_scratch(self) -> Box<Scratch> {
+    pub fn into_scratch(self) -> Scratch {
         self.scratch
     }
 
@@ -219,10 +173,10 @@ impl Pass {
     /// hidden = embedding[token]; turns = angles of the position.
     fn embed(&mut self, context: &Context<'_>) -> Result<Flow> {
         let Network { spec, weights, .. } = context.network;
-        let (n, pairs) = (self.rows.len(), weights.frequencies.pairs());
+        let (n, pairs) = (self.scratch.batch.rows().len(), weights.frequencies.pairs());
         let hidden = Chunks::new(&mut self.scratch.hidden[..n * spec.dim], spec.dim);
         let turns = Chunks::new(&mut self.scratch.turns[..n * pairs], pairs);
-        let rows = &self.rows;
+        let rows = self.scratch.batch.rows();
         context.run(&mut self.task, (hidden, turns), |task, (hidden, turns)| {
             weights.frequencies.turns(rows[task].position, turns);
             weights
@@ -240,7 +194,11 @@ impl Pass {
         pack: bool,
     ) -> Result<Flow> {
         let spec = &context.network.spec;
-        let (n, dim, groups) = (self.rows.len(), spec.dim, spec.dim.div_ceil(GROUP));
+        let (n, dim, groups) = (
+            self.scratch.batch.rows().len(),
+            spec.dim,
+            spec.dim.div_ceil(GROUP),
+        );
         let parts = (
             Chunks::new(&mut self.scratch.hidden[..n * dim], dim),
             Chunks::new(&mut self.scratch.normed[..n * dim], dim),
@@ -267,7 +225,7 @@ impl Pass {
             floats: &self.scratch.normed,
             quants: &self.scratch.quants,
         };
-        let n = self.rows.len();
+        let n = self.scratch.batch.rows().len();
         context.matmul(&mut self.task, linears, x, n, &mut self.scratch.qkv)
     }
 
@@ -280,7 +238,7 @@ impl Pass {
             ..
         } = context.network;
         let (n, width, pairs) = (
-            self.rows.len(),
+            self.scratch.batch.rows().len(),
             spec.qkv_width(),
             weights.frequencies.pairs(),
         );
@@ -298,26 +256,18 @@ impl Pass {
     /// Writes keys and values of the batch to the caches; a task has a page.
     fn store(&mut self, context: &Context<'_>, caches: &mut [Cache]) -> Result<Flow> {
         let spec = &context.network.spec;
-        let (rows, stores, layer) = (&self.rows, &self.stores, self.layer);
-        let page_of = |store: &Range<usize>| {
-            (
-                rows[store.start].sequence,
-                rows[store.start].position / PAGE_TOKENS,
-            )
-        };
-        let lent = &mut self.scratch.lent;
-        lent.extend(
-            stores
-                .iter()
-                .map(page_of)
-                .map(|(cache, page)| caches[cache].lend(page)),
-        );
-        let qkv = &self.scratch.qkv;
+        let Scratch {
+            batch, lent, qkv, ..
+        } = &mut self.scratch;
+        let (rows, layer) = (batch.rows(), self.layer);
+        let pages = || batch.pages().iter().map(|range| rows[range.start].page());
+        lent.extend(pages().map(|(cache, page)| caches[cache].lend(page)));
         let width = spec.qkv_width();
         let (k_start, v_start) = (spec.q_width(), spec.q_width() + spec.kv_heads * spec.k_dim);
         let flow = context.run(&mut self.task, Chunks::new(lent, 1), |task, page| {
-            let layout = caches[page_of(&stores[task]).0].layout();
-            for i in stores[task].clone() {
+            let range = batch.pages()[task].clone();
+            let layout = caches[rows[range.start].sequence].layout();
+            for i in range {
                 let qkv = &qkv[i * width..][..width];
                 for head in 0..spec.kv_heads {
                     let key = &qkv[k_start + head * spec.k_dim..][..spec.k_dim];
@@ -328,7 +278,7 @@ impl Pass {
             }
             Ok(())
         });
-        for ((cache, page), data) in stores.iter().map(page_of).zip(lent.drain(..)) {
+        for ((cache, page), data) in pages().zip(lent.drain(..)) {
             caches[cache].restore(page, data);
         }
         flow
@@ -338,7 +288,7 @@ impl Pass {
     /// heads of one key head.
     fn attend(&mut self, context: &Context<'_>, caches: &[Cache]) -> Result<Flow> {
         let Network { spec, kernels, .. } = context.network;
-        let (n, group) = (self.rows.len(), spec.heads / spec.kv_heads);
+        let (n, group) = (self.scratch.batch.rows().len(), spec.heads / spec.kv_heads);
         let width = spec.attended_width();
         let tile = (1, group * spec.v_dim);
         let scratch = attention::scratch_len(spec.context, spec.v_dim);
@@ -346,7 +296,7 @@ impl Pass {
             Tiles::new(&mut self.scratch.attended[..n * width], width, tile),
             PerWorker::new(&mut self.scratch.attention, scratch),
         );
-        let (qkv, rows, layer) = (&self.scratch.qkv, &self.rows, self.layer);
+        let (qkv, rows, layer) = (&self.scratch.qkv, self.scratch.batch.rows(), self.layer);
         let qkv_width = spec.qkv_width();
         context.run(&mut self.task, parts, |_, (out, scratch)| {
             let i = out.row_range().start;
@@ -374,7 +324,7 @@ impl Pass {
         if !wants_quants(&[out]) {
             return Ok(Flow::Done);
         }
-        let (n, groups) = (self.rows.len(), width / GROUP);
+        let (n, groups) = (self.scratch.batch.rows().len(), width / GROUP);
         let quants = Chunks::new(&mut self.scratch.quants[..n * groups], groups);
         let (attended, layer) = (&self.scratch.attended, self.layer);
         context.run(&mut self.task, quants, |task, quants| {
@@ -394,7 +344,7 @@ impl Pass {
             floats: &self.scratch.attended,
             quants: &self.scratch.quants,
         };
-        let n = self.rows.len();
+        let n = self.scratch.batch.rows().len();
         context.matmul(&mut self.task, &[out], x, n, &mut self.scratch.delta)
     }
 
@@ -407,14 +357,14 @@ impl Pass {
             floats: &self.scratch.normed,
             quants: &self.scratch.quants,
         };
-        let n = self.rows.len();
+        let n = self.scratch.batch.rows().len();
         context.matmul(&mut self.task, linears, x, n, &mut self.scratch.ffn)
     }
 
     /// gate = silu(gate) * up, quantized if wanted.
     fn activate(&mut self, context: &Context<'_>, pack: bool) -> Result<Flow> {
         let hidden = context.network.spec.hidden;
-        let (n, groups) = (self.rows.len(), hidden.div_ceil(GROUP));
+        let (n, groups) = (self.scratch.batch.rows().len(), hidden.div_ceil(GROUP));
         let parts = (
             Chunks::new(&mut self.scratch.ffn[..n * 2 * hidden], 2 * hidden),
             Chunks::new(&mut self.scratch.quants[..n * groups], groups),
@@ -437,7 +387,7 @@ impl Pass {
             floats: &self.scratch.ffn,
             quants: &self.scratch.quants,
         };
-        let n = self.rows.len();
+        let n = self.scratch.batch.rows().len();
         context.matmul(&mut self.task, &[down], x, n, &mut self.scratch.delta)
     }
 
@@ -449,12 +399,20 @@ impl Pass {
             kernels,
             ..
         } = context.network;
-        let (n, dim, groups) = (self.outputs.len(), spec.dim, spec.dim.div_ceil(GROUP));
+        let (n, dim, groups) = (
+            self.scratch.batch.outputs().len(),
+            spec.dim,
+            spec.dim.div_ceil(GROUP),
+        );
         let parts = (
             Chunks::new(&mut self.scratch.normed[..n * dim], dim),
             Chunks::new(&mut self.scratch.quants[..n * groups], groups),
         );
-        let (hidden, delta, outputs) = (&self.scratch.hidden, &self.scratch.delta, &self.outputs);
+        let (hidden, delta, outputs) = (
+            &self.scratch.hidden,
+            &self.scratch.delta,
+            self.scratch.batch.outputs(),
+        );
         let (pack, layer) = (wants_quants(&[&weights.output]), self.layer - 1);
         context.run(&mut self.task, parts, |task, (normed, quants)| {
             let row = outputs[task] * dim;
@@ -475,7 +433,7 @@ impl Pass {
             floats: &self.scratch.normed,
             quants: &self.scratch.quants,
         };
-        let n = self.outputs.len();
+        let n = self.scratch.batch.outputs().len();
         let linears = [&weights.output];
         context.matmul(&mut self.task, &linears, x, n, &mut self.scratch.logits)
     }

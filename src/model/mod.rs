@@ -1,6 +1,7 @@
 //! A model: a file's weights, its tokenizer, and the one forward pass over them.
 
 mod arch;
+mod batch;
 pub mod forward;
 mod scratch;
 mod spec;
@@ -18,6 +19,7 @@ use crate::kv::{KvFormat, Layout};
 use crate::tokenizer::Tokenizer;
 
 pub use arch::names as architectures;
+pub use batch::Row;
 pub use scratch::Scratch;
 pub use spec::Spec;
 pub use weights::Weights;

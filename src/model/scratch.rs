@@ -5,6 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use crate::budget::{Budget, Buffer, Tag};
 use crate::error::Result;
 use crate::kv::Page;
+use crate::model::batch::Batch;
 use crate::model::spec::Spec;
 use crate::ops::attention;
 use crate::quant::{Activation, GROUP};
@@ -12,6 +13,8 @@ use crate::quant::{Activation, GROUP};
 /// The buffers of a pass over at most `rows` rows.
 #[derive(Debug)]
 pub struct Scratch {
+    /// The rows of the pass that has this scratch.
+    pub batch: Batch,
     /// Rows that fit.
     pub rows: usize,
     /// Workers that have a part of `attention`.
@@ -76,6 +79,7 @@ impl Scratch {
         let sizes = Sizes::new(spec);
         let floats = |len: usize| budget.allocate::<f32>(Tag::Scratch, len);
         Ok(Self {
+            batch: Batch::with_capacity(rows),
             rows,
             workers,
             hidden: floats(rows * sizes.dim)?,
@@ -114,7 +118,7 @@ impl Scratch {
 
 /// Scratch that no pass has at the moment.
 #[derive(Debug, Default)]
-pub struct Pool(Mutex<Vec<Box<Scratch>>>);
+pub struct Pool(Mutex<Vec<Scratch>>);
 
 impl Pool {
     /// The smallest idle scratch that is large enough, or a new one.
@@ -123,7 +127,7 @@ impl Pool {
         spec: &Spec,
         (rows, outputs, workers): (usize, usize, usize),
         budget: &Budget,
-    ) -> Result<Box<Scratch>> {
+    ) -> Result<Scratch> {
         let mut idle = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let fits = |s: &Scratch| {
             s.rows >= rows && s.workers >= workers && s.logits.len() >= outputs * spec.vocab
@@ -139,15 +143,11 @@ impl Pool {
         // What is too small for this pass serves no other of its size: let its memory go first.
         idle.retain(|s| s.rows > rows);
         drop(idle);
-        Ok(Box::new(Scratch::new(
-            spec,
-            (rows, outputs, workers),
-            budget,
-        )?))
+        Scratch::new(spec, (rows, outputs, workers), budget)
     }
 
     /// Gives scratch back.
-    pub fn give(&self, scratch: Box<Scratch>) {
+    pub fn give(&self, scratch: Scratch) {
         self.0
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

@@ -42,11 +42,8 @@ impl Activation {
     /// The integers and their scale, with the sums computed from them.
     #[inline(always)]
     pub fn new(q: [i8; GROUP], scale: f32) -> Self {
-        let (mut sum0, mut sum1) = (0, 0);
-        for i in 0..GROUP / 2 {
-            sum0 += i32::from(q[i]);
-            sum1 += i32::from(q[i + GROUP / 2]);
-        }
+        let (first, last) = q.split_at(GROUP / 2);
+        let (sum0, sum1) = (sum(first), sum(last));
         Self {
             q,
             scale,
@@ -89,10 +86,19 @@ fn quantize(x: &[f32; GROUP], amax: f32) -> Activation {
     }
     let inverse = 127.0 / amax;
     let mut q = [0; GROUP];
-    for (q, x) in q.iter_mut().zip(x) {
-        *q = round_to_i32(x * inverse) as i8;
+    for i in 0..GROUP {
+        q[i] = round_to_i32(x[i] * inverse) as i8;
     }
     Activation::new(q, amax / 127.0)
+}
+
+#[inline(always)]
+fn sum(q: &[i8]) -> i32 {
+    let mut sum = 0;
+    for &q in q {
+        sum += i32::from(q);
+    }
+    sum
 }
 
 #[cfg(test)]

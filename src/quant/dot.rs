@@ -5,7 +5,8 @@
 //! accumulators, column `k` goes to lane `k mod 16`, one fixed tree at the end.
 //!
 //! The bodies are generic over [`MulAdd`] and always inlined, so a kernel can instantiate them
-//! inside a function that is compiled for its CPU.
+//! inside a function that is compiled for its CPU. They use plain loops: `array::map` and
+//! `array::from_fn` may become calls of functions that are compiled for the baseline CPU.
 
 use crate::{
     float::{MulAdd, bf16_to_f32, f16_to_f32, sum_lanes},
@@ -47,14 +48,16 @@ pub trait Blocks {
     #[inline(always)]
     fn decode(block: &Self::Block, group: usize) -> [f32; GROUP] {
         let Group { q, scale, mins } = Self::unpack(block, group);
-        std::array::from_fn(|i| {
+        let mut out = [0.0; GROUP];
+        for i in 0..GROUP {
             let value = scale * f32::from(q[i]);
-            match Self::MINS {
+            out[i] = match Self::MINS {
                 0 => value,
                 1 => value + mins[0],
                 _ => value + mins[i / (GROUP / 2)],
-            }
-        })
+            };
+        }
+        out
     }
 }
 
@@ -114,8 +117,9 @@ pub fn dot_floats<F: Floats, M: MulAdd>(row: &[u8], x: &[f32]) -> f32 {
     let (rows, row_rest) = F::values(row).as_chunks::<16>();
     let (xs, x_rest) = x.as_chunks::<16>();
     for (row, x) in rows.iter().zip(xs) {
-        let weights: [f32; 16] = std::array::from_fn(|i| F::load(&row[i]));
-        lanes = std::array::from_fn(|i| M::mul_add(weights[i], x[i], lanes[i]));
+        for i in 0..16 {
+            lanes[i] = M::mul_add(F::load(&row[i]), x[i], lanes[i]);
+        }
     }
     for ((lane, row), x) in lanes.iter_mut().zip(row_rest).zip(x_rest) {
         *lane = M::mul_add(F::load(row), *x, *lane);

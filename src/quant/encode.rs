@@ -117,8 +117,10 @@ mod tests {
             assert!(encode(format, &x, &mut bytes[1..]).is_err());
         }
         assert_eq!(q8_0(&[0.0; GROUP]), [0; 34]);
-        let bad = [f32::NAN; GROUP];
-        (q8_0(&bad), q4_0(&[f32::INFINITY; GROUP]));
+        for bad in [f32::NAN, f32::INFINITY] {
+            q8_0(&[bad; GROUP]);
+            q4_0(&[bad; GROUP]);
+        }
         let refused = encode(Format::IQ1_S, &[0.0; 256], &mut [0; 50]).unwrap_err();
         assert_eq!(refused.code(), Code::Unsupported);
     }

@@ -73,5 +73,9 @@ impl Blocks for IQ4_XS {
 
 #[inline(always)]
 fn values(bytes: &[u8; 16]) -> [i16; GROUP] {
-    halves(bytes, 0).map(|code| i16::from(IQ4_VALUES[code as usize & 15]))
+    let mut q = halves(bytes, 0);
+    for q in &mut q {
+        *q = i16::from(IQ4_VALUES[*q as usize & 15]);
+    }
+    q
 }

@@ -44,14 +44,12 @@ impl Blocks for Q2_K {
     fn unpack(block: &Self::Block, group: usize) -> Group {
         let scales: [u8; 2] = *bytes_at(block, 2 * group);
         let dmin = half_at(block, 82);
-        let mut q = two_bits(block, 16, group);
-        for (i, q) in q.iter_mut().enumerate() {
-            *q *= i16::from(scales[i / 16] & 15);
-        }
+        let min = |scale: u8| -(dmin * f32::from(scale >> 4));
+        let q = two_bits(block, 16, group);
         Group {
-            q,
+            q: scaled(q, [i16::from(scales[0] & 15), i16::from(scales[1] & 15)]),
             scale: half_at(block, 80),
-            mins: scales.map(|scale| -(dmin * f32::from(scale >> 4))),
+            mins: [min(scales[0]), min(scales[1])],
         }
     }
 }
@@ -86,7 +84,7 @@ impl Blocks for Q3_K {
     fn unpack(block: &Self::Block, group: usize) -> Group {
         let (q, scales) = Self::parts(block, group);
         Group {
-            q: std::array::from_fn(|i| q[i] * scales[i / 16]),
+            q: scaled(q, scales),
             scale: half_at(block, 108),
             mins: [0.0; 2],
         }
@@ -96,8 +94,7 @@ impl Blocks for Q3_K {
     #[inline(always)]
     fn decode(block: &Self::Block, group: usize) -> [f32; GROUP] {
         let (q, scales) = Self::parts(block, group);
-        let scales = scales.map(|scale| half_at(block, 108) * f32::from(scale));
-        std::array::from_fn(|i| scales[i / 16] * f32::from(q[i]))
+        weights(q, half_at(block, 108), scales)
     }
 }
 
@@ -145,13 +142,14 @@ impl Q6_K {
         let (half, j) = (group / 4, group % 4);
         let low: &[u8; 32] = bytes_at(block, 64 * half + 32 * (j % 2));
         let high: &[u8; 32] = bytes_at(block, 128 + 32 * half);
-        let q = std::array::from_fn(|i| {
+        let mut q = [0; GROUP];
+        for i in 0..GROUP {
             let low = low[i] >> (4 * (j / 2)) & 15;
             let high = high[i] >> (2 * j) & 3;
-            i16::from(low | high << 4) - 32
-        });
-        let scales: [u8; 2] = *bytes_at(block, 192 + 2 * group);
-        (q, scales.map(|scale| i16::from(scale as i8)))
+            q[i] = i16::from(low | high << 4) - 32;
+        }
+        let [first, last] = *bytes_at(block, 192 + 2 * group);
+        (q, [i16::from(first as i8), i16::from(last as i8)])
     }
 }
 
@@ -165,7 +163,7 @@ impl Blocks for Q6_K {
     fn unpack(block: &Self::Block, group: usize) -> Group {
         let (q, scales) = Self::parts(block, group);
         Group {
-            q: std::array::from_fn(|i| q[i] * scales[i / 16]),
+            q: scaled(q, scales),
             scale: half_at(block, 208),
             mins: [0.0; 2],
         }
@@ -175,8 +173,7 @@ impl Blocks for Q6_K {
     #[inline(always)]
     fn decode(block: &Self::Block, group: usize) -> [f32; GROUP] {
         let (q, scales) = Self::parts(block, group);
-        let scales = scales.map(|scale| half_at(block, 208) * f32::from(scale));
-        std::array::from_fn(|i| scales[i / 16] * f32::from(q[i]))
+        weights(q, half_at(block, 208), scales)
     }
 }
 
@@ -184,14 +181,43 @@ impl Blocks for Q6_K {
 #[inline(always)]
 fn two_bits(block: &[u8], at: usize, group: usize) -> [i16; GROUP] {
     let bytes: &[u8; 32] = bytes_at(block, at + 32 * (group / 4));
-    bytes.map(|byte| i16::from(byte >> (2 * (group % 4)) & 3))
+    field(bytes, 2 * (group % 4), 3)
 }
 
 /// The 4-bit integers of a group: the low or high halves of 32 bytes.
 #[inline(always)]
 fn four_bits(block: &[u8], at: usize, group: usize) -> [i16; GROUP] {
     let bytes: &[u8; 32] = bytes_at(block, at + 32 * (group / 2));
-    bytes.map(|byte| i16::from(byte >> (4 * (group % 2)) & 15))
+    field(bytes, 4 * (group % 2), 15)
+}
+
+#[inline(always)]
+fn field(bytes: &[u8; GROUP], shift: usize, mask: u8) -> [i16; GROUP] {
+    let mut q = [0; GROUP];
+    for (q, byte) in q.iter_mut().zip(bytes) {
+        *q = i16::from(byte >> shift & mask);
+    }
+    q
+}
+
+/// Each 16 integers times their scale.
+#[inline(always)]
+fn scaled(mut q: [i16; GROUP], scales: [i16; 2]) -> [i16; GROUP] {
+    for (i, q) in q.iter_mut().enumerate() {
+        *q *= scales[i / 16];
+    }
+    q
+}
+
+/// `(d * scale) * q`, where a scale or integer of 0 keeps the sign of its zero.
+#[inline(always)]
+fn weights(q: [i16; GROUP], d: f32, scales: [i16; 2]) -> [f32; GROUP] {
+    let scales = [d * f32::from(scales[0]), d * f32::from(scales[1])];
+    let mut out = [0.0; GROUP];
+    for i in 0..GROUP {
+        out[i] = scales[i / 16] * f32::from(q[i]);
+    }
+    out
 }
 
 /// `d * sc` and `-(dmin * m)` of a group of Q4_K or Q5_K.

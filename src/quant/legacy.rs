@@ -24,9 +24,19 @@ pub(super) fn halves(bytes: &[u8; 16], offset: i16) -> [i16; GROUP] {
 /// As [`halves`], with the fifth bit of value `i` in bit `i` of `fifth`.
 #[inline(always)]
 fn halves_and_fifth(bytes: &[u8; 16], fifth: u32, offset: i16) -> [i16; GROUP] {
-    let mut q = halves(bytes, offset);
+    let mut q = halves(bytes, 0);
     for (i, q) in q.iter_mut().enumerate() {
-        *q += ((fifth >> i & 1) << 4) as i16;
+        *q += ((fifth >> i & 1) << 4) as i16 - offset;
+    }
+    q
+}
+
+/// 32 signed bytes.
+#[inline(always)]
+fn signed(bytes: &[u8; GROUP]) -> [i16; GROUP] {
+    let mut q = [0; GROUP];
+    for (q, byte) in q.iter_mut().zip(bytes) {
+        *q = i16::from(*byte as i8);
     }
     q
 }
@@ -90,7 +100,7 @@ legacy!(Q5_1, 24, 1, |block| Group {
 });
 
 legacy!(Q8_0, 34, 0, |block| Group {
-    q: bytes_at::<32>(block, 2).map(|byte| i16::from(byte as i8)),
+    q: signed(bytes_at(block, 2)),
     scale: half_at(block, 0),
     mins: [0.0; 2],
 });

@@ -243,7 +243,7 @@ fn constants_agree_with_the_format_table() {
             assert_eq!(B::FORMAT, format);
             assert_eq!(B::GROUPS * GROUP, format.block_len());
             assert_eq!(size_of::<<B as Blocks>::Block>(), format.block_bytes());
-            assert!(B::MINS <= 2 && is_computable(format));
+            assert!([0, 1, 2].contains(&B::MINS) && is_computable(format));
         }, F => {
             assert_eq!((F::FORMAT, size_of::<<F as Floats>::Bytes>()), (format, format.block_bytes()));
             assert!(is_computable(format));

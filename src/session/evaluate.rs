@@ -4,7 +4,8 @@ use std::time::Instant;
 
 use crate::control::{Control, Flow, Signals, cancelled};
 use crate::error::{Code, Error, Result};
-use crate::model::forward::{Pass, Row};
+use crate::model::Row;
+use crate::model::forward::Pass;
 use crate::session::Session;
 
 /// Rows of a pass when each wants its logits: vocabularies are large.
@@ -117,15 +118,14 @@ impl Session {
         let scratch = network
             .scratch
             .take(&network.spec, size, self.model.budget())?;
-        let mut pass = Pass::idle(scratch);
         let last = self.tokens.len() - 1;
-        pass.begin((start..end).map(|position| Row {
+        let rows = (start..end).map(|position| Row {
             sequence: 0,
             position,
             token: self.tokens[position],
             wants_output: all_logits || position == last,
-        }));
-        self.pass = Some(pass);
+        });
+        self.pass = Some(Pass::new(scratch, rows));
         Ok(())
     }
 

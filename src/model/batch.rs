@@ -1,0 +1,108 @@
+//! The rows of a pass: which tokens, of which sequences, and what is wanted of them.
+
+use std::ops::Range;
+
+use crate::kv::PAGE_TOKENS;
+
+/// One token of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Row {
+    /// Index of its cache. Rows of a sequence stand together, in the order of their positions.
+    pub sequence: usize,
+    /// Its position in the sequence; all earlier ones are in the cache or in this batch.
+    pub position: usize,
+    /// The token.
+    pub token: u32,
+    /// Whether its logits are wanted.
+    pub wants_output: bool,
+}
+
+impl Row {
+    /// Its sequence, and the page of it that its keys and values go to.
+    pub fn page(&self) -> (usize, usize) {
+        (self.sequence, self.position / PAGE_TOKENS)
+    }
+}
+
+/// Rows, and what a pass derives from them.
+#[derive(Debug, Default)]
+pub struct Batch {
+    rows: Vec<Row>,
+    /// Rows that go to one page.
+    pages: Vec<Range<usize>>,
+    /// Rows that want logits.
+    outputs: Vec<usize>,
+}
+
+impl Batch {
+    /// An empty batch that can take `rows` rows without growing.
+    pub fn with_capacity(rows: usize) -> Self {
+        Self {
+            rows: Vec::with_capacity(rows),
+            pages: Vec::with_capacity(rows),
+            outputs: Vec::with_capacity(rows),
+        }
+    }
+
+    /// Replaces the rows.
+    pub fn set(&mut self, rows: impl Iterator<Item = Row>) {
+        self.rows.clear();
+        self.rows.extend(rows);
+        self.pages.clear();
+        self.outputs.clear();
+        for (i, row) in self.rows.iter().enumerate() {
+            match self.pages.last_mut() {
+                Some(last) if self.rows[last.start].page() == row.page() => last.end = i + 1,
+                _ => self.pages.push(i..i + 1),
+            }
+            if row.wants_output {
+                self.outputs.push(i);
+            }
+        }
+    }
+
+    /// The rows, in order.
+    pub fn rows(&self) -> &[Row] {
+        &self.rows
+    }
+
+    /// Ranges of rows that go to one page each.
+    pub fn pages(&self) -> &[Range<usize>] {
+        &self.pages
+    }
+
+    /// Indices of the rows that want logits, in order.
+    pub fn outputs(&self) -> &[usize] {
+        &self.outputs
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_grouped_by_page() {
+        let mut batch = Batch::with_capacity(8);
+        let row = |sequence, position| Row {
+            sequence,
+            position,
+            token: 0,
+            wants_output: position % 2 == 1,
+        };
+        let page = PAGE_TOKENS;
+        batch.set(
+            [
+                row(0, page - 2),
+                row(0, page - 1),
+                row(0, page),
+                row(1, page),
+            ]
+            .into_iter(),
+        );
+        assert_eq!(batch.pages(), [0..2, 2..3, 3..4]);
+        assert_eq!(batch.outputs(), [1]);
+        batch.set(std::iter::empty());
+        assert!(batch.rows().is_empty() && batch.pages().is_empty());
+    }
+}

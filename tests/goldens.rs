@@ -1,0 +1,355 @@
+//! Whole models against the logits and greedy tokens of reference implementations.
+//!
+//! `tests/golden` holds the project's own cases (see its README); `../shared` holds more of the same
+//! layout, quantized ones, and two trained models. [`Timeline`] is all that this file knows of the
+//! engine; everything else reads and compares.
+
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "tests report what they measured"
+)]
+
+mod support;
+#[path = "support/timeline.rs"]
+mod timeline;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use support::shared;
+use timeline::Timeline;
+
+/// The largest difference of a logit that F32 models may show: other orders of the same float32
+/// sums differ by 3e-5 here, any mistake by far more.
+const TOLERANCE: f32 = 1e-3;
+
+/// The root mean square difference that quantized activations may cause in a golden of quantized
+/// weights, whose reference left activations alone.
+const QUANTIZED_RMS: f64 = 0.09;
+
+/// Cases of `../shared/data/golden` with F32 tensors and architectures that we know.
+const SHARED: [&str; 4] = ["llama", "llama-tied-bias", "llama-yarn", "llama3-rope"];
+
+#[test]
+fn own_goldens() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let mut folders: Vec<PathBuf> = fs::read_dir(&root)
+        .expect("tests/golden is part of the checkout")
+        .map(|entry| entry.expect("readable").path())
+        .filter(|path| path.join("case.json").is_file())
+        .collect();
+    folders.sort();
+    assert!(folders.len() >= 9, "only {} cases there", folders.len());
+    let faults: Vec<String> = folders.iter().flat_map(|path| judge(path)).collect();
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+#[test]
+fn shared_goldens() {
+    let folders = SHARED
+        .iter()
+        .filter_map(|case| shared_case("shared_goldens", case));
+    let faults: Vec<String> = folders.flat_map(|path| judge(&path)).collect();
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+#[test]
+fn quantized_goldens() {
+    for name in ["q-llama-gqa-256-Q4_0", "q-llama-gqa-256-Q4_K_M"] {
+        let Some(folder) = shared_case("quantized_goldens", name) else {
+            continue;
+        };
+        let case = Case::read(&folder);
+        let model = folder.join("model.gguf");
+        let made: Vec<f32> = case
+            .tokens
+            .iter()
+            .flat_map(|tokens| Timeline::open(&model, 2).feed(tokens))
+            .collect();
+        assert_eq!(made.len(), case.logits.len(), "{name}: number of logits");
+        let (rms, largest) = (rms(&made, &case.logits), largest(&made, &case.logits));
+        println!("{name}: rms {rms:.4}, largest difference {largest:.3}");
+        assert!(rms <= QUANTIZED_RMS, "{name}: rms {rms} > {QUANTIZED_RMS}");
+    }
+}
+
+/// Neither the chunks of a prompt nor the number of threads may show, not even in the last bit.
+#[test]
+fn chunks_and_threads_do_not_show() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/llama-mha-odd");
+    let (case, model) = (Case::read(&folder), folder.join("model.gguf"));
+    let tokens = case.tokens.last().expect("a case has sequences");
+    let whole = bits(&Timeline::open(&model, 1).feed(tokens));
+    for (threads, chunk) in [(1, 1), (1, 7), (2, 16), (2, tokens.len())] {
+        let mut timeline = Timeline::open(&model, threads);
+        let parts: Vec<f32> = tokens
+            .chunks(chunk)
+            .flat_map(|part| timeline.feed(part))
+            .collect();
+        assert!(
+            bits(&parts) == whole,
+            "{threads} threads, chunks of {chunk}"
+        );
+    }
+}
+
+#[test]
+fn stories_logits_and_text() {
+    let name = "stories_logits_and_text";
+    let (Some(model), Some(golden), Some(text)) = (
+        shared(name, "data/models/stories260K-f32.gguf"),
+        shared(name, "data/models/stories260K.golden.json"),
+        shared(name, "data/models/stories260K.expected-greedy-200.txt"),
+    ) else {
+        return;
+    };
+    let golden = json(&golden);
+    let mut timeline = Timeline::open(&model, 2);
+    let first = timeline.feed(&ids(&golden["prompt_ids"]));
+    let worst = largest(&first, &floats(&golden["logits_pos0_after_bos"]));
+    println!("stories260K: largest difference {worst:.2e}");
+    assert!(
+        worst <= TOLERANCE,
+        "logits after the begin token differ by {worst}"
+    );
+
+    let expected = ids(&golden["greedy_ids"]);
+    let made = go_on(&mut timeline, &first, expected.len());
+    assert_eq!(made, expected, "greedy ids");
+    let text = fs::read_to_string(text).expect("readable");
+    assert_eq!(
+        timeline.text(&made).trim_start_matches(' '),
+        text,
+        "greedy text"
+    );
+}
+
+#[test]
+fn tales_f32_logits() {
+    let name = "tales_f32_logits";
+    let (Some(model), Some(golden)) = (
+        shared(name, "models/tales-4m-f32.gguf"),
+        shared(name, "models/tales-4m.golden.json"),
+    ) else {
+        return;
+    };
+    let worst = tales_difference(&model, &json(&golden));
+    println!("tales-4m-f32: largest difference of the top 8 {worst:.2e}");
+    assert!(worst <= TOLERANCE, "the top 8 differ by {worst}");
+}
+
+/// The model that ships with the library still tells its story after quantization.
+#[test]
+fn tales_q8_0_story() {
+    let name = "tales_q8_0_story";
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/tales-4m-q8_0.gguf");
+    let model = if shipped.is_file() {
+        shipped
+    } else if let Some(model) = shared(name, "models/tales-4m-q8_0.gguf") {
+        model
+    } else {
+        return;
+    };
+    if let Some(golden) = shared(name, "models/tales-4m.golden.json") {
+        let worst = tales_difference(&model, &json(&golden));
+        println!("tales-4m-q8_0: largest difference of the top 8 {worst:.3}");
+        assert!(worst <= 0.3, "the top 8 differ by {worst}");
+    }
+    let mut timeline = Timeline::open(&model, 2);
+    let first = timeline.feed(&[1]);
+    let made = go_on(&mut timeline, &first, 40);
+    let text = timeline.text(&made);
+    println!("tales-4m-q8_0: {text}");
+    let start = "Once upon a time, there was a little girl named Lily.";
+    assert!(text.trim_start().starts_with(start), "it tells: {text}");
+}
+
+/// Runs one F32 case; returns what is wrong with it.
+fn judge(folder: &Path) -> Vec<String> {
+    let case = Case::read(folder);
+    let name = folder.file_name().expect("a case folder").to_string_lossy();
+    let mut faults = Vec::new();
+    let (mut expected, mut worst) = (case.logits.as_slice(), 0f32);
+    for (tokens, greedy) in case.tokens.iter().zip(&case.greedy) {
+        let mut timeline = Timeline::open(&folder.join("model.gguf"), 2);
+        let made = timeline.feed(tokens);
+        let (here, rest) = expected.split_at(tokens.len() * case.vocab);
+        expected = rest;
+        if made.len() != here.len() {
+            faults.push(format!("{name}: {} logits, not {}", made.len(), here.len()));
+            continue;
+        }
+        let difference = largest(&made, here);
+        worst = worst.max(difference);
+        if is_off(difference) {
+            let row = first_wrong_row(&made, here, case.vocab);
+            let length = tokens.len();
+            faults.push(format!(
+                "{name}: logits of {length} tokens differ by {difference:.2e}, first at {row}"
+            ));
+            continue;
+        }
+        let tokens_made = go_on(&mut timeline, last_row(&made, case.vocab), greedy.len());
+        if tokens_made != *greedy {
+            faults.push(format!("{name}: greedy {tokens_made:?}, not {greedy:?}"));
+        }
+    }
+    println!("{name}: largest difference {worst:.2e}");
+    faults
+}
+
+/// The largest difference from a golden that lists the best eight logits of the last position; the
+/// best of the first and of the last position must be the golden's.
+fn tales_difference(model: &Path, golden: &Value) -> f32 {
+    let tokens = ids(&golden["ids"]);
+    let logits = Timeline::open(model, 2).feed(&tokens);
+    let vocab = logits.len() / tokens.len();
+    let last = last_row(&logits, vocab);
+    let top = golden["last_position_top8"].as_array().expect("pairs");
+    let pairs: Vec<(u32, f32)> = top
+        .iter()
+        .map(|pair| (number(&pair[0]) as u32, number(&pair[1]) as f32))
+        .collect();
+    assert_eq!(best(last), pairs[0].0, "best token of the last position");
+    let first = number(&golden["first_position_argmax"]) as u32;
+    assert_eq!(
+        best(&logits[..vocab]),
+        first,
+        "best token of the first position"
+    );
+    let made: Vec<f32> = pairs.iter().map(|&(id, _)| last[id as usize]).collect();
+    let expected: Vec<f32> = pairs.iter().map(|&(_, logit)| logit).collect();
+    largest(&made, &expected)
+}
+
+/// Feeds the best token over and over; `logits` are those after the newest token.
+fn go_on(timeline: &mut Timeline, logits: &[f32], count: usize) -> Vec<u32> {
+    let mut made = vec![best(logits)];
+    while made.len() < count {
+        let newest = made.len() - 1;
+        made.push(best(&timeline.feed(&made[newest..])));
+    }
+    made
+}
+
+/// A golden case: the files of its folder.
+struct Case {
+    vocab: usize,
+    tokens: Vec<Vec<u32>>,
+    greedy: Vec<Vec<u32>>,
+    logits: Vec<f32>, // (positions of all sequences, vocab)
+}
+
+impl Case {
+    fn read(folder: &Path) -> Case {
+        let about = json(&folder.join("case.json"));
+        let lists = |key: &str| -> Vec<Vec<u32>> {
+            about[key]
+                .as_array()
+                .expect("sequences")
+                .iter()
+                .map(ids)
+                .collect()
+        };
+        let shape = ids(&about["logits"]["shape"]);
+        let bytes = fs::read(folder.join("logits.f32")).expect("a case has logits");
+        let (words, rest) = bytes.as_chunks::<4>();
+        let case = Case {
+            vocab: shape[1] as usize,
+            tokens: lists("tokens"),
+            greedy: lists("greedy"),
+            logits: words.iter().map(|&word| f32::from_le_bytes(word)).collect(),
+        };
+        let positions: usize = case.tokens.iter().map(Vec::len).sum();
+        assert_eq!(shape[0] as usize, positions, "{folder:?}: positions");
+        assert_eq!(
+            case.logits.len(),
+            positions * case.vocab,
+            "{folder:?}: size"
+        );
+        assert!(rest.is_empty() && case.tokens.len() == case.greedy.len());
+        case
+    }
+}
+
+fn shared_case(test: &str, name: &str) -> Option<PathBuf> {
+    shared(test, &format!("data/golden/{name}"))
+}
+
+fn json(path: &Path) -> Value {
+    let text = fs::read(path).expect("readable");
+    serde_json::from_slice(&text).expect("JSON")
+}
+
+fn number(value: &Value) -> f64 {
+    value.as_f64().expect("a number")
+}
+
+fn floats(value: &Value) -> Vec<f32> {
+    let values = value.as_array().expect("a list");
+    values.iter().map(|value| number(value) as f32).collect()
+}
+
+fn ids(value: &Value) -> Vec<u32> {
+    let values = value.as_array().expect("a list");
+    values.iter().map(|value| number(value) as u32).collect()
+}
+
+fn bits(values: &[f32]) -> Vec<u32> {
+    values.iter().map(|value| value.to_bits()).collect()
+}
+
+fn last_row(logits: &[f32], vocab: usize) -> &[f32] {
+    &logits[logits.len() - vocab..]
+}
+
+/// The lowest id among the largest logits.
+fn best(logits: &[f32]) -> u32 {
+    let mut best = 0;
+    for (id, logit) in logits.iter().enumerate() {
+        if *logit > logits[best] {
+            best = id;
+        }
+    }
+    best as u32
+}
+
+/// Whether a difference is more than rounding (or not a number).
+fn is_off(difference: f32) -> bool {
+    difference.is_nan() || difference > TOLERANCE
+}
+
+/// The largest difference; NaN if any is.
+fn largest(made: &[f32], expected: &[f32]) -> f32 {
+    assert_eq!(made.len(), expected.len(), "number of logits");
+    let mut worst = 0f32;
+    for (made, expected) in made.iter().zip(expected) {
+        let difference = (made - expected).abs();
+        if difference.is_nan() || difference > worst {
+            worst = difference;
+        }
+        if worst.is_nan() {
+            break;
+        }
+    }
+    worst
+}
+
+fn rms(made: &[f32], expected: &[f32]) -> f64 {
+    let squares = made
+        .iter()
+        .zip(expected)
+        .map(|(a, b)| f64::from(a - b).powi(2));
+    (squares.sum::<f64>() / made.len() as f64).sqrt()
+}
+
+/// The first position with a logit that is off.
+fn first_wrong_row(made: &[f32], expected: &[f32], vocab: usize) -> usize {
+    let rows = made.chunks(vocab).zip(expected.chunks(vocab));
+    rows.map(|(made, expected)| largest(made, expected))
+        .position(is_off)
+        .unwrap_or_default()
+}

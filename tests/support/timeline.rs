@@ -1,0 +1,58 @@
+//! The engine as whole-model tests see it: one model, one session, f32 keys and values.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use lightgpt::control::Control;
+use lightgpt::gguf::Source;
+use lightgpt::kv::KvFormat;
+use lightgpt::model::{Model, OpenOptions};
+use lightgpt::session::{Session, SessionOptions};
+use lightgpt::team::{Team, TeamOptions};
+use lightgpt::tokenizer::DecodeOptions;
+
+/// One session on one model.
+pub struct Timeline {
+    model: Arc<Model>,
+    session: Session,
+}
+
+impl Timeline {
+    /// Opens the model at `path` with a session that keeps keys and values as f32.
+    pub fn open(path: &Path, threads: usize) -> Timeline {
+        let options = OpenOptions::default();
+        let model = Model::open(Source::Path(path), &options, &mut Control::none());
+        let model = model.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let team = TeamOptions {
+            threads,
+            ..TeamOptions::default()
+        };
+        let team = Team::new(team).expect("a team");
+        let options = SessionOptions {
+            kv: KvFormat::F32,
+            ..SessionOptions::default()
+        };
+        let session = Session::new(Arc::clone(&model), team, &options).expect("a session");
+        Timeline { model, session }
+    }
+
+    /// Appends tokens; returns the logits after each of them, `(tokens, vocab)`.
+    pub fn feed(&mut self, tokens: &[u32]) -> Vec<f32> {
+        let mut logits = Vec::new();
+        self.session.feed(tokens).expect("tokens of the vocabulary");
+        self.session
+            .logits_of_each(&mut Control::none(), &mut |_, row| logits.extend(row))
+            .expect("finite logits");
+        logits
+    }
+
+    /// The text of tokens that follow a begin token.
+    pub fn text(&self, tokens: &[u32]) -> String {
+        let tokenizer = self.model.tokenizer().expect("a tokenizer");
+        let mut text = Vec::new();
+        tokenizer
+            .decode(tokens, DecodeOptions::default(), &mut text)
+            .expect("tokens of the vocabulary");
+        String::from_utf8(text).expect("UTF-8")
+    }
+}
