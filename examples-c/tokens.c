@@ -84,11 +84,12 @@ int main(int argc, char **argv)
 
     /* And back again: the control tokens that were added are not shown. */
     size_t bytes = 0;
-    check(lightgpt_model_detokenize(model, tokens, count, 0, NULL, 0, &bytes), "detokenize");
+    uint32_t flags = LIGHTGPT_TEXT_START;
+    check(lightgpt_model_detokenize(model, tokens, count, flags, NULL, 0, &bytes), "detokenize");
     char *back = malloc(bytes + 1);
     if (back == NULL)
         return EXIT_FAILURE;
-    check(lightgpt_model_detokenize(model, tokens, count, 0, back, bytes, &bytes), "detokenize");
+    check(lightgpt_model_detokenize(model, tokens, count, flags, back, bytes, &bytes), "detokenize");
     printf("\n%s\n", bytes == strlen(text) && memcmp(back, text, bytes) == 0
                          ? "They spell the same text."
                          : "They spell another text.");

@@ -8,7 +8,7 @@ use super::model::lightgpt_model;
 use super::objects::enter;
 use super::status::LIGHTGPT_OK;
 use crate::error::{Code, Error, Result};
-use crate::tokenizer::{Attributes, DecodeOptions, EncodeOptions, Tokenizer};
+use crate::tokenizer::{Attribute, DecodeOptions, EncodeOptions, Tokenizer};
 
 /// Add the tokens that the model wants at the beginning and the end of a text (BOS, EOS).
 pub const LIGHTGPT_TEXT_ADD_SPECIAL: u32 = 1 << 0;
@@ -17,6 +17,8 @@ pub const LIGHTGPT_TEXT_ADD_SPECIAL: u32 = 1 << 0;
 pub const LIGHTGPT_TEXT_PARSE_SPECIAL: u32 = 1 << 1;
 /// Spell control tokens out instead of leaving them out.
 pub const LIGHTGPT_TEXT_SHOW_SPECIAL: u32 = 1 << 2;
+/// The tokens begin a text: leave out the space that some vocabularies put in front of it.
+pub const LIGHTGPT_TEXT_START: u32 = 1 << 3;
 
 /// Attribute of a token: ordinary text.
 pub const LIGHTGPT_TOKEN_NORMAL: u32 = 1 << 0;
@@ -39,10 +41,12 @@ pub const LIGHTGPT_SPECIAL_BOS: u32 = 1;
 pub const LIGHTGPT_SPECIAL_EOS: u32 = 2;
 /// Special token: ends a turn of a dialogue.
 pub const LIGHTGPT_SPECIAL_EOT: u32 = 3;
+/// Special token: ends a message that a turn goes on after.
+pub const LIGHTGPT_SPECIAL_EOM: u32 = 4;
 /// Special token: unknown text.
-pub const LIGHTGPT_SPECIAL_UNKNOWN: u32 = 4;
+pub const LIGHTGPT_SPECIAL_UNKNOWN: u32 = 5;
 /// Special token: padding.
-pub const LIGHTGPT_SPECIAL_PADDING: u32 = 5;
+pub const LIGHTGPT_SPECIAL_PADDING: u32 = 6;
 
 /// Turns text into tokens.
 ///
@@ -80,8 +84,8 @@ pub unsafe extern "C" fn lightgpt_model_tokenize(
 /// Turns tokens into text: the bytes that they stand for, which need not be whole characters at
 /// the ends of a cut.
 ///
-/// tokens: `tokens_len` numbers; NULL with 0. flags: LIGHTGPT_TEXT_SHOW_SPECIAL or 0. buf, cap,
-/// needed: see "Text" above. Any thread.
+/// tokens: `tokens_len` numbers; NULL with 0. flags: LIGHTGPT_TEXT_SHOW_SPECIAL and
+/// LIGHTGPT_TEXT_START bits. buf, cap, needed: see "Text" above. Any thread.
 /// Errors: LIGHTGPT_INVALID_ARGUMENT (a token outside the vocabulary), LIGHTGPT_UNSUPPORTED (the
 /// model has no tokenizer), LIGHTGPT_BUFFER_TOO_SMALL.
 #[unsafe(no_mangle)]
@@ -97,9 +101,11 @@ pub unsafe extern "C" fn lightgpt_model_detokenize(
     guard(|| {
         // SAFETY: the header asks for a buffer of `cap` bytes, a place for its size, and tokens.
         let out = unsafe { Buffer::new(buf.cast::<u8>(), cap, needed) }?;
-        let flags = self::flags(flags, LIGHTGPT_TEXT_SHOW_SPECIAL, "flags")?;
+        let known = LIGHTGPT_TEXT_SHOW_SPECIAL | LIGHTGPT_TEXT_START;
+        let flags = self::flags(flags, known, "flags")?;
         let options = DecodeOptions {
-            special: flags != 0,
+            special: flags & LIGHTGPT_TEXT_SHOW_SPECIAL != 0,
+            start: flags & LIGHTGPT_TEXT_START != 0,
         };
         let model = enter(model)?;
         let mut bytes = Vec::new();
@@ -178,8 +184,9 @@ pub unsafe extern "C" fn lightgpt_model_token_special(
             LIGHTGPT_SPECIAL_BOS => tokenizer.bos(),
             LIGHTGPT_SPECIAL_EOS => tokenizer.eos(),
             LIGHTGPT_SPECIAL_EOT => tokenizer.eot(),
-            LIGHTGPT_SPECIAL_UNKNOWN => tokenizer.unk(),
-            LIGHTGPT_SPECIAL_PADDING => tokenizer.pad(),
+            LIGHTGPT_SPECIAL_EOM => tokenizer.eom(),
+            LIGHTGPT_SPECIAL_UNKNOWN => tokenizer.unknown(),
+            LIGHTGPT_SPECIAL_PADDING => tokenizer.padding(),
             _ => {
                 return Err(invalid(
                     "which",
@@ -204,24 +211,20 @@ pub(super) fn encode_options(given: u32) -> Result<EncodeOptions> {
 }
 
 fn attribute_bits(tokenizer: &Tokenizer, token: u32) -> Option<u32> {
-    let attributes = tokenizer.attributes(token)?;
-    let table = [
-        (Attributes::NORMAL, LIGHTGPT_TOKEN_NORMAL),
-        (Attributes::UNKNOWN, LIGHTGPT_TOKEN_UNKNOWN),
-        (Attributes::CONTROL, LIGHTGPT_TOKEN_CONTROL),
-        (Attributes::USER_DEFINED, LIGHTGPT_TOKEN_USER_DEFINED),
-        (Attributes::UNUSED, LIGHTGPT_TOKEN_UNUSED),
-        (Attributes::BYTE, LIGHTGPT_TOKEN_BYTE),
-    ];
+    let bit = match tokenizer.attribute(token)? {
+        Attribute::Normal => LIGHTGPT_TOKEN_NORMAL,
+        Attribute::Unknown => LIGHTGPT_TOKEN_UNKNOWN,
+        Attribute::Control => LIGHTGPT_TOKEN_CONTROL,
+        Attribute::UserDefined => LIGHTGPT_TOKEN_USER_DEFINED,
+        Attribute::Unused => LIGHTGPT_TOKEN_UNUSED,
+        Attribute::Byte => LIGHTGPT_TOKEN_BYTE,
+    };
     let end = if tokenizer.is_end(token) {
         LIGHTGPT_TOKEN_END
     } else {
         0
     };
-    let bits = table
-        .iter()
-        .filter(|(attribute, _)| attributes.contains(*attribute));
-    Some(bits.fold(end, |bits, (_, bit)| bits | bit))
+    Some(bit | end)
 }
 
 fn unknown(token: u32) -> Error {

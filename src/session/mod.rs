@@ -18,7 +18,7 @@ use crate::kv::{Cache, KvFormat, Layout};
 use crate::model::forward::Pass;
 use crate::model::{Model, Network};
 use crate::team::Team;
-use crate::tokenizer::{EncodeOptions, StreamDecoder};
+use crate::tokenizer::{DecodeOptions, EncodeOptions, StreamDecoder};
 
 pub use turn::{Action, Event, Finish, GenerateOptions, Step};
 
@@ -167,7 +167,7 @@ impl Session {
             pass: None,
             turn_start: None,
             generation: None,
-            decoder: StreamDecoder::default(),
+            decoder: StreamDecoder::new(DecodeOptions::default()),
             text: String::with_capacity(256),
             canceller: Canceller::default(),
             metrics: Metrics::default(),

@@ -6,6 +6,7 @@ use crate::control::{Control, Flow, cancelled};
 use crate::error::{Code, Error, Result};
 use crate::sampler::Sampler;
 use crate::session::Session;
+use crate::tokenizer::{DecodeOptions, StreamDecoder};
 
 /// How a turn's text is generated.
 #[derive(Debug, Clone)]
@@ -101,7 +102,7 @@ impl Session {
             },
             ignore_end: options.ignore_end,
         });
-        self.decoder = Default::default();
+        self.decoder = StreamDecoder::new(DecodeOptions::default());
         self.text.clear();
         Ok(())
     }
@@ -200,7 +201,7 @@ impl Session {
         self.tokens.push(token);
         self.metrics.generated_tokens += 1;
         if let Some(tokenizer) = tokenizer {
-            self.decoder.push(tokenizer, token, &mut self.text);
+            self.decoder.push(tokenizer, token, &mut self.text)?;
         }
         self.metrics.generate_us += began.elapsed().as_micros() as u64;
         Ok(Step::Token(token))

@@ -1,32 +1,371 @@
-#![allow(missing_docs)]
-use crate::error::*;
-use crate::gguf::Metadata;
+//! Text to tokens and back, by the vocabulary that a model file carries.
+//!
+//! Two families: scored merging of characters (`spm`) and byte-level byte-pair encoding (`bpe`)
+//! over pieces cut by a pre-tokenizer (`split`); both join symbols with `merge`. `load` reads the
+//! file's metadata, `special` finds tokens that are never cut, `stream` decodes token by token.
+
+use std::fmt;
+
+use crate::error::{Code, Error, Result};
+
+mod bpe;
+mod cache;
+mod hash;
+mod load;
+mod merge;
+mod names;
+mod special;
+mod split;
+mod spm;
+mod stream;
+mod unicode;
+mod unicode_table;
+mod vocabulary;
+
+pub use stream::StreamDecoder;
+pub use vocabulary::Attribute;
+
+use bpe::Bpe;
+use cache::Cache;
+use hash::Seed;
+use load::Roles;
+use merge::Merger;
+use special::Finder;
+use spm::Spm;
+use vocabulary::{Vocabulary, out_of_memory};
+
+/// Bytes of a text, and tokens made of it, at most: what an `int32_t` counts.
+const COUNT_MAX: usize = i32::MAX as usize;
+
+/// A model's vocabulary and its rules. Immutable; any number of threads may use it at once.
+pub struct Tokenizer {
+    vocabulary: Vocabulary,
+    family: Family,
+    roles: Roles,
+    /// Tokens found in every text.
+    user_defined: Finder,
+    /// Those, and the ones found when special tokens are parsed.
+    special: Finder,
+    /// Tokens that take the white space after them, ascending.
+    trims: Vec<u32>,
+    /// Of the caches of repeated pieces.
+    seed: Seed,
+}
+
 #[derive(Debug)]
-pub struct Tokenizer(usize);
-#[derive(Debug, Clone, Copy, Default)]
+enum Family {
+    Spm(Spm),
+    Bpe(Bpe),
+}
+
+/// How to encode. The default is plain text: nothing added, nothing parsed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct EncodeOptions {
+    /// Put BOS in front and EOS behind where the model file asks for them.
     pub add_special: bool,
+    /// Turn the texts of control tokens into those tokens. Only for trusted text.
     pub parse_special: bool,
 }
-#[derive(Debug, Clone, Default)]
-pub struct StreamDecoder;
+
+/// How to decode. The default is the middle of a text without control tokens.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct DecodeOptions {
+    /// Show control and unknown tokens by their texts; else they are left out.
+    pub special: bool,
+    /// The tokens are the start of a text: leave out the space that encoding put in front.
+    pub start: bool,
+}
+
 impl Tokenizer {
-    pub fn load(m: &Metadata) -> Result<Option<Self>> {
-        Ok(m.strings("tokenizer.ggml.tokens")?
-            .map(|s| Tokenizer(s.len())))
-    }
+    /// Number of tokens; ids are below it.
     pub fn vocab_len(&self) -> usize {
-        self.0
+        self.vocabulary.len()
     }
-    pub fn is_end(&self, t: u32) -> bool {
-        t == 2
+
+    /// Appends the tokens of `text` to `out`.
+    ///
+    /// User-defined tokens are found in every text; of several that start at one place the
+    /// longest is taken. A character that the vocabulary cannot express becomes the unknown token;
+    /// without one it is left out, as the vocabularies' makers do. Memory and time are linear in
+    /// the text, up to a logarithm.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT` for a text of 2 GiB or more, or more than `i32::MAX` tokens;
+    /// `OUT_OF_MEMORY`. `out` is as before then.
+    pub fn encode(&self, text: &str, options: EncodeOptions, out: &mut Vec<u32>) -> Result<()> {
+        self.encode_at_most(text, options, COUNT_MAX, out)
     }
-    pub fn encode(&self, _: &str, _: EncodeOptions, out: &mut Vec<u32>) -> Result<()> {
-        out.push(1);
+
+    fn encode_at_most(
+        &self,
+        text: &str,
+        options: EncodeOptions,
+        tokens_max: usize,
+        out: &mut Vec<u32>,
+    ) -> Result<()> {
+        if text.len() > COUNT_MAX {
+            let message = format!("expected at most {COUNT_MAX} bytes, found {}", text.len());
+            return Err(Error::new(Code::InvalidArgument, "text", message));
+        }
+        let before = out.len();
+        let end_max = before.saturating_add(tokens_max).min(COUNT_MAX);
+        let mut job = Job {
+            merger: Merger::default(),
+            out,
+            end_max,
+        };
+        let result = self.encode_all(text, options, &mut job);
+        if result.is_err() {
+            out.truncate(before);
+        }
+        result
+    }
+
+    fn encode_all(&self, text: &str, options: EncodeOptions, job: &mut Job) -> Result<()> {
+        let (bos, eos) = (self.bos(), self.eos());
+        if let Some(bos) = bos.filter(|_| options.add_special && self.adds_bos()) {
+            job.token(bos)?;
+        }
+        let finder = if options.parse_special {
+            &self.special
+        } else {
+            &self.user_defined
+        };
+        let mut from = 0;
+        while let Some(found) = finder.find(&self.vocabulary, text, from) {
+            self.encode_plain(&text[from..found.start], job)?;
+            job.token(found.id)?;
+            from = found.end;
+            if self.trims.binary_search(&found.id).is_ok() {
+                from = unicode::run(text, from, unicode::SPACE);
+            }
+        }
+        self.encode_plain(&text[from..], job)?;
+        if let Some(eos) = eos.filter(|_| options.add_special && self.adds_eos()) {
+            job.token(eos)?;
+        }
         Ok(())
     }
+
+    /// Encodes text that holds no special token.
+    fn encode_plain(&self, text: &str, job: &mut Job) -> Result<()> {
+        if text.is_empty() {
+            return Ok(());
+        }
+        let vocabulary = &self.vocabulary;
+        match &self.family {
+            Family::Spm(spm) => {
+                let text = spm.normalize(text)?;
+                let mut cache = Cache::new(text.len(), self.seed)?;
+                spm.split(&text, &mut |piece| {
+                    job.piece(&mut cache, piece, |merger, out| {
+                        spm.encode(vocabulary, piece, merger, out)
+                    })
+                })
+            }
+            Family::Bpe(bpe) => {
+                let mut cache = Cache::new(text.len(), self.seed)?;
+                bpe.pattern().split(text, &mut |piece| {
+                    job.piece(&mut cache, piece, |merger, out| {
+                        match bpe.whole(vocabulary, piece.as_bytes()) {
+                            Some(id) => out.push(id),
+                            None => bpe.encode(vocabulary, piece.as_bytes(), merger, out)?,
+                        }
+                        Ok(())
+                    })
+                })
+            }
+        }
+    }
+
+    /// Appends the bytes that `tokens` stand for to `out`; they need not be UTF-8.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT` for an id that is no token; `out` is as before then.
+    pub fn decode(&self, tokens: &[u32], options: DecodeOptions, out: &mut Vec<u8>) -> Result<()> {
+        let before = out.len();
+        let mut strip = options.start;
+        for &id in tokens {
+            match self.rendered(id, options.special, &mut strip) {
+                Ok(bytes) => out.extend_from_slice(bytes),
+                Err(error) => {
+                    out.truncate(before);
+                    return Err(error);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The text that `tokens` stand for, with U+FFFD for what is not UTF-8.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT` for an id that is no token.
+    pub fn decode_text(&self, tokens: &[u32], options: DecodeOptions) -> Result<String> {
+        let mut decoder = StreamDecoder::new(options);
+        let mut out = String::new();
+        for &id in tokens {
+            decoder.push(self, id, &mut out)?;
+        }
+        decoder.finish(&mut out);
+        Ok(out)
+    }
+
+    /// What token `id` adds to a text. `strip`, at the start of a text, lasts until something is
+    /// shown that is no control token.
+    fn rendered(&self, id: u32, special: bool, strip: &mut bool) -> Result<&[u8]> {
+        let bytes = self.vocabulary.bytes.get(id).ok_or_else(|| {
+            let message = format!("expected an id below {}, found {id}", self.vocab_len());
+            Error::new(Code::InvalidArgument, "token", message)
+        })?;
+        match self.vocabulary.attribute(id) {
+            Some(Attribute::Control | Attribute::Unknown) => {
+                return Ok(if special { bytes } else { &[] });
+            }
+            Some(Attribute::Normal | Attribute::Unused) if *strip => {
+                *strip = false;
+                if let (Family::Spm(spm), [b' ', rest @ ..]) = (&self.family, bytes)
+                    && spm.space_prefix()
+                {
+                    return Ok(rest);
+                }
+            }
+            _ => *strip = false,
+        }
+        Ok(bytes)
+    }
+
+    /// The bytes that token `id` stands for; control tokens stand for their texts.
+    pub fn token_bytes(&self, id: u32) -> Option<&[u8]> {
+        self.vocabulary.bytes.get(id)
+    }
+
+    /// Token `id` as the file stores it, which need not be UTF-8.
+    pub fn token_text(&self, id: u32) -> Option<&[u8]> {
+        self.vocabulary.text(id)
+    }
+
+    /// The first token that the file stores as `text`.
+    pub fn token_id(&self, text: &[u8]) -> Option<u32> {
+        self.vocabulary.id_of(text)
+    }
+
+    /// What kind of token `id` is.
+    pub fn attribute(&self, id: u32) -> Option<Attribute> {
+        self.vocabulary.attribute(id)
+    }
+
+    /// The beginning of a text.
+    pub fn bos(&self) -> Option<u32> {
+        self.roles.bos
+    }
+
+    /// The end of a text.
+    pub fn eos(&self) -> Option<u32> {
+        self.roles.eos
+    }
+
+    /// The end of a turn in a conversation.
+    pub fn eot(&self) -> Option<u32> {
+        self.roles.eot
+    }
+
+    /// The end of a message within a turn.
+    pub fn eom(&self) -> Option<u32> {
+        self.roles.eom
+    }
+
+    /// What stands for text that the vocabulary cannot express.
+    pub fn unknown(&self) -> Option<u32> {
+        self.vocabulary.unknown()
+    }
+
+    /// What fills up sequences of unequal length.
+    pub fn padding(&self) -> Option<u32> {
+        self.roles.padding
+    }
+
+    /// Whether `add_special` puts BOS in front.
+    pub fn adds_bos(&self) -> bool {
+        self.roles.adds_bos
+    }
+
+    /// Whether `add_special` puts EOS behind.
+    pub fn adds_eos(&self) -> bool {
+        self.roles.adds_eos
+    }
+
+    /// Whether generation ends with token `id`: end of text, turn or message.
+    pub fn is_end(&self, id: u32) -> bool {
+        self.roles.ends.binary_search(&id).is_ok()
+    }
+
+    /// All tokens that end generation, ascending.
+    pub fn ends(&self) -> &[u32] {
+        &self.roles.ends
+    }
 }
-impl StreamDecoder {
-    pub fn push(&mut self, _: &Tokenizer, _: u32, _: &mut String) {}
-    pub fn finish(&mut self, _: &mut String) {}
+
+impl fmt::Debug for Tokenizer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let family = match &self.family {
+            Family::Spm(_) => "scored".into(),
+            Family::Bpe(bpe) => format!("byte-level, {:?}", bpe.pattern()),
+        };
+        f.debug_struct("Tokenizer")
+            .field("family", &family)
+            .field("vocab_len", &self.vocab_len())
+            .field("roles", &self.roles)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What one call of `encode` works with.
+struct Job<'o> {
+    merger: Merger,
+    out: &'o mut Vec<u32>,
+    /// Tokens that `out` may hold in the end.
+    end_max: usize,
+}
+
+impl Job<'_> {
+    fn token(&mut self, id: u32) -> Result<()> {
+        self.out.try_reserve(1).map_err(|_| out_of_memory())?;
+        self.out.push(id);
+        self.check()
+    }
+
+    /// Appends the tokens of `piece`: those of an equal piece before, or what `encode` appends.
+    #[inline]
+    fn piece<'t>(
+        &mut self,
+        cache: &mut Cache<'t>,
+        piece: &'t str,
+        encode: impl FnOnce(&mut Merger, &mut Vec<u32>) -> Result<()>,
+    ) -> Result<()> {
+        // A byte makes at most one token; a space spelled as its mark makes three.
+        self.out
+            .try_reserve(3 * piece.len())
+            .map_err(|_| out_of_memory())?;
+        match cache.find(piece.as_bytes()) {
+            Ok(known) => self.out.extend_from_within(known),
+            Err(place) => {
+                let start = self.out.len();
+                encode(&mut self.merger, self.out)?;
+                self.check()?;
+                if let Some(place) = place {
+                    cache.remember(place, piece.as_bytes(), start..self.out.len());
+                }
+            }
+        }
+        self.check()
+    }
+
+    fn check(&self) -> Result<()> {
+        if self.out.len() > self.end_max {
+            let message = format!("expected at most {} tokens, found more", self.end_max);
+            return Err(Error::new(Code::InvalidArgument, "text", message));
+        }
+        Ok(())
+    }
 }
