@@ -295,6 +295,11 @@
 #define LIGHTGPT_TEXT_SHOW_SPECIAL (1 << 2)
 
 /**
+ * The tokens begin a text: leave out the space that some vocabularies put in front of it.
+ */
+#define LIGHTGPT_TEXT_START (1 << 3)
+
+/**
  * Attribute of a token: ordinary text.
  */
 #define LIGHTGPT_TOKEN_NORMAL (1 << 0)
@@ -345,14 +350,19 @@
 #define LIGHTGPT_SPECIAL_EOT 3
 
 /**
+ * Special token: ends a message that a turn goes on after.
+ */
+#define LIGHTGPT_SPECIAL_EOM 4
+
+/**
  * Special token: unknown text.
  */
-#define LIGHTGPT_SPECIAL_UNKNOWN 4
+#define LIGHTGPT_SPECIAL_UNKNOWN 5
 
 /**
  * Special token: padding.
  */
-#define LIGHTGPT_SPECIAL_PADDING 5
+#define LIGHTGPT_SPECIAL_PADDING 6
 
 /**
  * `temperature` is set; without it, it is 0.8.
@@ -1175,8 +1185,8 @@ int32_t lightgpt_model_tokenize(const struct lightgpt_model *model,
  * Turns tokens into text: the bytes that they stand for, which need not be whole characters at
  * the ends of a cut.
  *
- * tokens: `tokens_len` numbers; NULL with 0. flags: LIGHTGPT_TEXT_SHOW_SPECIAL or 0. buf, cap,
- * needed: see "Text" above. Any thread.
+ * tokens: `tokens_len` numbers; NULL with 0. flags: LIGHTGPT_TEXT_SHOW_SPECIAL and
+ * LIGHTGPT_TEXT_START bits. buf, cap, needed: see "Text" above. Any thread.
  * Errors: LIGHTGPT_INVALID_ARGUMENT (a token outside the vocabulary), LIGHTGPT_UNSUPPORTED (the
  * model has no tokenizer), LIGHTGPT_BUFFER_TOO_SMALL.
  */

@@ -6,7 +6,7 @@ use crate::control::{Control, Flow, cancelled};
 use crate::error::{Code, Error, Result};
 use crate::sampler::Sampler;
 use crate::session::Session;
-use crate::tokenizer::{DecodeOptions, StreamDecoder};
+use crate::tokenizer::{Attribute, DecodeOptions, StreamDecoder};
 
 /// How a turn's text is generated.
 #[derive(Debug, Clone)]
@@ -102,7 +102,10 @@ impl Session {
             },
             ignore_end: options.ignore_end,
         });
-        self.decoder = StreamDecoder::new(DecodeOptions::default());
+        self.decoder = StreamDecoder::new(DecodeOptions {
+            special: false,
+            start: self.is_blank(),
+        });
         self.text.clear();
         Ok(())
     }
@@ -205,6 +208,14 @@ impl Session {
         }
         self.metrics.generate_us += began.elapsed().as_micros() as u64;
         Ok(Step::Token(token))
+    }
+
+    /// Whether nothing but control tokens is there: what comes is the start of a text.
+    fn is_blank(&self) -> bool {
+        self.model.tokenizer().is_ok_and(|tokenizer| {
+            let control = |token: &u32| tokenizer.attribute(*token) == Some(Attribute::Control);
+            self.tokens.iter().all(control)
+        })
     }
 
     /// Ends the generation and the turn; `text` is what the decoder still held back.
