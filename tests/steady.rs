@@ -84,10 +84,8 @@ fn a_steady_token_allocates_nothing() {
     // The pages that the tokens above took stay with the session.
     assert_eq!(lightgpt_session_rewind(session, 5), LIGHTGPT_OK);
     // SAFETY: as above.
-    assert_eq!(
-        unsafe { lightgpt_session_begin(session, &options) },
-        LIGHTGPT_OK
-    );
+    let begun = unsafe { lightgpt_session_begin(session, &options) };
+    assert_eq!(begun, LIGHTGPT_OK);
     tokens(4);
     let before = CALLS.load(Ordering::Relaxed);
     tokens(140);
