@@ -1,6 +1,6 @@
 //! The tokenizer on real vocabularies: published cases, round trips, streams and time.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
 
 use std::time::{Duration, Instant};
 
