@@ -2,6 +2,7 @@
 //! the header says, and no size, offset, constant or prototype changes unnoticed.
 //!
 //! LIGHTGPT_UPDATE=1 writes `include/lightgpt.h` and `abi/lightgpt.txt` anew (`make header`).
+#![allow(clippy::unwrap_used)] // tests
 
 #[path = "support/programs.rs"]
 mod programs;

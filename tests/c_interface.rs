@@ -1,5 +1,5 @@
 //! What the C interface answers, function by function, beyond what the C programs show.
-#![allow(unsafe_code)] // it calls the C interface
+#![allow(unsafe_code, clippy::unwrap_used)] // it calls the C interface
 
 #[path = "support/programs.rs"]
 mod programs;

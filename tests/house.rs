@@ -1,5 +1,6 @@
 //! The rules of the house, read from the sources: the order of modules, where unsafe code, C, CPU
 //! and model names may stand, and how long files may be.
+#![allow(clippy::unwrap_used)] // tests
 
 use std::fs;
 use std::path::{Path, PathBuf};

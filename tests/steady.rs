@@ -1,6 +1,6 @@
 //! A steady token calls no general allocator: generating costs memory only when a new page of keys
 //! and values begins. One test, because the allocator is the process's.
-#![allow(unsafe_code)] // an allocator, and calls of the C interface
+#![allow(unsafe_code, clippy::unwrap_used)] // an allocator, and calls of the C interface
 
 #[path = "support/programs.rs"]
 mod programs;
