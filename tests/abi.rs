@@ -2,6 +2,7 @@
 //! the header says, and no size, offset, constant or prototype changes unnoticed.
 //!
 //! LIGHTGPT_UPDATE=1 writes `include/lightgpt.h` and `abi/lightgpt.txt` anew (`make header`).
+#![allow(clippy::unwrap_used)] // tests
 
 #[path = "support/programs.rs"]
 mod programs;
@@ -122,6 +123,60 @@ fn the_pkg_config_file_is_filled_in() {
     for file in ["liblightgpt.so", "liblightgpt.a", "../include/lightgpt.h"] {
         assert!(lib.join(file).exists(), "{file}");
     }
+}
+
+/// Zero for every argument, and then a local's address for every handle: each call must come back
+/// with a status that the header knows.
+#[test]
+fn every_function_answers_null_and_foreign_handles() {
+    let mut calls = String::new();
+    for (name, prototype) in functions() {
+        let arguments = prototype
+            .split_once('(')
+            .expect("a function has arguments")
+            .1;
+        let arguments: Vec<&str> = match arguments.trim_end_matches(')') {
+            "void" => Vec::new(),
+            list => list.split(',').map(str::trim).collect(),
+        };
+        for foreign in [false, true] {
+            let values: Vec<&str> = arguments
+                .iter()
+                .map(|argument| {
+                    let handle = ["team", "model", "sampler", "session"]
+                        .iter()
+                        .any(|object| {
+                            argument.contains(&format!("struct lightgpt_{object} *"))
+                                && !argument.contains("**")
+                        });
+                    if foreign && handle {
+                        "(void *)&place"
+                    } else {
+                        "0"
+                    }
+                })
+                .collect();
+            let call = format!("{name}({})", values.join(", "));
+            match prototype.starts_with("int32_t") {
+                true => writeln!(calls, "answer(\"{call}\", {call});").unwrap(),
+                false => writeln!(calls, "(void){call};").unwrap(),
+            }
+        }
+    }
+    let program = format!(
+        "#include <lightgpt.h>\n#include <stdio.h>\n#include <string.h>\nstatic long place[9];\n\
+         static void answer(const char *call, int32_t status) {{\n\
+         if (strcmp(lightgpt_status_name(status), \"LIGHTGPT_UNKNOWN_STATUS\") == 0)\n\
+         printf(\"%s: %d\\n\", call, status);\n\
+         if (status >= 0 && strstr(call, \"_free(0)\") == NULL\n\
+         && strcmp(call, \"lightgpt_abi_check(0)\") != 0)\n\
+         printf(\"%s succeeds\\n\", call);\n}}\n\
+         int main(void) {{\n{calls}return 0;\n}}\n"
+    );
+    let source = library().join("null.c");
+    fs::write(&source, program).unwrap();
+    let binary = programs::compile(source.to_str().unwrap(), programs::Link::Shared, &["-w"]);
+    assert_eq!(succeed(&mut Command::new(binary)), "");
 }
 
 /// Compares a committed file, or writes it.

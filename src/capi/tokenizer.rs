@@ -12,7 +12,7 @@ use crate::tokenizer::{Attribute, DecodeOptions, EncodeOptions, Tokenizer};
 
 /// Add the tokens that the model wants at the beginning and the end of a text (BOS, EOS).
 pub const LIGHTGPT_TEXT_ADD_SPECIAL: u32 = 1 << 0;
-/// Read the spelling of control tokens such as "</s>" as those tokens. Never set it for text that
+/// Read the spelling of control tokens (`</s>` and the like) as those tokens. Never set it for text that
 /// others wrote.
 pub const LIGHTGPT_TEXT_PARSE_SPECIAL: u32 = 1 << 1;
 /// Spell control tokens out instead of leaving them out.
