@@ -37,6 +37,10 @@ pub enum Code {
     Poisoned,
     /// The model's file changed while it was open.
     FileChanged,
+    /// The caller's buffer is too small for the result.
+    BufferTooSmall,
+    /// There is no such key, tensor or token.
+    NotFound,
     /// A defect of the library; please report it.
     Internal,
 }

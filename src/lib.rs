@@ -6,8 +6,6 @@
 
 pub mod error;
 
-pub mod bytes;
-
 pub mod float;
 
 pub mod random;
@@ -37,6 +35,8 @@ pub mod sampler;
 pub mod model;
 
 pub mod session;
+
+pub mod capi;
 
 /// Version of the arithmetic (`docs/numerics.md`): logits of two builds with one version are the
 /// same to the bit.

@@ -28,9 +28,9 @@ fn options(tokens_max: usize) -> GenerateOptions {
         ..Default::default()
     };
     GenerateOptions {
-        sampler: Sampler::new(&options).unwrap(),
         tokens_max,
         ignore_end: true,
+        ..GenerateOptions::new(Sampler::new(&options).unwrap())
     }
 }
 
@@ -385,7 +385,7 @@ fn cancels_from_another_thread_at_random_moments() {
     let model = tales();
     let vocab = model.network().unwrap().spec.vocab;
     let mut noise = Noise(1);
-    let prompt: Vec<u32> = (0..100).map(|_| noise.next(vocab) as u32).collect();
+    let prompt: Vec<u32> = (0..60).map(|_| noise.next(vocab) as u32).collect();
     for threads in [1, 3] {
         let mut session = after_a_turn(&model, threads);
         let before = state(&mut session);
@@ -395,7 +395,7 @@ fn cancels_from_another_thread_at_random_moments() {
         let long = began.elapsed().as_micros() as usize;
         let whole = state(&mut session);
         let cancelled = AtomicUsize::new(0);
-        for _ in 0..60 {
+        for _ in 0..40 {
             session.rewind(before.0.len()).unwrap();
             session.feed(&prompt).unwrap();
             let canceller = session.canceller();
@@ -418,7 +418,7 @@ fn cancels_from_another_thread_at_random_moments() {
             assert_eq!(state(&mut session), before);
         }
         let cancelled = cancelled.into_inner();
-        assert!(cancelled > 10, "only {cancelled} cancelled");
+        assert!(cancelled > 6, "only {cancelled} cancelled");
         session.feed(&prompt).unwrap();
         generate(&mut session, 10).unwrap();
         assert_eq!(state(&mut session), whole);
@@ -467,9 +467,9 @@ fn the_texts_of_all_events_are_the_text_of_the_tokens() {
             };
             let sampler = Sampler::new(&sampler).unwrap();
             let options = GenerateOptions {
-                sampler,
                 tokens_max: 30,
                 ignore_end: true,
+                ..GenerateOptions::new(sampler)
             };
             let text = text_of(&mut session, &options, if seed % 2 == 0 { 0 } else { 9 });
             let decode = DecodeOptions {
@@ -518,9 +518,9 @@ fn broken_code_points_reach_the_callback_as_the_decoder_gives_them() {
         };
         let sampler = Sampler::new(&sampler).unwrap();
         let options = GenerateOptions {
-            sampler,
             tokens_max: 20,
             ignore_end: true,
+            ..GenerateOptions::new(sampler)
         };
         let text = text_of(
             &mut session,

@@ -56,9 +56,9 @@ fn generate(session: &mut Session, tokens_max: usize) -> Result<()> {
         ..Default::default()
     })?;
     let options = GenerateOptions {
-        sampler,
         tokens_max,
         ignore_end: true,
+        ..GenerateOptions::new(sampler)
     };
     session
         .generate(&options, &mut Control::none(), &mut |_| Action::Continue)

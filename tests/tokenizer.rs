@@ -1,6 +1,6 @@
 //! The tokenizer on real vocabularies: published cases, round trips, streams and time.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
 
 use std::time::{Duration, Instant};
 
@@ -264,15 +264,10 @@ fn pieces_repeated_at_any_distance_are_encoded_alike() {
             })
             .collect();
         let whole = encode(&tokenizer, &parts.concat());
-        let mut joined: Vec<u32> = Vec::new();
-        for part in &parts {
-            let ids = encode(&tokenizer, part);
-            // The scored family puts its space in front of each text; every part here begins a
-            // line, where the whole has none.
-            joined.extend(ids);
-        }
+        // The scored family puts its space in front of each part, so only the other is equal.
         if name != "llama-spm" {
-            assert_eq!(whole, joined, "{name}");
+            let apart = parts.iter().flat_map(|part| encode(&tokenizer, part));
+            assert_eq!(whole, apart.collect::<Vec<_>>(), "{name}");
         }
         assert_eq!(decode(&tokenizer, &whole), parts.concat());
     }

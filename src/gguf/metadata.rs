@@ -50,7 +50,7 @@ impl Metadata {
 
     /// What `get` finds at `key`; that the key is absent is a `FORMAT` error.
     ///
-    /// `metadata.required("llama.block_count", Metadata::u32)?`
+    /// `metadata.required("general.architecture", Metadata::str)?`
     pub fn required<'a, T>(
         &'a self,
         key: &str,

@@ -19,7 +19,7 @@ const TABLE: &[Architecture] = &[Architecture {
     spec: llama,
 }];
 
-/// The names that [`spec`] knows.
+/// The names of all architectures that there is a row for.
 pub fn names() -> impl Iterator<Item = &'static str> {
     TABLE.iter().map(|row| row.name)
 }

@@ -53,8 +53,8 @@ pub struct Frequencies {
 }
 
 impl Frequencies {
-    /// The frequencies of `rope`, each divided by its element of `factors`, if given (the file's
-    /// own factors, as Llama 3.1 has them): (dims / 2).
+    /// The frequencies of `rope`, each divided by its element of `factors`, if given: factors that
+    /// the file itself brings, (dims / 2).
     pub fn new(rope: &Rope, factors: Option<&[f32]>) -> Self {
         let pairs = rope.dims / 2;
         let mut radians: Box<[f64]> = (0..pairs)

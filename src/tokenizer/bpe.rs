@@ -6,12 +6,14 @@
 
 use std::collections::HashMap;
 
-use crate::error::{Code, Error, Result};
+use crate::error::{Code, Result};
 use crate::gguf::Strings;
 use crate::tokenizer::hash::Seed;
 use crate::tokenizer::merge::{Join, Merger, NO_ID, Rules, Symbol};
 use crate::tokenizer::split::Pattern;
-use crate::tokenizer::vocabulary::{Attribute, TextTable, Vocabulary, out_of_memory, shown};
+use crate::tokenizer::vocabulary::{
+    Attribute, TextTable, Vocabulary, out_of_memory, refused, shown,
+};
 
 /// The rules of a byte-level vocabulary.
 #[derive(Debug)]
@@ -103,12 +105,9 @@ fn parse_merges(vocabulary: &Vocabulary, merges: &Strings) -> Result<HashMap<u64
     let mut joined = Vec::new();
     for (rank, merge) in (0u32..).zip(merges.iter()) {
         let refuse = |message: String| {
-            let place = format!("tokenizer.ggml.merges[{rank}]");
-            Error::new(
-                Code::Format,
-                place,
-                format!("{message}, found {}", shown(merge)),
-            )
+            let key = format!("tokenizer.ggml.merges[{rank}]");
+            let message = format!("{message}, found {}", shown(merge));
+            refused(Code::Format, &key, message)
         };
         let space = merge.iter().position(|&byte| byte == b' ');
         let halves = space.map(|space| (&merge[..space], &merge[space + 1..]));

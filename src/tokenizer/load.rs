@@ -10,7 +10,7 @@ use crate::tokenizer::names::{
 };
 use crate::tokenizer::special::Finder;
 use crate::tokenizer::spm::{self, Spm};
-use crate::tokenizer::vocabulary::{Attribute, Texts, Vocabulary, reserve, shown};
+use crate::tokenizer::vocabulary::{Attribute, Texts, Vocabulary, refused, reserve, shown};
 use crate::tokenizer::{Family, Tokenizer};
 
 const MODEL: &str = "tokenizer.ggml.model";
@@ -65,7 +65,7 @@ impl Tokenizer {
             Some("gpt2") => Kind::Bpe(pre_tokenizer(metadata)?),
             Some(other) => {
                 let message = format!("expected llama or gpt2, found {}", shown(other.as_bytes()));
-                return Err(Error::new(Code::Unsupported, MODEL, message));
+                return Err(refused(Code::Unsupported, MODEL, message));
             }
         };
         let tokens = metadata.required(TOKENS, Metadata::strings)?;
@@ -111,13 +111,13 @@ fn pre_tokenizer(metadata: &Metadata) -> Result<PreTokenizer> {
     let known: Vec<&str> = PRE_TOKENIZERS.iter().map(|entry| entry.0).collect();
     let found = shown(name.as_bytes());
     let message = format!("expected one of {}, found {found}", known.join(", "));
-    Err(Error::new(Code::Unsupported, PRE, message))
+    Err(refused(Code::Unsupported, PRE, message))
 }
 
 fn check_tokens(tokens: &Strings) -> Result<()> {
     if tokens.is_empty() || tokens.len() > i32::MAX as usize {
         let message = format!("expected 1 to {} tokens, found {}", i32::MAX, tokens.len());
-        return Err(Error::new(Code::Format, TOKENS, message));
+        return Err(refused(Code::Format, TOKENS, message));
     }
     match tokens.iter().position(|text| text.len() > TOKEN_BYTES_MAX) {
         Some(id) => Err(too_long(tokens, id, TOKEN_BYTES_MAX)),
@@ -128,7 +128,7 @@ fn check_tokens(tokens: &Strings) -> Result<()> {
 fn too_long(tokens: &Strings, id: usize, bytes_max: usize) -> Error {
     let found = tokens.get(id).unwrap_or_default().len();
     let message = format!("expected at most {bytes_max} bytes, found {found}");
-    Error::new(Code::Format, format!("{TOKENS}[{id}]"), message)
+    refused(Code::Format, &format!("{TOKENS}[{id}]"), message)
 }
 
 fn check_length(key: &str, expected: usize, found: usize) -> Result<()> {
@@ -136,7 +136,7 @@ fn check_length(key: &str, expected: usize, found: usize) -> Result<()> {
         return Ok(());
     }
     let message = format!("expected {expected} items, one for each token, found {found}");
-    Err(Error::new(Code::Format, key, message))
+    Err(refused(Code::Format, key, message))
 }
 
 fn attributes(metadata: &Metadata, tokens: &Strings, kind: Kind) -> Result<Vec<Attribute>> {
@@ -148,7 +148,7 @@ fn attributes(metadata: &Metadata, tokens: &Strings, kind: Kind) -> Result<Vec<A
             .and_then(Attribute::from_number)
             .ok_or_else(|| {
                 let message = format!("expected a token type, 0 to 6, found {number}");
-                Error::new(Code::Format, format!("{TYPES}[{id}]"), message)
+                refused(Code::Format, &format!("{TYPES}[{id}]"), message)
             })
     };
     match metadata.get(TYPES) {
@@ -171,7 +171,7 @@ fn attributes(metadata: &Metadata, tokens: &Strings, kind: Kind) -> Result<Vec<A
         }
         Some(other) => {
             let message = format!("expected array of i32, found {}", other.type_name());
-            return Err(Error::new(Code::Format, TYPES, message));
+            return Err(refused(Code::Format, TYPES, message));
         }
     }
     let found_in_text = [
@@ -214,7 +214,7 @@ fn decoded(tokens: &Strings, attributes: &[Attribute], kind: Kind) -> Result<Tex
                 let byte = byte_of(text).ok_or_else(|| {
                     let message =
                         format!("expected a byte, <0x00> to <0xFF>, found {}", shown(text));
-                    Error::new(Code::Format, format!("{TOKENS}[{id}]"), message)
+                    refused(Code::Format, &format!("{TOKENS}[{id}]"), message)
                 })?;
                 texts.push(text, |out| out.push(byte))?;
             }
@@ -278,7 +278,7 @@ fn named_ids(metadata: &Metadata, tokens: usize) -> Result<Ids> {
         };
         if id as usize >= tokens {
             let message = format!("expected the id of one of {tokens} tokens, found {id}");
-            return Err(Error::new(Code::Format, key, message));
+            return Err(refused(Code::Format, key, message));
         }
         match name {
             "bos" => ids.bos = Some(id),

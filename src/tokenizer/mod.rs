@@ -369,3 +369,40 @@ impl Job<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::Control;
+    use crate::gguf::{Gguf, LoadOptions, Source, Strings, Writer};
+
+    #[test]
+    fn more_tokens_than_allowed_are_refused() {
+        let tokens: Strings = ["<unk>", "<s>", "</s>", "a", "▁", "▁a"].iter().collect();
+        let mut writer = Writer::new();
+        writer.set("tokenizer.ggml.model", "llama").unwrap();
+        writer.set("tokenizer.ggml.tokens", tokens).unwrap();
+        writer
+            .set("tokenizer.ggml.scores", vec![0.0f32; 6])
+            .unwrap();
+        let source = Source::Owned(writer.to_bytes());
+        let file = Gguf::open(source, &LoadOptions::default(), &mut Control::none()).unwrap();
+        let tokenizer = Tokenizer::load(file.metadata()).unwrap().unwrap();
+        let options = EncodeOptions {
+            add_special: true,
+            parse_special: false,
+        };
+        let mut out = vec![9];
+        for (text, max) in [("a a", 2), ("aaaa", 4), ("a a a a", 3), ("", 0)] {
+            let error = tokenizer
+                .encode_at_most(text, options, max, &mut out)
+                .unwrap_err();
+            assert_eq!(error.code(), Code::InvalidArgument, "{text}");
+            assert_eq!(out, [9]);
+        }
+        tokenizer
+            .encode_at_most("a a", options, 3, &mut out)
+            .unwrap();
+        assert_eq!(out, [9, 1, 5, 5]);
+    }
+}

@@ -7,9 +7,9 @@
 
 use std::borrow::Cow;
 
-use crate::error::{Code, Error, Result};
+use crate::error::{Code, Result};
 use crate::tokenizer::merge::{Join, Merger, NO_ID, Rules, Symbol};
-use crate::tokenizer::vocabulary::{Attribute, TextTable, Vocabulary, reserve};
+use crate::tokenizer::vocabulary::{Attribute, TextTable, Vocabulary, refused, reserve};
 
 /// What files write for a space: U+2581.
 const SPACE_MARK: &str = "\u{2581}";
@@ -172,12 +172,8 @@ impl Rules for Scored<'_> {
 /// The place of each score in descending order; equal scores share one.
 fn ranks(scores: &[f32]) -> Result<Vec<u32>> {
     if let Some(id) = scores.iter().position(|score| score.is_nan()) {
-        let place = format!("tokenizer.ggml.scores[{id}]");
-        return Err(Error::new(
-            Code::Format,
-            place,
-            "expected a number, found NaN",
-        ));
+        let key = format!("tokenizer.ggml.scores[{id}]");
+        return Err(refused(Code::Format, &key, "expected a number, found NaN"));
     }
     let mut order = Vec::new();
     reserve(&mut order, scores.len())?;
@@ -223,7 +219,7 @@ mod tests {
         let scores = [-1.0, 0.0, -0.0, f32::NEG_INFINITY, 5.0, -1.0];
         assert_eq!(ranks(&scores).unwrap(), [3, 1, 1, 5, 0, 3]);
         let error = ranks(&[0.0, f32::NAN]).unwrap_err();
-        assert_eq!(error.place(), "tokenizer.ggml.scores[1]");
+        assert_eq!(error.place(), "key 'tokenizer.ggml.scores[1]'");
     }
 
     #[test]

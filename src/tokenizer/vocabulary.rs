@@ -132,7 +132,7 @@ impl Texts {
         write(&mut self.bytes);
         let end = u32::try_from(self.bytes.len()).map_err(|_| {
             let message = "expected less than 4 GiB of token texts, found more";
-            Error::new(Code::Unsupported, "tokenizer.ggml.tokens", message)
+            refused(Code::Unsupported, "tokenizer.ggml.tokens", message)
         })?;
         self.ends.push(end);
         Ok(())
@@ -218,6 +218,11 @@ impl TextTable {
 /// Room for exactly `count` more items, or `OUT_OF_MEMORY`.
 pub(super) fn reserve<T>(items: &mut Vec<T>, count: usize) -> Result<()> {
     items.try_reserve_exact(count).map_err(|_| out_of_memory())
+}
+
+/// What is wrong with the value of `key`, or an item of it, in the words of `gguf`.
+pub(super) fn refused(code: Code, key: &str, message: impl Into<Box<str>>) -> Error {
+    Error::new(code, format!("key '{key}'"), message)
 }
 
 /// `text` for a message: quoted, escaped and cut to a bearable length.

@@ -1,0 +1,95 @@
+# The commands of this project; `make help` lists them. Cargo does most of the work.
+
+CARGO ?= cargo
+CC ?= cc
+AR ?= ar
+LD ?= ld
+OBJCOPY ?= objcopy
+INSTALL ?= install
+
+PREFIX ?= /usr/local
+LIBDIR ?= $(PREFIX)/lib
+INCLUDEDIR ?= $(PREFIX)/include
+DESTDIR ?=
+
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+ABI := $(shell sed -n 's/.*LIGHTGPT_ABI_VERSION: u32 = \([0-9]*\);/\1/p' src/capi/library.rs)
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+# The folder with the library that cargo built; the tests set it to their own.
+LIBRARY ?= $(TARGET)/release
+# Where this file puts what it makes.
+OUT ?= build
+CFLAGS ?= -O2
+STRICT := -std=c99 -Wall -Wextra -Wpedantic -Werror
+MODEL ?= models/tales-4m-q8_0.gguf
+PROMPT ?= Once upon a time
+
+.PHONY: help library shared static run test check header install install-files clean
+
+help:
+	@echo "make run       build, and stream a story from $(MODEL)"
+	@echo "make test      run all tests, Rust and C"
+	@echo "make check     formatting, lints, documentation, tests"
+	@echo "make header    write include/lightgpt.h and abi/lightgpt.txt anew"
+	@echo "make install   [PREFIX=$(PREFIX)] [DESTDIR=] library, header, pkg-config file"
+	@echo "make clean     remove what was built"
+
+library:
+	$(CARGO) build --release --lib --locked
+
+# The shared library under the names that programs look for.
+shared:
+	@mkdir -p $(OUT)
+	@cp -f $(LIBRARY)/liblightgpt.so $(OUT)/liblightgpt.so.$(VERSION)
+	@ln -sf liblightgpt.so.$(VERSION) $(OUT)/liblightgpt.so.$(ABI)
+	@ln -sf liblightgpt.so.$(ABI) $(OUT)/liblightgpt.so
+
+# One object that shows only the functions of the header, so that it can be linked beside other
+# static libraries that were written in Rust.
+static:
+	@mkdir -p $(OUT)
+	@sed -n 's/^[A-Za-z].*[ *]\(lightgpt_[a-z0-9_]*\)(.*/\1/p' include/lightgpt.h > $(OUT)/symbols
+	@$(LD) -r --gc-sections --force-group-allocation $$(sed 's/^/-u /' $(OUT)/symbols) \
+		-o $(OUT)/lightgpt.o $(LIBRARY)/liblightgpt.a
+	@$(OBJCOPY) --strip-unneeded --remove-section=.llvmbc --remove-section=.llvmcmd \
+		--keep-global-symbols=$(OUT)/symbols $(OUT)/lightgpt.o
+	@rm -f $(OUT)/liblightgpt.a
+	@$(AR) rcs $(OUT)/liblightgpt.a $(OUT)/lightgpt.o
+
+run: library shared
+	@$(CC) $(STRICT) $(CFLAGS) -Iinclude examples-c/generate.c -o $(OUT)/generate \
+		-L$(OUT) -llightgpt -Wl,-rpath,'$$ORIGIN'
+	@$(OUT)/generate $(MODEL) "$(PROMPT)"
+
+# The C programs are tested against the library that is installed: the release build.
+test: library
+	LIGHTGPT_LIBRARY="$(abspath $(LIBRARY))" $(CARGO) test --locked
+
+check:
+	$(CARGO) fmt --check
+	$(CARGO) clippy --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --locked
+	$(MAKE) test
+
+header:
+	LIGHTGPT_UPDATE=1 $(CARGO) test --test abi --locked
+
+install: library
+	$(MAKE) install-files
+
+# What `install` does with a library that is already built.
+install-files: shared static
+	$(INSTALL) -d $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(INCLUDEDIR)
+	$(INSTALL) -m 755 $(OUT)/liblightgpt.so.$(VERSION) $(DESTDIR)$(LIBDIR)/
+	strip --strip-unneeded $(DESTDIR)$(LIBDIR)/liblightgpt.so.$(VERSION)
+	ln -sf liblightgpt.so.$(VERSION) $(DESTDIR)$(LIBDIR)/liblightgpt.so.$(ABI)
+	ln -sf liblightgpt.so.$(ABI) $(DESTDIR)$(LIBDIR)/liblightgpt.so
+	$(INSTALL) -m 644 $(OUT)/liblightgpt.a $(DESTDIR)$(LIBDIR)/
+	$(INSTALL) -m 644 include/lightgpt.h $(DESTDIR)$(INCLUDEDIR)/
+	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@INCLUDEDIR@|$(INCLUDEDIR)|' \
+		-e 's|@VERSION@|$(VERSION)|' lightgpt.pc.in > $(OUT)/lightgpt.pc
+	$(INSTALL) -m 644 $(OUT)/lightgpt.pc $(DESTDIR)$(LIBDIR)/pkgconfig/
+
+clean:
+	$(CARGO) clean
+	rm -rf build

@@ -1,0 +1,1482 @@
+/*
+ * LightGPT: run GPT-style language models on the CPU, from C, C++ or anything that can call C.
+ *
+ * If it is not in this file, it is not part of the interface.
+ *
+ *
+ * OBJECTS. A lightgpt_model is an open GGUF file: weights, metadata, tokenizer. A lightgpt_session
+ * is one timeline of text with the memory of a conversation; a model serves any number of them. A
+ * lightgpt_team is the threads that compute; without one, each session makes its own. A
+ * lightgpt_sampler chooses tokens. There is nothing to initialise or to shut down, there are no
+ * global settings, and no environment is needed. The least program:
+ *
+ *     lightgpt_model *model;
+ *     lightgpt_session *session;
+ *     if (lightgpt_model_open("model.gguf", NULL, &model) < 0
+ *         || lightgpt_session_new(model, NULL, NULL, &session) < 0
+ *         || lightgpt_session_feed_text(session, "Once", 4, LIGHTGPT_TEXT_ADD_SPECIAL, NULL) < 0
+ *         || lightgpt_session_generate(session, NULL, print_event, NULL) < 0)
+ *         fprintf(stderr, "%s\n", lightgpt_last_error());
+ *
+ * ERRORS. Functions that can fail answer an int32_t status: 0 (LIGHTGPT_OK) or more is success,
+ * below 0 is an error. lightgpt_status_name spells it, and lightgpt_last_error says what was
+ * wrong, where, what was expected and what was found. Results are written only on success (a
+ * needed size also with LIGHTGPT_BUFFER_TOO_SMALL), and what a failing call was given stays the
+ * caller's. Besides the errors that a function lists, every one may answer
+ * LIGHTGPT_INVALID_ARGUMENT, LIGHTGPT_INVALID_HANDLE, LIGHTGPT_FORKED and LIGHTGPT_INTERNAL, those
+ * that read or fill a struct also LIGHTGPT_ABI_MISMATCH, those with options or flags also
+ * LIGHTGPT_UNSUPPORTED, and those of a session also LIGHTGPT_POISONED. No input, file or order of
+ * calls makes the library abort, exit, print or throw.
+ *
+ * OWNERSHIP. What _open and _new give, exactly one _free takes back. The pointers are handles,
+ * not addresses: a handle that is NULL, freed, freed twice or not of this library is answered with
+ * LIGHTGPT_INVALID_HANDLE, never followed. Freeing NULL is fine. Things may be freed in any order:
+ * a session keeps its model and its team alive. Freeing an object that a call on another thread is
+ * using waits for that call, and cancels it if it is a session's; inside a callback nothing waits,
+ * and the answer is LIGHTGPT_BUSY. A pointer that the library stores (user data, memory) may come
+ * with a destroy function, which is called once, when the library will not use it any more.
+ *
+ * THREADS. A function whose first argument is a pointer to const may be called on any thread at
+ * any time, also while others use the object. Sessions and samplers are for one thread at a time,
+ * whichever: a second call is answered with LIGHTGPT_BUSY. lightgpt_session_cancel may be called
+ * at any time. The calling thread always takes part in the work and needs little stack (64 KiB);
+ * helper threads sleep while no call is in progress, block all signals, and are joined when the
+ * last user of their team is freed. After fork, the child's calls answer LIGHTGPT_FORKED.
+ *
+ * TEXT is UTF-8 with an explicit length and no zero byte; only names (paths, metadata keys,
+ * messages, texts inside structs) end in one. A result of unknown size goes into a buffer `buf` of
+ * `cap` elements; its size is written to `*needed`, which is not NULL. A buffer that is too small
+ * is left alone (LIGHTGPT_BUFFER_TOO_SMALL); buf = NULL with cap = 0 only asks for the size.
+ *
+ * OPTIONS are structs whose first member is their size; begin with the macro of the same name and
+ * set what matters:
+ *
+ *     lightgpt_open_options options = LIGHTGPT_OPEN_OPTIONS_INIT;
+ *     options.flags = LIGHTGPT_OPEN_COPY;
+ *
+ * NULL in place of options, and 0 in a member, mean the default. Structs that the library fills
+ * begin the same way; it never writes beyond their struct_size.
+ *
+ * ABI. Functions, struct layouts and numbers do not change while LIGHTGPT_ABI_VERSION stays:
+ * structs only grow at their end. A program that was compiled with an older header runs with a
+ * newer library. A newer header with an older library works too, as long as it is not asked for
+ * what it does not know: LIGHTGPT_UNSUPPORTED.
+ *
+ * CALLBACKS run on the thread that called in, unless they say otherwise. They may call the library,
+ * also for other objects of the same model and team; the object in use is LIGHTGPT_BUSY. They must
+ * return: no longjmp, no exception may pass through the library.
+ *
+ * FLOATING POINT. The library computes with the default float environment (round to nearest,
+ * denormals kept, no traps), whatever the host's is, and gives the host its own back at each
+ * return and around each callback. The same model, options and tokens give the same bits on every
+ * CPU, for any number of threads, chunks and steps. errno may change in any call.
+ *
+ * MAPPED FILES. A model's file is mapped, so that opening takes milliseconds and processes share
+ * one copy. In return it must not be written to or truncated while the model is open: the system
+ * ends a process that touches a page which is gone. (Renaming another file over it is fine.)
+ * Changes that can be seen are LIGHTGPT_FILE_CHANGED. LIGHTGPT_OPEN_COPY avoids all this.
+ *
+ * Made by cbindgen from src/capi; see `make header`.
+ *
+ * SPDX-License-Identifier: MIT OR Apache-2.0
+ */
+
+
+#ifndef LIGHTGPT_H
+#define LIGHTGPT_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* The version of this header; lightgpt_version is that of the library. */
+#define LIGHTGPT_VERSION "0.1.0"
+
+/* Every function of the library. Define LIGHTGPT_STATIC to link the static library on Windows. */
+#if defined(_WIN32) && !defined(LIGHTGPT_STATIC)
+#define LIGHTGPT_API __declspec(dllimport)
+#elif defined(__GNUC__)
+#define LIGHTGPT_API __attribute__((visibility("default")))
+#else
+#define LIGHTGPT_API
+#endif
+
+/* What structs begin as. */
+#define LIGHTGPT_BUILD_INIT {sizeof(lightgpt_build), 0, 0, 0, NULL, NULL, NULL}
+#define LIGHTGPT_TEAM_OPTIONS_INIT \
+    {sizeof(lightgpt_team_options), 0, NULL, 0, 0, NULL, NULL, NULL}
+#define LIGHTGPT_OPEN_OPTIONS_INIT \
+    {sizeof(lightgpt_open_options), 0, 0, NULL, NULL, NULL, NULL, NULL}
+#define LIGHTGPT_MODEL_INFO_INIT \
+    {sizeof(lightgpt_model_info), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, {0}, {0}}
+#define LIGHTGPT_TENSOR_INFO_INIT \
+    {sizeof(lightgpt_tensor_info), 0, {0, 0, 0, 0}, 0, 0, 0, 0, {0}, {0}}
+#define LIGHTGPT_SAMPLER_OPTIONS_INIT {sizeof(lightgpt_sampler_options), 0, 0, 0, 0, 0, 0}
+#define LIGHTGPT_SESSION_OPTIONS_INIT {sizeof(lightgpt_session_options), 0, 0, 0, 0}
+#define LIGHTGPT_MEMORY_INIT {sizeof(lightgpt_memory), 0, 0, 0, 0, 0, 0}
+#define LIGHTGPT_METRICS_INIT {sizeof(lightgpt_metrics), 0, 0, 0, 0, 0, 0, 0, 0}
+#define LIGHTGPT_GENERATE_OPTIONS_INIT {sizeof(lightgpt_generate_options), 0, 0, NULL, NULL, 0}
+#define LIGHTGPT_EVENT_INIT {sizeof(lightgpt_event), 0, 0, 0, 0, 0, 0, NULL, 0}
+
+
+/**
+ * The call succeeded.
+ */
+#define LIGHTGPT_OK 0
+
+/**
+ * The time budget ended before the work did: call again to go on where it stopped.
+ */
+#define LIGHTGPT_PENDING 1
+
+/**
+ * The work is complete: a prompt is evaluated, or a turn has ended by itself.
+ */
+#define LIGHTGPT_DONE 2
+
+/**
+ * The turn ended because the callback asked for it; what it made is kept.
+ */
+#define LIGHTGPT_STOPPED 3
+
+/**
+ * An argument is outside what the function accepts: NULL where a pointer is needed, an index out
+ * of range, a name that is not UTF-8.
+ */
+#define LIGHTGPT_INVALID_ARGUMENT -1
+
+/**
+ * A handle is NULL, freed, of another kind, or was never made by this library.
+ */
+#define LIGHTGPT_INVALID_HANDLE -2
+
+/**
+ * The operating system refused a file operation.
+ */
+#define LIGHTGPT_IO -3
+
+/**
+ * The bytes of a file are damaged or break the format's rules.
+ */
+#define LIGHTGPT_FORMAT -4
+
+/**
+ * Well-formed, but not something this build can do: an unknown architecture, a flag bit or an
+ * option member that a newer header defines.
+ */
+#define LIGHTGPT_UNSUPPORTED -5
+
+/**
+ * The machine has no memory left for the request.
+ */
+#define LIGHTGPT_OUT_OF_MEMORY -6
+
+/**
+ * The caller's memory cap does not allow the request.
+ */
+#define LIGHTGPT_MEMORY_CAP -7
+
+/**
+ * The object is in use by another call, or by the call whose callback is running.
+ */
+#define LIGHTGPT_BUSY -8
+
+/**
+ * The call was cancelled; the session is as it was before the turn.
+ */
+#define LIGHTGPT_CANCELLED -9
+
+/**
+ * An activation or a logit became infinite or not a number.
+ */
+#define LIGHTGPT_NONFINITE -10
+
+/**
+ * The session's context has no room for the tokens.
+ */
+#define LIGHTGPT_CONTEXT_FULL -11
+
+/**
+ * The program was compiled for another ABI, or a struct_size is one that no header of this ABI
+ * has.
+ */
+#define LIGHTGPT_ABI_MISMATCH -12
+
+/**
+ * The process was forked after it began to use the library: the child cannot use it.
+ */
+#define LIGHTGPT_FORKED -13
+
+/**
+ * An earlier defect left the session unusable; it can only be freed.
+ */
+#define LIGHTGPT_POISONED -14
+
+/**
+ * The model's file changed while it was open.
+ */
+#define LIGHTGPT_FILE_CHANGED -15
+
+/**
+ * A defect of the library; please report it with the message of lightgpt_last_error.
+ */
+#define LIGHTGPT_INTERNAL -16
+
+/**
+ * The buffer is too small; the size it needs was written, and nothing else.
+ */
+#define LIGHTGPT_BUFFER_TOO_SMALL -17
+
+/**
+ * There is no such key, tensor or token.
+ */
+#define LIGHTGPT_NOT_FOUND -18
+
+/**
+ * The number of the ABI that this header describes. It changes when a program that was compiled
+ * against an older header could no longer run; the soname carries the same number.
+ */
+#define LIGHTGPT_ABI_VERSION 0
+
+/**
+ * Read the weights into memory instead of mapping the file: the file may change afterwards.
+ */
+#define LIGHTGPT_OPEN_COPY (1 << 0)
+
+/**
+ * Bring the whole file into memory now rather than at its first use.
+ */
+#define LIGHTGPT_OPEN_PREFAULT (1 << 1)
+
+/**
+ * Keep the weights in physical memory (Unix); fails where the limit of locked memory is too low.
+ */
+#define LIGHTGPT_OPEN_MLOCK (1 << 2)
+
+/**
+ * Only look: metadata, tensors and tokenizer of a file whose architecture may be unknown. Such a
+ * model has no sessions.
+ */
+#define LIGHTGPT_OPEN_INSPECT (1 << 3)
+
+/**
+ * A callback's answer: go on.
+ */
+#define LIGHTGPT_CONTINUE 0
+
+/**
+ * A callback's answer: end the turn here and keep what it made.
+ */
+#define LIGHTGPT_STOP 1
+
+/**
+ * A callback's answer: undo the turn; the call answers LIGHTGPT_CANCELLED.
+ */
+#define LIGHTGPT_CANCEL 2
+
+/**
+ * The level of a log line that tells what was done.
+ */
+#define LIGHTGPT_LOG_INFO 1
+
+/**
+ * Add the tokens that the model wants at the beginning and the end of a text (BOS, EOS).
+ */
+#define LIGHTGPT_TEXT_ADD_SPECIAL (1 << 0)
+
+/**
+ * Read the spelling of control tokens (`</s>` and the like) as those tokens. Never set it for text that
+ * others wrote.
+ */
+#define LIGHTGPT_TEXT_PARSE_SPECIAL (1 << 1)
+
+/**
+ * Spell control tokens out instead of leaving them out.
+ */
+#define LIGHTGPT_TEXT_SHOW_SPECIAL (1 << 2)
+
+/**
+ * The tokens begin a text: leave out the space that some vocabularies put in front of it.
+ */
+#define LIGHTGPT_TEXT_START (1 << 3)
+
+/**
+ * Attribute of a token: ordinary text.
+ */
+#define LIGHTGPT_TOKEN_NORMAL (1 << 0)
+
+/**
+ * Attribute of a token: stands for what the vocabulary cannot spell.
+ */
+#define LIGHTGPT_TOKEN_UNKNOWN (1 << 1)
+
+/**
+ * Attribute of a token: steers the model, is no text.
+ */
+#define LIGHTGPT_TOKEN_CONTROL (1 << 2)
+
+/**
+ * Attribute of a token: added by the model's maker as a whole word.
+ */
+#define LIGHTGPT_TOKEN_USER_DEFINED (1 << 3)
+
+/**
+ * Attribute of a token: never used.
+ */
+#define LIGHTGPT_TOKEN_UNUSED (1 << 4)
+
+/**
+ * Attribute of a token: one byte.
+ */
+#define LIGHTGPT_TOKEN_BYTE (1 << 5)
+
+/**
+ * Attribute of a token: ends the model's answer.
+ */
+#define LIGHTGPT_TOKEN_END (1 << 6)
+
+/**
+ * Special token: begins a text.
+ */
+#define LIGHTGPT_SPECIAL_BOS 1
+
+/**
+ * Special token: ends a text.
+ */
+#define LIGHTGPT_SPECIAL_EOS 2
+
+/**
+ * Special token: ends a turn of a dialogue.
+ */
+#define LIGHTGPT_SPECIAL_EOT 3
+
+/**
+ * Special token: ends a message that a turn goes on after.
+ */
+#define LIGHTGPT_SPECIAL_EOM 4
+
+/**
+ * Special token: unknown text.
+ */
+#define LIGHTGPT_SPECIAL_UNKNOWN 5
+
+/**
+ * Special token: padding.
+ */
+#define LIGHTGPT_SPECIAL_PADDING 6
+
+/**
+ * `temperature` is set; without it, it is 0.8.
+ */
+#define LIGHTGPT_SAMPLER_TEMPERATURE (1 << 0)
+
+/**
+ * `top_k` is set; without it, it is 40.
+ */
+#define LIGHTGPT_SAMPLER_TOP_K (1 << 1)
+
+/**
+ * `top_p` is set; without it, it is 0.95.
+ */
+#define LIGHTGPT_SAMPLER_TOP_P (1 << 2)
+
+/**
+ * `seed` is set; without it, it is random.
+ */
+#define LIGHTGPT_SAMPLER_SEED (1 << 3)
+
+/**
+ * The library chooses how keys and values are stored: 16-bit floats.
+ */
+#define LIGHTGPT_KV_AUTO 0
+
+/**
+ * Keys and values as 32-bit floats: twice the memory, the reference.
+ */
+#define LIGHTGPT_KV_F32 1
+
+/**
+ * Keys and values as 16-bit floats.
+ */
+#define LIGHTGPT_KV_F16 2
+
+/**
+ * Nothing happened: the budget ended first.
+ */
+#define LIGHTGPT_EVENT_NONE 0
+
+/**
+ * A part of what was fed is evaluated: `done` of `total` tokens.
+ */
+#define LIGHTGPT_EVENT_PROGRESS 1
+
+/**
+ * A token was chosen.
+ */
+#define LIGHTGPT_EVENT_TOKEN 2
+
+/**
+ * The turn is over, for the reason in `finish`.
+ */
+#define LIGHTGPT_EVENT_FINISHED 3
+
+/**
+ * The model ended its answer.
+ */
+#define LIGHTGPT_FINISH_END 1
+
+/**
+ * `tokens_max` tokens were made.
+ */
+#define LIGHTGPT_FINISH_LENGTH 2
+
+/**
+ * The session holds as many tokens as it can.
+ */
+#define LIGHTGPT_FINISH_CONTEXT_FULL 3
+
+/**
+ * The callback answered LIGHTGPT_STOP.
+ */
+#define LIGHTGPT_FINISH_STOPPED 4
+
+/**
+ * A stop string came.
+ */
+#define LIGHTGPT_FINISH_STOP_STRING 5
+
+/**
+ * Go on after the model ended its answer.
+ */
+#define LIGHTGPT_GENERATE_IGNORE_END (1 << 0)
+
+/**
+ * A model: its weights, metadata and tokenizer. Immutable; any number of threads and sessions may
+ * use it at once.
+ */
+typedef struct lightgpt_model lightgpt_model;
+
+/**
+ * Chooses a token from logits. One thread at a time; lightgpt_session_generate and
+ * lightgpt_session_begin work on a copy.
+ */
+typedef struct lightgpt_sampler lightgpt_sampler;
+
+/**
+ * One timeline of text: the tokens so far and what the model remembers of them. Any thread, one
+ * at a time.
+ */
+typedef struct lightgpt_session lightgpt_session;
+
+/**
+ * The threads that compute; may serve any number of sessions of any models. Immutable.
+ */
+typedef struct lightgpt_team lightgpt_team;
+
+/**
+ * Facts about the library that is running. The texts are constants.
+ */
+typedef struct lightgpt_build {
+    /**
+     * Set by the caller: sizeof(lightgpt_build).
+     */
+    uint32_t struct_size;
+    /**
+     * See LIGHTGPT_ABI_VERSION.
+     */
+    uint32_t abi_version;
+    /**
+     * Libraries with the same number compute the same bits from the same model and tokens.
+     */
+    uint32_t numerics_version;
+    /**
+     * Zero.
+     */
+    uint32_t reserved;
+    /**
+     * "0.1.0" and the like.
+     */
+    const char *version;
+    /**
+     * The name of the instruction set that is in use, such as "scalar".
+     */
+    const char *isa;
+    /**
+     * The optional parts that this build contains, separated by blanks; may be "".
+     */
+    const char *features;
+} lightgpt_build;
+
+/**
+ * The work that a host's executor is asked to run.
+ *
+ * Any thread may call it. It returns at once when there is nothing left to do, and does nothing
+ * after the executor has returned.
+ */
+typedef void (*lightgpt_body_fn)(void *body_data);
+
+/**
+ * A host's own way to run something on several threads.
+ *
+ * It should call body(body_data) up to `bodies` times, on any threads at once, and return when
+ * those calls have returned. Fewer calls, or none, are fine: the calling thread does the work that
+ * nobody takes. It runs on the thread that called in, many times in one call, also from several
+ * threads when several sessions share the team.
+ */
+typedef void (*lightgpt_parallel_for_fn)(void *user_data,
+                                         uint32_t bodies,
+                                         lightgpt_body_fn body,
+                                         void *body_data);
+
+/**
+ * Called once with a user_data that the library has kept, when it will not use it any more: on the
+ * thread that drops its last user, at the latest when the last object that kept it is freed.
+ */
+typedef void (*lightgpt_destroy_fn)(void *user_data);
+
+/**
+ * How to make a team; all zero: as many threads as physical cores this process may use.
+ */
+typedef struct lightgpt_team_options {
+    /**
+     * Set by LIGHTGPT_TEAM_OPTIONS_INIT.
+     */
+    uint32_t struct_size;
+    /**
+     * Threads that work, the calling one included; 0: the physical cores that this process may
+     * use (affinity and container quota). 1 starts no thread.
+     */
+    uint32_t threads;
+    /**
+     * CPUs that the helper threads may run on (Linux; elsewhere ignored), `cpus_len` numbers; NULL
+     * with 0: all that the process may use. Read during the call only.
+     */
+    const uint32_t *cpus;
+    /**
+     * Numbers at `cpus`.
+     */
+    uint64_t cpus_len;
+    /**
+     * Stack of a helper thread in bytes; 0: 2 MiB.
+     */
+    uint64_t stack_bytes;
+    /**
+     * The host's executor, instead of helper threads of the library; NULL: none.
+     */
+    lightgpt_parallel_for_fn parallel_for;
+    /**
+     * Handed to `parallel_for`.
+     */
+    void *parallel_for_data;
+    /**
+     * Called with `parallel_for_data` when the team has gone; NULL: nothing to do.
+     */
+    lightgpt_destroy_fn parallel_for_destroy;
+} lightgpt_team_options;
+
+/**
+ * Reports how far an open came: bytes read of all bytes to read (0 of 0 while the file's head is
+ * parsed). Answers LIGHTGPT_CONTINUE or LIGHTGPT_CANCEL. Called on the thread that called in.
+ */
+typedef int32_t (*lightgpt_progress_fn)(void *user_data, uint64_t done, uint64_t total);
+
+/**
+ * Takes a log line of `text_bytes` bytes of UTF-8, valid during the call. Called on whatever
+ * thread is inside a call with the model, perhaps on several at once.
+ */
+typedef void (*lightgpt_log_fn)(void *user_data, int32_t level, const char *text, size_t text_bytes);
+
+/**
+ * How to open a model; all zero: map the file, say nothing.
+ */
+typedef struct lightgpt_open_options {
+    /**
+     * Set by LIGHTGPT_OPEN_OPTIONS_INIT.
+     */
+    uint32_t struct_size;
+    /**
+     * LIGHTGPT_OPEN_ bits.
+     */
+    uint32_t flags;
+    /**
+     * The most bytes that copied weights, activations, and the sessions without a cap of their own
+     * may take; 0: no cap. A map is not counted.
+     */
+    uint64_t memory_max;
+    /**
+     * Reports progress and may cancel; used during the call only. NULL: none.
+     */
+    lightgpt_progress_fn progress;
+    /**
+     * Handed to `progress`.
+     */
+    void *progress_data;
+    /**
+     * Takes log lines for as long as the model lives. NULL: silence.
+     */
+    lightgpt_log_fn log;
+    /**
+     * Handed to `log`.
+     */
+    void *log_data;
+    /**
+     * Called with `log_data` when the model has gone. NULL: nothing to do.
+     */
+    lightgpt_destroy_fn log_destroy;
+} lightgpt_open_options;
+
+/**
+ * What a model is. Of one opened with LIGHTGPT_OPEN_INSPECT the members from `layers` to
+ * `context` are 0.
+ */
+typedef struct lightgpt_model_info {
+    /**
+     * Set by the caller: sizeof(lightgpt_model_info).
+     */
+    uint32_t struct_size;
+    /**
+     * Version of the file format.
+     */
+    uint32_t gguf_version;
+    /**
+     * Bytes of all the model's files.
+     */
+    uint64_t file_bytes;
+    /**
+     * Number of files: more than 1 for a split model.
+     */
+    uint64_t files;
+    /**
+     * Number of metadata keys.
+     */
+    uint64_t metadata_keys;
+    /**
+     * Number of tensors.
+     */
+    uint64_t tensors;
+    /**
+     * Entries of the vocabulary; 0 without a tokenizer.
+     */
+    uint64_t vocab;
+    /**
+     * Number of weights.
+     */
+    uint64_t parameters;
+    /**
+     * Bytes of the weights.
+     */
+    uint64_t weight_bytes;
+    /**
+     * Transformer layers.
+     */
+    uint64_t layers;
+    /**
+     * Width of an activation.
+     */
+    uint64_t dim;
+    /**
+     * Attention heads.
+     */
+    uint64_t heads;
+    /**
+     * Heads of keys and values.
+     */
+    uint64_t kv_heads;
+    /**
+     * Width of a head.
+     */
+    uint64_t head_dim;
+    /**
+     * Width inside the feed-forward part.
+     */
+    uint64_t hidden;
+    /**
+     * Tokens that the model was made for.
+     */
+    uint64_t context;
+    /**
+     * The architecture's name in the file, cut to fit, ending in a zero byte.
+     */
+    char architecture[32];
+    /**
+     * The model's name in the file, cut to fit, ending in a zero byte; may be "".
+     */
+    char name[96];
+} lightgpt_model_info;
+
+/**
+ * What a tensor is.
+ */
+typedef struct lightgpt_tensor_info {
+    /**
+     * Set by the caller: sizeof(lightgpt_tensor_info).
+     */
+    uint32_t struct_size;
+    /**
+     * The storage format's number in the file.
+     */
+    uint32_t format;
+    /**
+     * Values along each dimension, the innermost first; 1 beyond `dimensions`.
+     */
+    uint64_t dims[4];
+    /**
+     * Number of dimensions, 1 to 4.
+     */
+    uint32_t dimensions;
+    /**
+     * The file that holds it, from 0.
+     */
+    uint32_t file;
+    /**
+     * Where its bytes begin in that file.
+     */
+    uint64_t offset;
+    /**
+     * Number of its bytes.
+     */
+    uint64_t bytes;
+    /**
+     * The storage format's name, such as "Q4_K", ending in a zero byte.
+     */
+    char format_name[16];
+    /**
+     * The tensor's name, ending in a zero byte.
+     */
+    char name[72];
+} lightgpt_tensor_info;
+
+/**
+ * How to choose tokens. A member counts only if its bit in `flags` is set, because 0 means
+ * something for most of them.
+ */
+typedef struct lightgpt_sampler_options {
+    /**
+     * Set by LIGHTGPT_SAMPLER_OPTIONS_INIT.
+     */
+    uint32_t struct_size;
+    /**
+     * LIGHTGPT_SAMPLER_ bits: which of the members below are set.
+     */
+    uint32_t flags;
+    /**
+     * Divides the logits; 0: always the most likely token (greedy).
+     */
+    float temperature;
+    /**
+     * Only the `top_k` most likely tokens; 0: all.
+     */
+    uint32_t top_k;
+    /**
+     * Only the most likely tokens that together have this probability; 1: all.
+     */
+    float top_p;
+    /**
+     * Zero.
+     */
+    uint32_t reserved;
+    /**
+     * Same seed, model and tokens: same choice.
+     */
+    uint64_t seed;
+} lightgpt_sampler_options;
+
+/**
+ * How to make a session; all zero: the library chooses.
+ */
+typedef struct lightgpt_session_options {
+    /**
+     * Set by LIGHTGPT_SESSION_OPTIONS_INIT.
+     */
+    uint32_t struct_size;
+    /**
+     * One of LIGHTGPT_KV_.
+     */
+    uint32_t kv_format;
+    /**
+     * Tokens that the session can hold; 0: as many as the model was made for.
+     */
+    uint64_t context;
+    /**
+     * Prompt tokens per pass; 0: the library chooses. Changes the time, not the result.
+     */
+    uint64_t chunk;
+    /**
+     * The most bytes that keys, values and logits of the session may take; 0: what the model was
+     * opened with.
+     */
+    uint64_t memory_max;
+} lightgpt_session_options;
+
+/**
+ * Memory in bytes.
+ */
+typedef struct lightgpt_memory {
+    /**
+     * Set by the caller: sizeof(lightgpt_memory).
+     */
+    uint32_t struct_size;
+    /**
+     * Zero.
+     */
+    uint32_t reserved;
+    /**
+     * Weights used in place: shared by all processes that map the file.
+     */
+    uint64_t weights_mapped;
+    /**
+     * Weights copied.
+     */
+    uint64_t weights_copied;
+    /**
+     * Keys and values of one session.
+     */
+    uint64_t kv;
+    /**
+     * Activations of a pass; sessions that do not run at once share them.
+     */
+    uint64_t scratch;
+    /**
+     * A session's logits.
+     */
+    uint64_t logits;
+} lightgpt_memory;
+
+/**
+ * What a session has done and holds.
+ */
+typedef struct lightgpt_metrics {
+    /**
+     * Set by the caller: sizeof(lightgpt_metrics).
+     */
+    uint32_t struct_size;
+    /**
+     * Zero.
+     */
+    uint32_t reserved;
+    /**
+     * Tokens in the session.
+     */
+    uint64_t tokens;
+    /**
+     * Tokens that it can hold.
+     */
+    uint64_t context;
+    /**
+     * Tokens fed so far.
+     */
+    uint64_t prompt_tokens;
+    /**
+     * Microseconds spent on them.
+     */
+    uint64_t prompt_us;
+    /**
+     * Tokens generated so far.
+     */
+    uint64_t generated_tokens;
+    /**
+     * Microseconds spent on them.
+     */
+    uint64_t generate_us;
+    /**
+     * Bytes of keys and values.
+     */
+    uint64_t kv_bytes;
+} lightgpt_metrics;
+
+/**
+ * How to generate; all zero: the most likely tokens, until the model ends or the session is full.
+ */
+typedef struct lightgpt_generate_options {
+    /**
+     * Set by LIGHTGPT_GENERATE_OPTIONS_INIT.
+     */
+    uint32_t struct_size;
+    /**
+     * LIGHTGPT_GENERATE_ bits.
+     */
+    uint32_t flags;
+    /**
+     * The most tokens to make; 0: no limit of this kind.
+     */
+    uint64_t tokens_max;
+    /**
+     * Chooses the tokens; copied, so that using it elsewhere changes nothing here. NULL: greedy.
+     */
+    struct lightgpt_sampler *sampler;
+    /**
+     * Texts that end the turn and are not shown: `stops_len` of them, each with a zero byte at its
+     * end; at most 64, of 1 to 1024 bytes. Text that may become one is held back until it is
+     * certain; the first to be complete counts. Its tokens stay in the session. NULL: none.
+     */
+    const char *const *stops;
+    /**
+     * Texts at `stops`.
+     */
+    uint64_t stops_len;
+} lightgpt_generate_options;
+
+/**
+ * What happened. Members that the kind does not name are 0.
+ */
+typedef struct lightgpt_event {
+    /**
+     * For lightgpt_session_step set by the caller: sizeof(lightgpt_event).
+     */
+    uint32_t struct_size;
+    /**
+     * One of LIGHTGPT_EVENT_.
+     */
+    uint32_t kind;
+    /**
+     * TOKEN: the token.
+     */
+    uint32_t token;
+    /**
+     * FINISHED: one of LIGHTGPT_FINISH_.
+     */
+    uint32_t finish;
+    /**
+     * TOKEN: the token's place in the session.
+     */
+    uint64_t position;
+    /**
+     * PROGRESS: tokens of the session that are evaluated.
+     */
+    uint64_t done;
+    /**
+     * PROGRESS: tokens of the session.
+     */
+    uint64_t total;
+    /**
+     * TOKEN and FINISHED: text that became certain, `text_bytes` bytes of UTF-8 in whole
+     * characters, without a zero byte at the end. Not NULL; may be empty, since a character may
+     * take several tokens. All texts of a turn, one behind the other, are its text.
+     */
+    const char *text;
+    /**
+     * Bytes at `text`.
+     */
+    uint64_t text_bytes;
+} lightgpt_event;
+
+/**
+ * Takes what happens in lightgpt_session_generate, and answers LIGHTGPT_CONTINUE, LIGHTGPT_STOP
+ * or LIGHTGPT_CANCEL; other answers count as LIGHTGPT_CANCEL. The event and its text are valid
+ * during the call. It runs on the thread that called in. The answer to LIGHTGPT_EVENT_FINISHED
+ * still cancels the turn, unless an earlier one has stopped it.
+ */
+typedef int32_t (*lightgpt_event_fn)(void *user_data, const struct lightgpt_event *event);
+
+#ifdef __cplusplus
+extern "C" {
+#endif // __cplusplus
+
+/**
+ * The name of a status as the header spells it, such as "LIGHTGPT_BUSY".
+ *
+ * Never NULL: a number that this library does not know gives "LIGHTGPT_UNKNOWN_STATUS". The text
+ * is a constant. Any thread; cannot fail.
+ */
+LIGHTGPT_API const char *lightgpt_status_name(int32_t status);
+
+/**
+ * The message of the last call that failed on this thread; "" if none did.
+ *
+ * Never NULL. The text is UTF-8, ends in a zero byte, and is valid until the next failing call on
+ * this thread; longer ones than 1023 bytes are cut. Calls that succeed leave it alone. Any
+ * thread; cannot fail.
+ */
+LIGHTGPT_API const char *lightgpt_last_error(void);
+
+/**
+ * The version of the library that is running, such as "0.1.0"; compare LIGHTGPT_VERSION, which is
+ * that of the header.
+ *
+ * Never NULL, a constant. Any thread; cannot fail.
+ */
+LIGHTGPT_API const char *lightgpt_version(void);
+
+/**
+ * The ABI number of the library that is running.
+ *
+ * Any thread; cannot fail.
+ */
+LIGHTGPT_API uint32_t lightgpt_abi_version(void);
+
+/**
+ * Whether the library that is running fits the header that the program was compiled with: pass
+ * LIGHTGPT_ABI_VERSION. Of use where the library is loaded at run time.
+ *
+ * Any thread. Errors: LIGHTGPT_ABI_MISMATCH.
+ */
+LIGHTGPT_API int32_t lightgpt_abi_check(uint32_t abi_version);
+
+/**
+ * Fills in the facts about the library that is running.
+ *
+ * build: not NULL, initialised with LIGHTGPT_BUILD_INIT. Any thread.
+ */
+LIGHTGPT_API int32_t lightgpt_build_info(struct lightgpt_build *build);
+
+/**
+ * Makes a team.
+ *
+ * options: NULL for the defaults. team: not NULL; gets a handle that lightgpt_team_free gives
+ * back. `parallel_for_data` becomes the team's only if the call succeeds. Any thread.
+ * Errors: LIGHTGPT_INVALID_ARGUMENT (too many threads, a CPU that is not there),
+ * LIGHTGPT_OUT_OF_MEMORY (the system starts no thread).
+ */
+LIGHTGPT_API
+int32_t lightgpt_team_new(const struct lightgpt_team_options *options,
+                          struct lightgpt_team **team);
+
+/**
+ * How many threads of the team may work at once, the calling one included.
+ *
+ * threads: not NULL. Any thread.
+ */
+LIGHTGPT_API int32_t lightgpt_team_threads(const struct lightgpt_team *team, uint32_t *threads);
+
+/**
+ * Gives a team back. Its threads end with its last session, or now if there is none.
+ *
+ * NULL is fine. Any thread.
+ */
+LIGHTGPT_API int32_t lightgpt_team_free(struct lightgpt_team *team);
+
+/**
+ * Opens the GGUF file at `path`, of a split model any of its parts.
+ *
+ * The file is mapped, not copied (unless LIGHTGPT_OPEN_COPY): see "Mapped files" above.
+ *
+ * path: not NULL, UTF-8, ends in a zero byte. options: NULL for the defaults. model: not NULL;
+ * gets a handle that lightgpt_model_free gives back. `log_data` becomes the model's only if the
+ * call succeeds. Any thread.
+ * Errors: LIGHTGPT_IO, LIGHTGPT_FORMAT (names key or tensor, offset, expected and found),
+ * LIGHTGPT_UNSUPPORTED (architecture, format, version), LIGHTGPT_OUT_OF_MEMORY,
+ * LIGHTGPT_MEMORY_CAP, LIGHTGPT_CANCELLED, LIGHTGPT_FILE_CHANGED (while it was copied).
+ */
+LIGHTGPT_API
+int32_t lightgpt_model_open(const char *path,
+                            const struct lightgpt_open_options *options,
+                            struct lightgpt_model **model);
+
+/**
+ * Opens the GGUF file whose `bytes` bytes lie at `data`.
+ *
+ * With LIGHTGPT_OPEN_COPY they are copied. Otherwise they are used in place: they must stay as
+ * they are until `release` is called. `release` is called once, if the call succeeds: with
+ * LIGHTGPT_OPEN_COPY before it returns, otherwise when the model and all its sessions are freed.
+ * If the call fails, the memory is the caller's as before.
+ *
+ * data: not NULL. release: NULL if there is nothing to do. Else as lightgpt_model_open.
+ */
+LIGHTGPT_API
+int32_t lightgpt_model_open_memory(const void *data,
+                                   size_t bytes,
+                                   lightgpt_destroy_fn release,
+                                   void *release_data,
+                                   const struct lightgpt_open_options *options,
+                                   struct lightgpt_model **model);
+
+/**
+ * Opens the GGUF file that lies in the open file `fd`: `bytes` bytes from `offset` (Unix only).
+ *
+ * The descriptor stays the caller's and may be closed after the call. The file must be a regular
+ * one. Else as lightgpt_model_open. Errors: also LIGHTGPT_UNSUPPORTED (not Unix).
+ */
+LIGHTGPT_API
+int32_t lightgpt_model_open_fd(int32_t fd,
+                               uint64_t offset,
+                               uint64_t bytes,
+                               const struct lightgpt_open_options *options,
+                               struct lightgpt_model **model);
+
+/**
+ * Says what the model is.
+ *
+ * info: not NULL, initialised with LIGHTGPT_MODEL_INFO_INIT. Any thread.
+ */
+LIGHTGPT_API
+int32_t lightgpt_model_describe(const struct lightgpt_model *model,
+                                struct lightgpt_model_info *info);
+
+/**
+ * Gives a model back. Sessions that use it go on; its memory and its file go with the last of
+ * them.
+ *
+ * NULL is fine. Any thread.
+ */
+LIGHTGPT_API int32_t lightgpt_model_free(struct lightgpt_model *model);
+
+/**
+ * Gives the name of metadata key number `index`; the count is in lightgpt_model_info.
+ *
+ * buf, cap, needed: see "Text" above. Any thread.
+ * Errors: LIGHTGPT_NOT_FOUND (there are fewer keys), LIGHTGPT_BUFFER_TOO_SMALL.
+ */
+LIGHTGPT_API
+int32_t lightgpt_model_metadata_key(const struct lightgpt_model *model,
+                                    uint64_t index,
+                                    char *buf,
+                                    size_t cap,
+                                    size_t *needed);
+
+/**
+ * Gives the value of a metadata key as text: strings as they are in the file, numbers in decimal,
+ * flags as true or false, arrays as their type and length such as "[STRING; 32000]".
+ *
+ * key: not NULL, ends in a zero byte. buf, cap, needed: see "Text" above. Any thread.
+ * Errors: LIGHTGPT_NOT_FOUND (no such key), LIGHTGPT_BUFFER_TOO_SMALL.
+ */
+LIGHTGPT_API
+int32_t lightgpt_model_metadata_text(const struct lightgpt_model *model,
+                                     const char *key,
+                                     char *buf,
+                                     size_t cap,
+                                     size_t *needed);
+
+/**
+ * Gives the value of a metadata key that holds an integer (of any type, not negative) or a flag
+ * (0 or 1).
+ *
+ * key: not NULL, ends in a zero byte. value: not NULL. Any thread.
+ * Errors: LIGHTGPT_NOT_FOUND (no such key), LIGHTGPT_INVALID_ARGUMENT (of another type).
+ */
+LIGHTGPT_API
+int32_t lightgpt_model_metadata_u64(const struct lightgpt_model *model,
+                                    const char *key,
+                                    uint64_t *value);
+
+/**
+ * Gives the value of a metadata key that holds an integer of any type, or a flag (0 or 1).
+ *
+ * Else as lightgpt_model_metadata_u64.
+ */
+LIGHTGPT_API
+int32_t lightgpt_model_metadata_i64(const struct lightgpt_model *model,
+                                    const char *key,
+                                    int64_t *value);
+
+/**
+ * Gives the value of a metadata key that holds a floating-point number.
+ *
+ * Else as lightgpt_model_metadata_u64.
+ */
+LIGHTGPT_API
+int32_t lightgpt_model_metadata_f64(const struct lightgpt_model *model,
+                                    const char *key,
+                                    double *value);
+
+/**
+ * Says what tensor number `index` is; the count is in lightgpt_model_info.
+ *
+ * info: not NULL, initialised with LIGHTGPT_TENSOR_INFO_INIT. Any thread.
+ * Errors: LIGHTGPT_NOT_FOUND (there are fewer tensors).
+ */
+LIGHTGPT_API
+int32_t lightgpt_model_tensor_describe(const struct lightgpt_model *model,
+                                       uint64_t index,
+                                       struct lightgpt_tensor_info *info);
+
+/**
+ * Turns text into tokens.
+ *
+ * text: `text_bytes` bytes of UTF-8; NULL with 0. flags: LIGHTGPT_TEXT_ADD_SPECIAL and
+ * LIGHTGPT_TEXT_PARSE_SPECIAL bits. buf, cap, needed: see "Text" above, counted in tokens. Any
+ * thread.
+ * Errors: LIGHTGPT_UNSUPPORTED (the model has no tokenizer), LIGHTGPT_BUFFER_TOO_SMALL.
+ */
+LIGHTGPT_API
+int32_t lightgpt_model_tokenize(const struct lightgpt_model *model,
+                                const char *text,
+                                size_t text_bytes,
+                                uint32_t flags,
+                                uint32_t *buf,
+                                size_t cap,
+                                size_t *needed);
+
+/**
+ * Turns tokens into text: the bytes that they stand for, which need not be whole characters at
+ * the ends of a cut.
+ *
+ * tokens: `tokens_len` numbers; NULL with 0. flags: LIGHTGPT_TEXT_SHOW_SPECIAL and
+ * LIGHTGPT_TEXT_START bits. buf, cap, needed: see "Text" above. Any thread.
+ * Errors: LIGHTGPT_INVALID_ARGUMENT (a token outside the vocabulary), LIGHTGPT_UNSUPPORTED (the
+ * model has no tokenizer), LIGHTGPT_BUFFER_TOO_SMALL.
+ */
+LIGHTGPT_API
+int32_t lightgpt_model_detokenize(const struct lightgpt_model *model,
+                                  const uint32_t *tokens,
+                                  size_t tokens_len,
+                                  uint32_t flags,
+                                  char *buf,
+                                  size_t cap,
+                                  size_t *needed);
+
+/**
+ * Gives a token as its vocabulary spells it.
+ *
+ * buf, cap, needed: see "Text" above. Any thread.
+ * Errors: LIGHTGPT_NOT_FOUND (a token outside the vocabulary), LIGHTGPT_UNSUPPORTED (the model
+ * has no tokenizer), LIGHTGPT_BUFFER_TOO_SMALL.
+ */
+LIGHTGPT_API
+int32_t lightgpt_model_token_text(const struct lightgpt_model *model,
+                                  uint32_t token,
+                                  char *buf,
+                                  size_t cap,
+                                  size_t *needed);
+
+/**
+ * Gives the LIGHTGPT_TOKEN_ bits of a token.
+ *
+ * attributes: not NULL. Any thread.
+ * Errors: LIGHTGPT_NOT_FOUND (a token outside the vocabulary), LIGHTGPT_UNSUPPORTED (the model
+ * has no tokenizer).
+ */
+LIGHTGPT_API
+int32_t lightgpt_model_token_attributes(const struct lightgpt_model *model,
+                                        uint32_t token,
+                                        uint32_t *attributes);
+
+/**
+ * Gives the token that plays a part: `which` is one of LIGHTGPT_SPECIAL_.
+ *
+ * token: not NULL. Any thread.
+ * Errors: LIGHTGPT_NOT_FOUND (the model has none), LIGHTGPT_INVALID_ARGUMENT (no such part),
+ * LIGHTGPT_UNSUPPORTED (the model has no tokenizer).
+ */
+LIGHTGPT_API
+int32_t lightgpt_model_token_special(const struct lightgpt_model *model,
+                                     uint32_t which,
+                                     uint32_t *token);
+
+/**
+ * Makes a sampler.
+ *
+ * options: NULL for the defaults. sampler: not NULL; gets a handle that lightgpt_sampler_free
+ * gives back. Any thread.
+ * Errors: LIGHTGPT_INVALID_ARGUMENT (a temperature below 0, a top_p outside 0 to 1, not a number).
+ */
+LIGHTGPT_API
+int32_t lightgpt_sampler_new(const struct lightgpt_sampler_options *options,
+                             struct lightgpt_sampler **sampler);
+
+/**
+ * Gives the seed, also one that was chosen at random.
+ *
+ * seed: not NULL. One thread at a time. Errors: LIGHTGPT_BUSY.
+ */
+LIGHTGPT_API int32_t lightgpt_sampler_seed(struct lightgpt_sampler *sampler, uint64_t *seed);
+
+/**
+ * Chooses a token: number `i` has the logit `logits[i]`. `step` numbers the choices of a text; the
+ * same step makes the same choice again.
+ *
+ * logits: `logits_len` numbers, more than 0. token: not NULL. One thread at a time.
+ * Errors: LIGHTGPT_NONFINITE (an infinite logit or one that is not a number), LIGHTGPT_BUSY,
+ * LIGHTGPT_INVALID_ARGUMENT (no logits).
+ */
+LIGHTGPT_API
+int32_t lightgpt_sampler_sample(struct lightgpt_sampler *sampler,
+                                const float *logits,
+                                size_t logits_len,
+                                uint64_t step,
+                                uint32_t *token);
+
+/**
+ * Gives a sampler back; NULL is fine. Any thread.
+ */
+LIGHTGPT_API int32_t lightgpt_sampler_free(struct lightgpt_sampler *sampler);
+
+/**
+ * Makes a session of a model.
+ *
+ * team: the threads to compute with; NULL: a team of the session's own with default options.
+ * options: NULL for the defaults. session: not NULL; gets a handle that lightgpt_session_free
+ * gives back. Model and team may be freed before the session. Any thread.
+ * Errors: LIGHTGPT_OUT_OF_MEMORY, LIGHTGPT_MEMORY_CAP, LIGHTGPT_INVALID_ARGUMENT (an option out of
+ * range), LIGHTGPT_UNSUPPORTED (the model was opened with LIGHTGPT_OPEN_INSPECT).
+ */
+LIGHTGPT_API
+int32_t lightgpt_session_new(const struct lightgpt_model *model,
+                             const struct lightgpt_team *team,
+                             const struct lightgpt_session_options *options,
+                             struct lightgpt_session **session);
+
+/**
+ * Says how much memory the model takes with a session made with `options`, computed on by
+ * `threads` threads.
+ *
+ * options: NULL for the defaults. threads: 0 for the default. memory: not NULL, initialised with
+ * LIGHTGPT_MEMORY_INIT. Any thread. Errors: as lightgpt_session_new.
+ */
+LIGHTGPT_API
+int32_t lightgpt_model_memory_estimate(const struct lightgpt_model *model,
+                                       const struct lightgpt_session_options *options,
+                                       uint32_t threads,
+                                       struct lightgpt_memory *memory);
+
+/**
+ * Appends text to what the session will evaluate next: at the next lightgpt_session_prefill,
+ * _begin or _generate.
+ *
+ * text: `text_bytes` bytes of UTF-8; NULL with 0. flags: LIGHTGPT_TEXT_ADD_SPECIAL and
+ * LIGHTGPT_TEXT_PARSE_SPECIAL bits; a new text usually wants the former. tokens: gets the number
+ * of tokens it made; may be NULL.
+ * Errors: LIGHTGPT_CONTEXT_FULL, LIGHTGPT_UNSUPPORTED (the model has no tokenizer), LIGHTGPT_BUSY.
+ */
+LIGHTGPT_API
+int32_t lightgpt_session_feed_text(struct lightgpt_session *session,
+                                   const char *text,
+                                   size_t text_bytes,
+                                   uint32_t flags,
+                                   uint64_t *tokens);
+
+/**
+ * Appends tokens to what the session will evaluate next.
+ *
+ * tokens: `tokens_len` numbers; NULL with 0.
+ * Errors: LIGHTGPT_INVALID_ARGUMENT (a token outside the vocabulary), LIGHTGPT_CONTEXT_FULL,
+ * LIGHTGPT_BUSY.
+ */
+LIGHTGPT_API
+int32_t lightgpt_session_feed_tokens(struct lightgpt_session *session,
+                                     const uint32_t *tokens,
+                                     size_t tokens_len);
+
+/**
+ * Evaluates what was fed, for about `budget_us` microseconds; 0: until it is done.
+ *
+ * Answers LIGHTGPT_DONE, or LIGHTGPT_PENDING when the budget ended first: call again to go on.
+ * Errors: LIGHTGPT_CANCELLED takes the session back to before the turn. LIGHTGPT_NONFINITE,
+ * LIGHTGPT_OUT_OF_MEMORY, LIGHTGPT_MEMORY_CAP and LIGHTGPT_FILE_CHANGED leave the tokens fed: try
+ * again, or rewind. LIGHTGPT_BUSY.
+ */
+LIGHTGPT_API int32_t lightgpt_session_prefill(struct lightgpt_session *session, uint64_t budget_us);
+
+/**
+ * Copies out the logits after the last token: one number for each entry of the vocabulary. Evaluates
+ * what was fed first.
+ *
+ * buf, cap, needed: see "Text" above, counted in numbers.
+ * Errors: LIGHTGPT_INVALID_ARGUMENT (the session is empty), LIGHTGPT_BUFFER_TOO_SMALL, and those of
+ * lightgpt_session_prefill.
+ */
+LIGHTGPT_API
+int32_t lightgpt_session_logits(struct lightgpt_session *session,
+                                float *buf,
+                                size_t cap,
+                                size_t *needed);
+
+/**
+ * Copies out the tokens of the session, from the first.
+ *
+ * buf, cap, needed: see "Text" above, counted in tokens.
+ * Errors: LIGHTGPT_BUFFER_TOO_SMALL, LIGHTGPT_BUSY.
+ */
+LIGHTGPT_API
+int32_t lightgpt_session_tokens(struct lightgpt_session *session,
+                                uint32_t *buf,
+                                size_t cap,
+                                size_t *needed);
+
+/**
+ * Keeps the first `tokens` tokens and forgets the rest, also a turn in progress.
+ *
+ * Errors: LIGHTGPT_INVALID_ARGUMENT (it has fewer), LIGHTGPT_BUSY.
+ */
+LIGHTGPT_API int32_t lightgpt_session_rewind(struct lightgpt_session *session, uint64_t tokens);
+
+/**
+ * Cancels the turn that is in progress: the call that is using the session, or the next one,
+ * answers LIGHTGPT_CANCELLED. A turn begins when the session is fed, and ends with its generation;
+ * without one, nothing happens.
+ *
+ * Any thread at any time, also from a callback.
+ */
+LIGHTGPT_API int32_t lightgpt_session_cancel(const struct lightgpt_session *session);
+
+/**
+ * Says what the session has done and holds.
+ *
+ * metrics: not NULL, initialised with LIGHTGPT_METRICS_INIT. Errors: LIGHTGPT_BUSY.
+ */
+LIGHTGPT_API
+int32_t lightgpt_session_metrics(struct lightgpt_session *session,
+                                 struct lightgpt_metrics *metrics);
+
+/**
+ * Gives the message of the last call that failed on this session, on whatever thread; "" if none
+ * did.
+ *
+ * buf, cap, needed: see "Text" above. Any thread at any time. Errors: LIGHTGPT_BUFFER_TOO_SMALL.
+ */
+LIGHTGPT_API
+int32_t lightgpt_session_last_error(const struct lightgpt_session *session,
+                                    char *buf,
+                                    size_t cap,
+                                    size_t *needed);
+
+/**
+ * Gives a session back. A call that uses it on another thread is cancelled and waited for; from a
+ * callback, that is LIGHTGPT_BUSY.
+ *
+ * NULL is fine. Any thread.
+ */
+LIGHTGPT_API int32_t lightgpt_session_free(struct lightgpt_session *session);
+
+/**
+ * Evaluates what was fed and generates a turn, telling `event` what happens.
+ *
+ * Answers LIGHTGPT_DONE when the turn ended by itself, LIGHTGPT_STOPPED when the callback stopped
+ * it; both keep its tokens. LIGHTGPT_CANCELLED, when the callback or lightgpt_session_cancel
+ * wants that, takes the session back to before the turn: what was fed for it is forgotten. After
+ * any other failure, rewind the session before it goes on.
+ *
+ * options: NULL for the defaults. event: NULL if nobody listens. Inside the callback, calls with
+ * this session are LIGHTGPT_BUSY, except lightgpt_session_cancel and lightgpt_session_last_error.
+ * Errors: LIGHTGPT_CANCELLED, LIGHTGPT_INVALID_ARGUMENT (the session is empty),
+ * LIGHTGPT_NONFINITE, LIGHTGPT_OUT_OF_MEMORY, LIGHTGPT_MEMORY_CAP, LIGHTGPT_FILE_CHANGED,
+ * LIGHTGPT_BUSY (also: the sampler is in use, or a turn that was begun goes on).
+ */
+LIGHTGPT_API
+int32_t lightgpt_session_generate(struct lightgpt_session *session,
+                                  const struct lightgpt_generate_options *options,
+                                  lightgpt_event_fn event,
+                                  void *user_data);
+
+/**
+ * Begins a turn that lightgpt_session_step carries on.
+ *
+ * options: NULL for the defaults.
+ * Errors: LIGHTGPT_INVALID_ARGUMENT (the session is empty), LIGHTGPT_BUSY (also: the sampler is in
+ * use, or a turn that was begun goes on).
+ */
+LIGHTGPT_API
+int32_t lightgpt_session_begin(struct lightgpt_session *session,
+                               const struct lightgpt_generate_options *options);
+
+/**
+ * Carries a turn on until something happens, or for about `budget_us` microseconds; 0: no limit.
+ * It may pause inside a token, and goes on where it stopped.
+ *
+ * Answers LIGHTGPT_OK with an event, LIGHTGPT_PENDING when the budget ended first, LIGHTGPT_DONE
+ * with the last event of the turn. Its text is valid until the next call with the session.
+ * Between steps the session may be asked, cancelled, rewound (which ends the turn) and freed.
+ *
+ * event: not NULL, initialised with LIGHTGPT_EVENT_INIT.
+ * Errors: as lightgpt_session_generate, and with the same effect; LIGHTGPT_INVALID_ARGUMENT (no
+ * turn is in progress).
+ */
+LIGHTGPT_API
+int32_t lightgpt_session_step(struct lightgpt_session *session,
+                              uint64_t budget_us,
+                              struct lightgpt_event *event);
+
+#ifdef __cplusplus
+}  // extern "C"
+#endif  // __cplusplus
+
+#endif  /* LIGHTGPT_H */

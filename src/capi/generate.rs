@@ -1,0 +1,264 @@
+//! Generating in C: with a callback, or step by step.
+
+use std::ffi::{c_char, c_void};
+use std::ptr;
+
+use super::arguments::{flags, input, name, size};
+use super::guard::callback;
+use super::model::{LIGHTGPT_CONTINUE, LIGHTGPT_STOP};
+use super::objects::enter;
+use super::options::{OutStruct, Struct, read};
+use super::sampler::lightgpt_sampler;
+use super::session::{call, control, lightgpt_session};
+use super::status::{LIGHTGPT_DONE, LIGHTGPT_OK, LIGHTGPT_PENDING, LIGHTGPT_STOPPED};
+use crate::control::Control;
+use crate::error::Result;
+use crate::sampler::{Sampler, SamplerOptions};
+use crate::session::{Action, Event, Finish, GenerateOptions, Step};
+
+/// Nothing happened: the budget ended first.
+pub const LIGHTGPT_EVENT_NONE: u32 = 0;
+/// A part of what was fed is evaluated: `done` of `total` tokens.
+pub const LIGHTGPT_EVENT_PROGRESS: u32 = 1;
+/// A token was chosen.
+pub const LIGHTGPT_EVENT_TOKEN: u32 = 2;
+/// The turn is over, for the reason in `finish`.
+pub const LIGHTGPT_EVENT_FINISHED: u32 = 3;
+
+/// The model ended its answer.
+pub const LIGHTGPT_FINISH_END: u32 = 1;
+/// `tokens_max` tokens were made.
+pub const LIGHTGPT_FINISH_LENGTH: u32 = 2;
+/// The session holds as many tokens as it can.
+pub const LIGHTGPT_FINISH_CONTEXT_FULL: u32 = 3;
+/// The callback answered LIGHTGPT_STOP.
+pub const LIGHTGPT_FINISH_STOPPED: u32 = 4;
+/// A stop string came.
+pub const LIGHTGPT_FINISH_STOP_STRING: u32 = 5;
+
+/// What happened. Members that the kind does not name are 0.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct lightgpt_event {
+    /// For lightgpt_session_step set by the caller: sizeof(lightgpt_event).
+    pub struct_size: u32,
+    /// One of LIGHTGPT_EVENT_.
+    pub kind: u32,
+    /// TOKEN: the token.
+    pub token: u32,
+    /// FINISHED: one of LIGHTGPT_FINISH_.
+    pub finish: u32,
+    /// TOKEN: the token's place in the session.
+    pub position: u64,
+    /// PROGRESS: tokens of the session that are evaluated.
+    pub done: u64,
+    /// PROGRESS: tokens of the session.
+    pub total: u64,
+    /// TOKEN and FINISHED: text that became certain, `text_bytes` bytes of UTF-8 in whole
+    /// characters, without a zero byte at the end. Not NULL; may be empty, since a character may
+    /// take several tokens. All texts of a turn, one behind the other, are its text.
+    pub text: *const c_char,
+    /// Bytes at `text`.
+    pub text_bytes: u64,
+}
+
+// SAFETY: as the trait asks; a NULL pointer is all zeros.
+unsafe impl Struct for lightgpt_event {}
+
+/// Takes what happens in lightgpt_session_generate, and answers LIGHTGPT_CONTINUE, LIGHTGPT_STOP
+/// or LIGHTGPT_CANCEL; other answers count as LIGHTGPT_CANCEL. The event and its text are valid
+/// during the call. It runs on the thread that called in. The answer to LIGHTGPT_EVENT_FINISHED
+/// still cancels the turn, unless an earlier one has stopped it.
+pub type lightgpt_event_fn =
+    Option<unsafe extern "C" fn(user_data: *mut c_void, event: *const lightgpt_event) -> i32>;
+
+/// Go on after the model ended its answer.
+pub const LIGHTGPT_GENERATE_IGNORE_END: u32 = 1 << 0;
+
+/// How to generate; all zero: the most likely tokens, until the model ends or the session is full.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct lightgpt_generate_options {
+    /// Set by LIGHTGPT_GENERATE_OPTIONS_INIT.
+    pub struct_size: u32,
+    /// LIGHTGPT_GENERATE_ bits.
+    pub flags: u32,
+    /// The most tokens to make; 0: no limit of this kind.
+    pub tokens_max: u64,
+    /// Chooses the tokens; copied, so that using it elsewhere changes nothing here. NULL: greedy.
+    pub sampler: *mut lightgpt_sampler,
+    /// Texts that end the turn and are not shown: `stops_len` of them, each with a zero byte at its
+    /// end; at most 64, of 1 to 1024 bytes. Text that may become one is held back until it is
+    /// certain; the first to be complete counts. Its tokens stay in the session. NULL: none.
+    pub stops: *const *const c_char,
+    /// Texts at `stops`.
+    pub stops_len: u64,
+}
+
+// SAFETY: as the trait asks; a NULL pointer is all zeros.
+unsafe impl Struct for lightgpt_generate_options {}
+
+/// Evaluates what was fed and generates a turn, telling `event` what happens.
+///
+/// Answers LIGHTGPT_DONE when the turn ended by itself, LIGHTGPT_STOPPED when the callback stopped
+/// it; both keep its tokens. LIGHTGPT_CANCELLED, when the callback or lightgpt_session_cancel
+/// wants that, takes the session back to before the turn: what was fed for it is forgotten. After
+/// any other failure, rewind the session before it goes on.
+///
+/// options: NULL for the defaults. event: NULL if nobody listens. Inside the callback, calls with
+/// this session are LIGHTGPT_BUSY, except lightgpt_session_cancel and lightgpt_session_last_error.
+/// Errors: LIGHTGPT_CANCELLED, LIGHTGPT_INVALID_ARGUMENT (the session is empty),
+/// LIGHTGPT_NONFINITE, LIGHTGPT_OUT_OF_MEMORY, LIGHTGPT_MEMORY_CAP, LIGHTGPT_FILE_CHANGED,
+/// LIGHTGPT_BUSY (also: the sampler is in use, or a turn that was begun goes on).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lightgpt_session_generate(
+    session: *mut lightgpt_session,
+    options: *const lightgpt_generate_options,
+    event: lightgpt_event_fn,
+    user_data: *mut c_void,
+) -> i32 {
+    call(session, |session| {
+        // SAFETY: the header asks for options as large as they say.
+        let options = unsafe { generate_options(&read(options, "options")?) }?;
+        let mut tokens = session.tokens().len();
+        let mut tell = |happened: &Event<'_>| {
+            tokens += usize::from(matches!(happened.step, Step::Token(_)));
+            let Some(function) = event else {
+                return Action::Continue;
+            };
+            let happened = c_event(happened, tokens);
+            // SAFETY: the header describes this call to who wrote the function.
+            match callback(|| unsafe { function(user_data, &raw const happened) }) {
+                LIGHTGPT_CONTINUE => Action::Continue,
+                LIGHTGPT_STOP => Action::Stop,
+                _ => Action::Cancel,
+            }
+        };
+        Ok(
+            match session.generate(&options, &mut Control::none(), &mut tell)? {
+                Finish::Stopped => LIGHTGPT_STOPPED,
+                Finish::End | Finish::Length | Finish::ContextFull | Finish::StopString => {
+                    LIGHTGPT_DONE
+                }
+            },
+        )
+    })
+}
+
+/// Begins a turn that lightgpt_session_step carries on.
+///
+/// options: NULL for the defaults.
+/// Errors: LIGHTGPT_INVALID_ARGUMENT (the session is empty), LIGHTGPT_BUSY (also: the sampler is in
+/// use, or a turn that was begun goes on).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lightgpt_session_begin(
+    session: *mut lightgpt_session,
+    options: *const lightgpt_generate_options,
+) -> i32 {
+    call(session, |session| {
+        // SAFETY: the header asks for options as large as they say.
+        session.begin(&unsafe { generate_options(&read(options, "options")?) }?)?;
+        Ok(LIGHTGPT_OK)
+    })
+}
+
+/// Carries a turn on until something happens, or for about `budget_us` microseconds; 0: no limit.
+/// It may pause inside a token, and goes on where it stopped.
+///
+/// Answers LIGHTGPT_OK with an event, LIGHTGPT_PENDING when the budget ended first, LIGHTGPT_DONE
+/// with the last event of the turn. Its text is valid until the next call with the session.
+/// Between steps the session may be asked, cancelled, rewound (which ends the turn) and freed.
+///
+/// event: not NULL, initialised with LIGHTGPT_EVENT_INIT.
+/// Errors: as lightgpt_session_generate, and with the same effect; LIGHTGPT_INVALID_ARGUMENT (no
+/// turn is in progress).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lightgpt_session_step(
+    session: *mut lightgpt_session,
+    budget_us: u64,
+    event: *mut lightgpt_event,
+) -> i32 {
+    call(session, |session| {
+        // SAFETY: the header asks for a struct as large as it says.
+        let out = unsafe { OutStruct::new(event, "event") }?;
+        let step = session.step(&mut control(budget_us))?;
+        let text = session.text();
+        out.set(&c_event(&Event { step, text }, session.tokens().len()));
+        Ok(match step {
+            Step::Pending => LIGHTGPT_PENDING,
+            Step::Finished(_) => LIGHTGPT_DONE,
+            Step::Prefill { .. } | Step::Token(_) => LIGHTGPT_OK,
+        })
+    })
+}
+
+const NOTHING: lightgpt_event = lightgpt_event {
+    struct_size: size_of::<lightgpt_event>() as u32,
+    kind: LIGHTGPT_EVENT_NONE,
+    token: 0,
+    finish: 0,
+    position: 0,
+    done: 0,
+    total: 0,
+    text: ptr::null(),
+    text_bytes: 0,
+};
+
+/// `event` in a session that has `tokens` tokens now.
+fn c_event(event: &Event<'_>, tokens: usize) -> lightgpt_event {
+    let base = lightgpt_event {
+        text: event.text.as_ptr().cast(),
+        text_bytes: event.text.len() as u64,
+        ..NOTHING
+    };
+    match event.step {
+        Step::Pending => NOTHING,
+        Step::Prefill { done, total } => lightgpt_event {
+            kind: LIGHTGPT_EVENT_PROGRESS,
+            done: done as u64,
+            total: total as u64,
+            ..NOTHING
+        },
+        Step::Token(token) => lightgpt_event {
+            kind: LIGHTGPT_EVENT_TOKEN,
+            token,
+            position: tokens as u64 - 1,
+            ..base
+        },
+        Step::Finished(finish) => lightgpt_event {
+            kind: LIGHTGPT_EVENT_FINISHED,
+            finish: match finish {
+                Finish::End => LIGHTGPT_FINISH_END,
+                Finish::Length => LIGHTGPT_FINISH_LENGTH,
+                Finish::ContextFull => LIGHTGPT_FINISH_CONTEXT_FULL,
+                Finish::StopString => LIGHTGPT_FINISH_STOP_STRING,
+                Finish::Stopped => LIGHTGPT_FINISH_STOPPED,
+            },
+            ..base
+        },
+    }
+}
+
+/// # Safety
+/// What `given` points to is as its members' comments ask.
+unsafe fn generate_options(given: &lightgpt_generate_options) -> Result<GenerateOptions> {
+    let flags = flags(given.flags, LIGHTGPT_GENERATE_IGNORE_END, "options.flags")?;
+    let stops = size(given.stops_len, "options.stops_len")?;
+    // SAFETY: promised by the caller.
+    let stops = unsafe { input(given.stops, stops, "options.stops") }?.iter();
+    // SAFETY: as above.
+    let stops = stops.map(|&stop| unsafe { name(stop, "options.stops") }.map(str::to_owned));
+    Ok(GenerateOptions {
+        stops: stops.collect::<Result<_>>()?,
+        sampler: if given.sampler.is_null() {
+            Sampler::new(&SamplerOptions {
+                temperature: 0.0,
+                ..SamplerOptions::default()
+            })?
+        } else {
+            enter(given.sampler)?.with(|sampler| Ok(sampler.clone()))?
+        },
+        tokens_max: size(given.tokens_max, "options.tokens_max")?,
+        ignore_end: flags & LIGHTGPT_GENERATE_IGNORE_END != 0,
+    })
+}

@@ -1,0 +1,345 @@
+//! Handles that can be checked: an index, a generation and a kind in the bits of a pointer, never
+//! an address.
+//!
+//! A [`Table`] answers NULL, stale, foreign and double-freed handles without following anything.
+//! It counts the calls that are inside an object, so that a removal can wait for them.
+//!
+//! Locks: each table has one, held for a few instructions and never while the engine or the host
+//! runs. The only wait is in [`Table::remove`], which a callback may not enter, so no cycle of
+//! waiting calls can form. Tables are constants at start, grow on demand to [`SLOTS_MAX`] slots,
+//! and stay until the process ends.
+
+use std::collections::VecDeque;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+use crate::error::{Code, Error, Result};
+
+/// What a handle stands for; part of its bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Kind {
+    Team = 1,
+    Model = 2,
+    Sampler = 3,
+    Session = 4,
+    /// The work that a host's executor was asked to run; lives as long as that request.
+    Body = 5,
+}
+
+impl Kind {
+    fn name(self) -> &'static str {
+        match self {
+            Kind::Team => "team",
+            Kind::Model => "model",
+            Kind::Sampler => "sampler",
+            Kind::Session => "session",
+            Kind::Body => "body_data",
+        }
+    }
+}
+
+// From the lowest bit: a one (no aligned address is odd), index, generation, kind, mark. With 64
+// bits the mark makes every handle an address that no user program of today's CPUs can own.
+#[cfg(target_pointer_width = "64")]
+mod layout {
+    pub const INDEX_BITS: u32 = 16;
+    pub const GENERATION_BITS: u32 = 32;
+    pub const MARK: usize = 0x4c << 56;
+}
+#[cfg(not(target_pointer_width = "64"))]
+mod layout {
+    pub const INDEX_BITS: u32 = 12;
+    pub const GENERATION_BITS: u32 = 16;
+    pub const MARK: usize = 0;
+}
+use layout::{GENERATION_BITS, INDEX_BITS, MARK};
+
+/// The most objects that a table holds at a time.
+pub(super) const SLOTS_MAX: usize = 1 << INDEX_BITS;
+const GENERATION_MASK: usize = ((1u64 << GENERATION_BITS) - 1) as usize;
+const KIND_SHIFT: u32 = 1 + INDEX_BITS + GENERATION_BITS;
+
+fn pack(kind: Kind, index: usize, generation: usize) -> usize {
+    MARK | (kind as usize) << KIND_SHIFT | generation << (1 + INDEX_BITS) | index << 1 | 1
+}
+
+/// Index and generation of a handle; the caller checks the rest by packing them again.
+fn unpack(handle: usize) -> (usize, usize) {
+    (
+        handle >> 1 & (SLOTS_MAX - 1),
+        handle >> (1 + INDEX_BITS) & GENERATION_MASK,
+    )
+}
+
+/// Objects by handle.
+pub(super) struct Table<T> {
+    slots: Mutex<Slots<T>>,
+    /// Signalled when the last call leaves an object that is being removed.
+    left: Condvar,
+}
+
+struct Slots<T> {
+    slots: Vec<Slot<T>>,
+    /// Oldest first, so that a slot rests as long as possible before its next use.
+    free: VecDeque<usize>,
+}
+
+struct Slot<T> {
+    kind: Kind,
+    generation: usize,
+    /// Calls that are inside the object now.
+    calls: usize,
+    /// `None` while the slot is free or its object is being removed.
+    object: Option<T>,
+}
+
+impl<T: Clone> Table<T> {
+    pub const fn new() -> Self {
+        Self {
+            slots: Mutex::new(Slots {
+                slots: Vec::new(),
+                free: VecDeque::new(),
+            }),
+            left: Condvar::new(),
+        }
+    }
+
+    /// Gives `object` a handle.
+    pub fn insert(&self, kind: Kind, object: T) -> Result<usize> {
+        let first = self.first_generation();
+        let mut table = self.lock();
+        let index = match table.free.pop_front() {
+            Some(index) => index,
+            None if table.slots.len() < SLOTS_MAX => {
+                table.slots.push(Slot {
+                    kind,
+                    generation: first,
+                    calls: 0,
+                    object: None,
+                });
+                table.slots.len() - 1
+            }
+            None => {
+                return Err(Error::new(
+                    Code::OutOfMemory,
+                    kind.name(),
+                    format!("{SLOTS_MAX} handles are in use, the most there can be"),
+                ));
+            }
+        };
+        let slot = &mut table.slots[index];
+        slot.kind = kind;
+        slot.object = Some(object);
+        Ok(pack(kind, index, slot.generation))
+    }
+
+    /// Begins a call on the object of `handle`; the call ends when the result is dropped.
+    pub fn enter(&self, kind: Kind, handle: usize) -> Result<Entered<'_, T>> {
+        let mut table = self.lock();
+        let index = table.find(kind, handle)?;
+        let slot = &mut table.slots[index];
+        slot.calls += 1;
+        Ok(Entered {
+            table: self,
+            index,
+            object: slot.object.clone(),
+        })
+    }
+
+    /// Takes the object of `handle` out: the handle is stale at once. If calls are inside the
+    /// object, they are told by `cancel` and waited for; with `patient` false that is `BUSY`
+    /// instead, and nothing changes.
+    pub fn remove(
+        &self,
+        kind: Kind,
+        handle: usize,
+        patient: bool,
+        cancel: impl FnOnce(&T),
+    ) -> Result<T> {
+        let mut table = self.lock();
+        let index = table.find(kind, handle)?;
+        let slot = &mut table.slots[index];
+        if slot.calls > 0 && !patient {
+            return Err(Error::new(
+                Code::Busy,
+                kind.name(),
+                "it is in use by a call, and a callback cannot wait for that call's end",
+            ));
+        }
+        let generation = slot.generation;
+        slot.generation = (generation + 1) & GENERATION_MASK;
+        let object = slot.object.take().expect("find gives only slots in use");
+        if slot.calls > 0 {
+            cancel(&object);
+        }
+        while table.slots[index].calls > 0 {
+            table = self
+                .left
+                .wait(table)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        // A slot whose generations have all been used would make old handles good again.
+        if table.slots[index].generation != self.first_generation() {
+            table.free.push_back(index);
+        }
+        Ok(object)
+    }
+
+    /// Differs from process to process and between two copies of the library in one process, so
+    /// that the handles of one mean nothing to the other.
+    fn first_generation(&self) -> usize {
+        let address = std::ptr::from_ref(self).addr() as u64;
+        (address.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 24) as usize & GENERATION_MASK
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Slots<T>> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<T> Slots<T> {
+    fn find(&self, kind: Kind, handle: usize) -> Result<usize> {
+        let (index, generation) = unpack(handle);
+        let found = self.slots.get(index).filter(|slot| {
+            slot.object.is_some()
+                && slot.kind == kind
+                && slot.generation == generation
+                && handle == pack(kind, index, generation)
+        });
+        if found.is_some() {
+            return Ok(index);
+        }
+        let message = if handle == 0 {
+            "expected a handle, found NULL"
+        } else {
+            "the handle was freed, is of another kind, or was never made by this library"
+        };
+        Err(Error::new(Code::InvalidHandle, kind.name(), message))
+    }
+}
+
+/// A call inside an object.
+pub(super) struct Entered<'a, T: Clone> {
+    table: &'a Table<T>,
+    index: usize,
+    object: Option<T>,
+}
+
+impl<T: Clone> Entered<'_, T> {
+    pub fn object(&self) -> &T {
+        self.object.as_ref().expect("taken only by drop")
+    }
+}
+
+impl<T: Clone> Drop for Entered<'_, T> {
+    fn drop(&mut self) {
+        // First this reference, then the count: who waits in `remove` gets the last reference.
+        drop(self.object.take());
+        let mut table = self.table.lock();
+        let slot = &mut table.slots[self.index];
+        slot.calls -= 1;
+        if slot.calls == 0 && slot.object.is_none() {
+            self.table.left.notify_all();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::time::Duration;
+
+    use super::*;
+
+    fn code<T>(result: Result<T>) -> Code {
+        result.err().map(|e| e.code()).expect("an error")
+    }
+
+    #[test]
+    fn only_the_handle_that_was_given_works() {
+        let table = Table::new();
+        let handle = table.insert(Kind::Model, Arc::new(7)).unwrap();
+        assert_eq!(**table.enter(Kind::Model, handle).unwrap().object(), 7);
+        let place = std::ptr::from_ref(&table).addr();
+        for wrong in [0, 1, place, place | 1, handle ^ 1, handle + 2, usize::MAX] {
+            assert_eq!(code(table.enter(Kind::Model, wrong)), Code::InvalidHandle);
+        }
+        for bit in 0..usize::BITS {
+            let wrong = handle ^ 1 << bit;
+            assert_eq!(code(table.enter(Kind::Model, wrong)), Code::InvalidHandle);
+        }
+        assert_eq!(code(table.enter(Kind::Team, handle)), Code::InvalidHandle);
+    }
+
+    #[test]
+    fn freed_handles_stay_dead_when_their_slot_is_used_again() {
+        let table = Table::new();
+        let mut old = Vec::new();
+        for i in 0..1000 {
+            let handle = table.insert(Kind::Session, i).unwrap();
+            assert!(!old.contains(&handle));
+            assert_eq!(table.remove(Kind::Session, handle, true, |_| {}), Ok(i));
+            old.push(handle);
+        }
+        assert_eq!(table.lock().slots.len(), 1);
+        for handle in old {
+            assert_eq!(
+                code(table.enter(Kind::Session, handle)),
+                Code::InvalidHandle
+            );
+            let again = table.remove(Kind::Session, handle, true, |_| {});
+            assert_eq!(code(again), Code::InvalidHandle);
+        }
+    }
+
+    #[test]
+    fn a_slot_is_retired_when_its_generations_are_used_up() {
+        let table = Table::new();
+        let handle = table.insert(Kind::Team, ()).unwrap();
+        table.lock().slots[0].generation =
+            table.first_generation().wrapping_sub(1) & GENERATION_MASK;
+        let last = pack(Kind::Team, 0, table.lock().slots[0].generation);
+        table.remove(Kind::Team, last, true, |()| {}).unwrap();
+        let next = table.insert(Kind::Team, ()).unwrap();
+        assert_eq!(unpack(next).0, 1);
+        assert_eq!(code(table.enter(Kind::Team, handle)), Code::InvalidHandle);
+    }
+
+    #[test]
+    fn the_table_is_bounded() {
+        let table = Table::new();
+        let first = table.insert(Kind::Team, ()).unwrap();
+        for _ in 1..SLOTS_MAX {
+            table.insert(Kind::Team, ()).unwrap();
+        }
+        assert_eq!(code(table.insert(Kind::Team, ())), Code::OutOfMemory);
+        table.remove(Kind::Team, first, true, |()| {}).unwrap();
+        assert!(table.insert(Kind::Team, ()).is_ok());
+    }
+
+    #[test]
+    fn removal_cancels_and_waits_or_answers_busy() {
+        let table = Table::new();
+        let flag = Arc::new(AtomicBool::new(false));
+        let handle = table.insert(Kind::Session, flag.clone()).unwrap();
+        let entered = table.enter(Kind::Session, handle).unwrap();
+        let busy = table.remove(Kind::Session, handle, false, |_| {});
+        assert_eq!(code(busy), Code::Busy);
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                while !entered.object().load(Ordering::Relaxed) {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+            });
+            let cancel = |flag: &Arc<AtomicBool>| flag.store(true, Ordering::Relaxed);
+            let removed = table.remove(Kind::Session, handle, true, cancel).unwrap();
+            drop(removed);
+            assert_eq!(Arc::strong_count(&flag), 1);
+        });
+        assert_eq!(
+            code(table.enter(Kind::Session, handle)),
+            Code::InvalidHandle
+        );
+    }
+}

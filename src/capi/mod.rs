@@ -1,0 +1,38 @@
+//! The C interface: `include/lightgpt.h` is made from these files, in this order.
+//!
+//! `guard` is what every export runs inside, `handles` and `objects` make misuse of handles
+//! harmless, `options` and `arguments` check what C hands over. A file per object follows. Nothing
+//! here knows how a model works.
+//!
+//! The header's comments are the ones on public items; they speak C.
+#![allow(unsafe_code)]
+#![allow(non_camel_case_types)] // the names are C's
+#![allow(clippy::missing_safety_doc)] // the header's opening and each function state the contract
+
+mod arguments;
+mod generate;
+mod guard;
+mod handles;
+mod library;
+mod message;
+mod metadata;
+mod model;
+mod objects;
+mod options;
+mod sampler;
+mod session;
+mod status;
+mod team;
+mod tokenizer;
+
+pub use generate::*;
+pub use guard::lightgpt_last_error;
+pub use library::*;
+pub use metadata::*;
+pub use model::*;
+pub use options::lightgpt_destroy_fn;
+pub use sampler::*;
+pub use session::*;
+pub use status::*;
+pub use team::*;
+pub use tokenizer::*;

@@ -1,0 +1,487 @@
+//! The session in C: make, feed, ask, free. Generating is in `generate`.
+
+use std::ffi::c_char;
+use std::sync::{Mutex, PoisonError, TryLockError};
+use std::time::{Duration, Instant};
+
+use super::arguments::{Buffer, Out, input, invalid, size, text};
+use super::guard::{catch, guard};
+use super::handles::Kind;
+use super::message::Message;
+use super::model::lightgpt_model;
+use super::objects::{Handle, Object, enter, free, insert};
+use super::options::{OutStruct, Struct, read};
+use super::status::{LIGHTGPT_DONE, LIGHTGPT_OK, LIGHTGPT_PENDING};
+use super::team::lightgpt_team;
+use super::tokenizer::encode_options;
+use crate::budget::Budget;
+use crate::control::{Control, Flow, Signals};
+use crate::error::{Code, Error, Result};
+use crate::kv::KvFormat;
+use crate::session::{Canceller, Session, SessionOptions};
+use crate::team::{Team, TeamOptions, physical_cores};
+
+/// One timeline of text: the tokens so far and what the model remembers of them. Any thread, one
+/// at a time.
+#[derive(Debug)]
+pub struct lightgpt_session {
+    _opaque: (),
+}
+
+/// The library chooses how keys and values are stored: 16-bit floats.
+pub const LIGHTGPT_KV_AUTO: u32 = 0;
+/// Keys and values as 32-bit floats: twice the memory, the reference.
+pub const LIGHTGPT_KV_F32: u32 = 1;
+/// Keys and values as 16-bit floats.
+pub const LIGHTGPT_KV_F16: u32 = 2;
+
+/// How to make a session; all zero: the library chooses.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct lightgpt_session_options {
+    /// Set by LIGHTGPT_SESSION_OPTIONS_INIT.
+    pub struct_size: u32,
+    /// One of LIGHTGPT_KV_.
+    pub kv_format: u32,
+    /// Tokens that the session can hold; 0: as many as the model was made for.
+    pub context: u64,
+    /// Prompt tokens per pass; 0: the library chooses. Changes the time, not the result.
+    pub chunk: u64,
+    /// The most bytes that keys, values and logits of the session may take; 0: what the model was
+    /// opened with.
+    pub memory_max: u64,
+}
+
+// SAFETY: as the trait asks.
+unsafe impl Struct for lightgpt_session_options {}
+
+/// Memory in bytes.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct lightgpt_memory {
+    /// Set by the caller: sizeof(lightgpt_memory).
+    pub struct_size: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// Weights used in place: shared by all processes that map the file.
+    pub weights_mapped: u64,
+    /// Weights copied.
+    pub weights_copied: u64,
+    /// Keys and values of one session.
+    pub kv: u64,
+    /// Activations of a pass; sessions that do not run at once share them.
+    pub scratch: u64,
+    /// A session's logits.
+    pub logits: u64,
+}
+
+// SAFETY: as the trait asks.
+unsafe impl Struct for lightgpt_memory {}
+
+/// What a session has done and holds.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct lightgpt_metrics {
+    /// Set by the caller: sizeof(lightgpt_metrics).
+    pub struct_size: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// Tokens in the session.
+    pub tokens: u64,
+    /// Tokens that it can hold.
+    pub context: u64,
+    /// Tokens fed so far.
+    pub prompt_tokens: u64,
+    /// Microseconds spent on them.
+    pub prompt_us: u64,
+    /// Tokens generated so far.
+    pub generated_tokens: u64,
+    /// Microseconds spent on them.
+    pub generate_us: u64,
+    /// Bytes of keys and values.
+    pub kv_bytes: u64,
+}
+
+// SAFETY: as the trait asks.
+unsafe impl Struct for lightgpt_metrics {}
+
+pub(super) struct SessionObject {
+    session: Mutex<Session>,
+    canceller: Canceller,
+    message: Mutex<Message>,
+}
+
+impl Object for SessionObject {
+    fn cancel(&self) {
+        self.canceller.cancel();
+    }
+}
+
+impl Handle for lightgpt_session {
+    type Object = SessionObject;
+    const KIND: Kind = Kind::Session;
+}
+
+/// The body of all calls that need the session for themselves: `BUSY` if another one has it.
+pub(super) fn call(
+    session: *const lightgpt_session,
+    body: impl FnOnce(&mut Session) -> Result<i32>,
+) -> i32 {
+    guard(|| enter(session)?.call(body))
+}
+
+impl SessionObject {
+    fn call(&self, body: impl FnOnce(&mut Session) -> Result<i32>) -> Result<i32> {
+        let mut session = match self.session.try_lock() {
+            Ok(session) => session,
+            Err(TryLockError::Poisoned(error)) => error.into_inner(),
+            Err(TryLockError::WouldBlock) => {
+                let message = "another call uses it, or the one whose callback this is";
+                return Err(Error::new(Code::Busy, "session", message));
+            }
+        };
+        let result = catch(|| body(&mut session));
+        if let Err(error) = &result {
+            if error.code() == Code::Internal {
+                session.poison();
+            }
+            let message = self.message.lock();
+            message.unwrap_or_else(PoisonError::into_inner).set(error);
+        }
+        result
+    }
+}
+
+/// When a call with this budget must pause; 0 is no budget.
+pub(super) fn control(budget_us: u64) -> Control<'static> {
+    let budget = Duration::from_micros(budget_us);
+    let deadline = (budget_us > 0)
+        .then(|| Instant::now().checked_add(budget))
+        .flatten();
+    Control {
+        signals: Signals {
+            deadline,
+            ..Signals::default()
+        },
+        progress: None,
+    }
+}
+
+/// Makes a session of a model.
+///
+/// team: the threads to compute with; NULL: a team of the session's own with default options.
+/// options: NULL for the defaults. session: not NULL; gets a handle that lightgpt_session_free
+/// gives back. Model and team may be freed before the session. Any thread.
+/// Errors: LIGHTGPT_OUT_OF_MEMORY, LIGHTGPT_MEMORY_CAP, LIGHTGPT_INVALID_ARGUMENT (an option out of
+/// range), LIGHTGPT_UNSUPPORTED (the model was opened with LIGHTGPT_OPEN_INSPECT).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lightgpt_session_new(
+    model: *const lightgpt_model,
+    team: *const lightgpt_team,
+    options: *const lightgpt_session_options,
+    session: *mut *mut lightgpt_session,
+) -> i32 {
+    guard(|| {
+        // SAFETY: the header asks for a place for a handle, and for options as large as they say.
+        let (out, options) = unsafe { (Out::new(session, "session")?, read(options, "options")?) };
+        let options = session_options(&options)?;
+        let model = enter(model)?;
+        let team = if team.is_null() {
+            Team::new(TeamOptions::default())?
+        } else {
+            enter(team)?.team.clone()
+        };
+        let made = Session::new(model.model.clone(), team, &options)?;
+        let context = made.context();
+        out.set(insert(SessionObject {
+            canceller: made.canceller(),
+            message: Mutex::new(Message::new()),
+            session: Mutex::new(made),
+        })?);
+        model.log(format_args!("made a session of {context} tokens"));
+        Ok(LIGHTGPT_OK)
+    })
+}
+
+/// Says how much memory the model takes with a session made with `options`, computed on by
+/// `threads` threads.
+///
+/// options: NULL for the defaults. threads: 0 for the default. memory: not NULL, initialised with
+/// LIGHTGPT_MEMORY_INIT. Any thread. Errors: as lightgpt_session_new.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lightgpt_model_memory_estimate(
+    model: *const lightgpt_model,
+    options: *const lightgpt_session_options,
+    threads: u32,
+    memory: *mut lightgpt_memory,
+) -> i32 {
+    guard(|| {
+        // SAFETY: the header asks for structs as large as they say.
+        let (out, options) =
+            unsafe { (OutStruct::new(memory, "memory")?, read(options, "options")?) };
+        let options = session_options(&options)?;
+        let model = enter(model)?;
+        let model = &model.model;
+        let context = match options.context {
+            0 => model.network()?.spec.context,
+            context => context,
+        };
+        let rows = options.chunk_tokens().min(context);
+        let threads = if threads == 0 {
+            physical_cores()
+        } else {
+            threads as usize
+        };
+        let estimate = model.memory_estimate(context, options.kv, rows, threads)?;
+        out.set(&lightgpt_memory {
+            struct_size: 0,
+            reserved: 0,
+            weights_mapped: estimate.weights_mapped,
+            weights_copied: estimate.weights_copied,
+            kv: estimate.kv,
+            scratch: estimate.scratch,
+            logits: estimate.logits,
+        });
+        Ok(LIGHTGPT_OK)
+    })
+}
+
+/// Appends text to what the session will evaluate next: at the next lightgpt_session_prefill,
+/// _begin or _generate.
+///
+/// text: `text_bytes` bytes of UTF-8; NULL with 0. flags: LIGHTGPT_TEXT_ADD_SPECIAL and
+/// LIGHTGPT_TEXT_PARSE_SPECIAL bits; a new text usually wants the former. tokens: gets the number
+/// of tokens it made; may be NULL.
+/// Errors: LIGHTGPT_CONTEXT_FULL, LIGHTGPT_UNSUPPORTED (the model has no tokenizer), LIGHTGPT_BUSY.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lightgpt_session_feed_text(
+    session: *mut lightgpt_session,
+    text: *const c_char,
+    text_bytes: usize,
+    flags: u32,
+    tokens: *mut u64,
+) -> i32 {
+    call(session, |session| {
+        let options = encode_options(flags)?;
+        // SAFETY: the header asks for `text_bytes` bytes.
+        let text = unsafe { self::text(text, text_bytes, "text") }?;
+        let out = match tokens.is_null() {
+            true => None,
+            // SAFETY: the header asks for a place for a number, if any.
+            false => Some(unsafe { Out::new(tokens, "tokens") }?),
+        };
+        let count = session.feed_text(text, options)?;
+        out.inspect(|out| out.set(count as u64));
+        Ok(LIGHTGPT_OK)
+    })
+}
+
+/// Appends tokens to what the session will evaluate next.
+///
+/// tokens: `tokens_len` numbers; NULL with 0.
+/// Errors: LIGHTGPT_INVALID_ARGUMENT (a token outside the vocabulary), LIGHTGPT_CONTEXT_FULL,
+/// LIGHTGPT_BUSY.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lightgpt_session_feed_tokens(
+    session: *mut lightgpt_session,
+    tokens: *const u32,
+    tokens_len: usize,
+) -> i32 {
+    call(session, |session| {
+        // SAFETY: the header asks for `tokens_len` numbers.
+        session.feed(unsafe { input(tokens, tokens_len, "tokens") }?)?;
+        Ok(LIGHTGPT_OK)
+    })
+}
+
+/// Evaluates what was fed, for about `budget_us` microseconds; 0: until it is done.
+///
+/// Answers LIGHTGPT_DONE, or LIGHTGPT_PENDING when the budget ended first: call again to go on.
+/// Errors: LIGHTGPT_CANCELLED takes the session back to before the turn. LIGHTGPT_NONFINITE,
+/// LIGHTGPT_OUT_OF_MEMORY, LIGHTGPT_MEMORY_CAP and LIGHTGPT_FILE_CHANGED leave the tokens fed: try
+/// again, or rewind. LIGHTGPT_BUSY.
+#[unsafe(no_mangle)]
+pub extern "C" fn lightgpt_session_prefill(session: *mut lightgpt_session, budget_us: u64) -> i32 {
+    call(session, |session| {
+        Ok(match session.prefill(&mut control(budget_us))? {
+            Flow::Done => LIGHTGPT_DONE,
+            Flow::Paused => LIGHTGPT_PENDING,
+        })
+    })
+}
+
+/// Copies out the logits after the last token: one number for each entry of the vocabulary. Evaluates
+/// what was fed first.
+///
+/// buf, cap, needed: see "Text" above, counted in numbers.
+/// Errors: LIGHTGPT_INVALID_ARGUMENT (the session is empty), LIGHTGPT_BUFFER_TOO_SMALL, and those of
+/// lightgpt_session_prefill.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lightgpt_session_logits(
+    session: *mut lightgpt_session,
+    buf: *mut f32,
+    cap: usize,
+    needed: *mut usize,
+) -> i32 {
+    call(session, |session| {
+        // SAFETY: the header asks for a buffer of `cap` numbers and a place for their count.
+        let out = unsafe { Buffer::new(buf, cap, needed) }?;
+        out.fill(session.logits(&mut Control::none())?)?;
+        Ok(LIGHTGPT_OK)
+    })
+}
+
+/// Copies out the tokens of the session, from the first.
+///
+/// buf, cap, needed: see "Text" above, counted in tokens.
+/// Errors: LIGHTGPT_BUFFER_TOO_SMALL, LIGHTGPT_BUSY.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lightgpt_session_tokens(
+    session: *mut lightgpt_session,
+    buf: *mut u32,
+    cap: usize,
+    needed: *mut usize,
+) -> i32 {
+    call(session, |session| {
+        // SAFETY: the header asks for a buffer of `cap` tokens and a place for their count.
+        unsafe { Buffer::new(buf, cap, needed) }?.fill(session.tokens())?;
+        Ok(LIGHTGPT_OK)
+    })
+}
+
+/// Keeps the first `tokens` tokens and forgets the rest, also a turn in progress.
+///
+/// Errors: LIGHTGPT_INVALID_ARGUMENT (it has fewer), LIGHTGPT_BUSY.
+#[unsafe(no_mangle)]
+pub extern "C" fn lightgpt_session_rewind(session: *mut lightgpt_session, tokens: u64) -> i32 {
+    call(session, |session| {
+        session.rewind(size(tokens, "tokens")?)?;
+        Ok(LIGHTGPT_OK)
+    })
+}
+
+/// Cancels the turn that is in progress: the call that is using the session, or the next one,
+/// answers LIGHTGPT_CANCELLED. A turn begins when the session is fed, and ends with its generation;
+/// without one, nothing happens.
+///
+/// Any thread at any time, also from a callback.
+#[unsafe(no_mangle)]
+pub extern "C" fn lightgpt_session_cancel(session: *const lightgpt_session) -> i32 {
+    guard(|| {
+        enter(session)?.cancel();
+        Ok(LIGHTGPT_OK)
+    })
+}
+
+/// Says what the session has done and holds.
+///
+/// metrics: not NULL, initialised with LIGHTGPT_METRICS_INIT. Errors: LIGHTGPT_BUSY.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lightgpt_session_metrics(
+    session: *mut lightgpt_session,
+    metrics: *mut lightgpt_metrics,
+) -> i32 {
+    call(session, |session| {
+        // SAFETY: the header asks for a struct as large as it says.
+        let out = unsafe { OutStruct::new(metrics, "metrics") }?;
+        let metrics = session.metrics();
+        out.set(&lightgpt_metrics {
+            struct_size: 0,
+            reserved: 0,
+            tokens: session.tokens().len() as u64,
+            context: session.context() as u64,
+            prompt_tokens: metrics.prompt_tokens,
+            prompt_us: metrics.prompt_us,
+            generated_tokens: metrics.generated_tokens,
+            generate_us: metrics.generate_us,
+            kv_bytes: metrics.kv_bytes,
+        });
+        Ok(LIGHTGPT_OK)
+    })
+}
+
+/// Gives the message of the last call that failed on this session, on whatever thread; "" if none
+/// did.
+///
+/// buf, cap, needed: see "Text" above. Any thread at any time. Errors: LIGHTGPT_BUFFER_TOO_SMALL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lightgpt_session_last_error(
+    session: *const lightgpt_session,
+    buf: *mut c_char,
+    cap: usize,
+    needed: *mut usize,
+) -> i32 {
+    guard(|| {
+        // SAFETY: the header asks for a buffer of `cap` bytes and a place for its size.
+        let out = unsafe { Buffer::new(buf.cast::<u8>(), cap, needed) }?;
+        let session = enter(session)?;
+        let message = session.message.lock();
+        out.fill(message.unwrap_or_else(PoisonError::into_inner).as_bytes())?;
+        Ok(LIGHTGPT_OK)
+    })
+}
+
+/// Gives a session back. A call that uses it on another thread is cancelled and waited for; from a
+/// callback, that is LIGHTGPT_BUSY.
+///
+/// NULL is fine. Any thread.
+#[unsafe(no_mangle)]
+pub extern "C" fn lightgpt_session_free(session: *mut lightgpt_session) -> i32 {
+    guard(|| free(session).map(|()| LIGHTGPT_OK))
+}
+
+fn session_options(given: &lightgpt_session_options) -> Result<SessionOptions> {
+    Ok(SessionOptions {
+        context: size(given.context, "options.context")?,
+        kv: match given.kv_format {
+            LIGHTGPT_KV_AUTO | LIGHTGPT_KV_F16 => KvFormat::F16,
+            LIGHTGPT_KV_F32 => KvFormat::F32,
+            other => {
+                let message = format!("{other} is no LIGHTGPT_KV_ number");
+                return Err(invalid("options.kv_format", message));
+            }
+        },
+        chunk: size(given.chunk, "options.chunk")?,
+        budget: (given.memory_max > 0).then(|| Budget::new(Some(given.memory_max), None)),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ptr;
+
+    use super::super::model::{lightgpt_model_free, lightgpt_model_open};
+    use super::super::status::{LIGHTGPT_INTERNAL, LIGHTGPT_POISONED};
+    use super::*;
+
+    const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/models/tales-4m-q8_0.gguf\0");
+
+    #[test]
+    fn a_panic_is_contained_and_poisons_the_session() {
+        let (mut model, mut session) = (ptr::null_mut(), ptr::null_mut());
+        // SAFETY: every pointer is NULL, a text that ends in zero, or that of a local that fits.
+        unsafe {
+            let path = MODEL.as_ptr().cast();
+            assert_eq!(
+                lightgpt_model_open(path, ptr::null(), &raw mut model),
+                LIGHTGPT_OK
+            );
+            let made = lightgpt_session_new(model, ptr::null(), ptr::null(), &raw mut session);
+            assert_eq!(made, LIGHTGPT_OK);
+        }
+        assert_eq!(call(session, |_| panic!("on purpose")), LIGHTGPT_INTERNAL);
+        let mut text = [0u8; 256];
+        let mut needed = 0;
+        // SAFETY: as above.
+        let fed = unsafe {
+            let buf = text.as_mut_ptr().cast();
+            let told = lightgpt_session_last_error(session, buf, text.len(), &raw mut needed);
+            assert_eq!(told, LIGHTGPT_OK);
+            lightgpt_session_feed_text(session, c"a".as_ptr(), 1, 0, ptr::null_mut())
+        };
+        assert!(text[..needed].starts_with(b"a defect of the library: on purpose"));
+        assert_eq!(fed, LIGHTGPT_POISONED);
+        assert_eq!(lightgpt_session_free(session), LIGHTGPT_OK);
+        assert_eq!(lightgpt_model_free(model), LIGHTGPT_OK);
+    }
+}

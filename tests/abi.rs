@@ -1,0 +1,405 @@
+//! The promise of the ABI: the header is what the sources say, the library exports exactly what
+//! the header says, and no size, offset, constant or prototype changes unnoticed.
+//!
+//! LIGHTGPT_UPDATE=1 writes `include/lightgpt.h` and `abi/lightgpt.txt` anew (`make header`).
+#![allow(clippy::unwrap_used)] // tests
+
+#[path = "support/programs.rs"]
+mod programs;
+
+use std::collections::BTreeSet;
+use std::fmt::Write;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use lightgpt::capi;
+use programs::{ROOT, has, library, succeed};
+
+const GENERATED: &str = include_str!(concat!(env!("OUT_DIR"), "/lightgpt.h"));
+
+#[test]
+fn the_header_is_what_the_sources_say() {
+    agree("include/lightgpt.h", GENERATED);
+    let version = format!("#define LIGHTGPT_VERSION \"{}\"", env!("CARGO_PKG_VERSION"));
+    assert!(GENERATED.contains(&version), "{version}");
+}
+
+#[test]
+fn the_snapshot_agrees_with_c() {
+    agree("abi/lightgpt.txt", &snapshot());
+}
+
+#[test]
+fn the_snapshot_agrees_with_rust() {
+    let committed = fs::read_to_string(Path::new(ROOT).join("abi/lightgpt.txt")).unwrap();
+    let expected: BTreeSet<&str> = committed
+        .lines()
+        .filter(|line| line.starts_with("size ") || line.starts_with("offset "))
+        .collect();
+    let found = rust_layout();
+    assert_eq!(found.lines().collect::<BTreeSet<_>>(), expected);
+}
+
+#[test]
+fn the_library_exports_exactly_the_header() {
+    let shared = library().join("liblightgpt.so");
+    let exported = |arguments: &[&str], file: PathBuf| -> BTreeSet<String> {
+        let text = succeed(Command::new("nm").args(arguments).arg(file));
+        let names = text
+            .lines()
+            .filter_map(|line| line.split_whitespace().nth(2));
+        names.map(String::from).collect()
+    };
+    let header: BTreeSet<String> = functions().into_iter().map(|(name, _)| name).collect();
+    assert!(header.len() > 30);
+    assert_eq!(exported(&["-D", "--defined-only"], shared), header);
+    let archive = library().join("liblightgpt.a");
+    assert_eq!(exported(&["-g", "--defined-only"], archive), header);
+}
+
+#[test]
+fn the_shared_library_presents_itself() {
+    let dynamic = succeed(
+        Command::new("readelf")
+            .arg("-d")
+            .arg(library().join("liblightgpt.so")),
+    );
+    let soname = format!("[liblightgpt.so.{}]", capi::LIGHTGPT_ABI_VERSION);
+    assert!(dynamic.contains(&soname), "{dynamic}");
+    assert!(dynamic.contains("NODELETE"), "{dynamic}");
+}
+
+#[test]
+fn the_header_is_c99_and_cpp17() {
+    let twice = "#include <lightgpt.h>\n#include <lightgpt.h>\n#include \"use.h\"\n";
+    let folder = library();
+    fs::write(folder.join("use.h"), uses()).unwrap();
+    for (compiler, language, extension) in [
+        ("gcc", "c99", "c"),
+        ("gcc", "c11", "c"),
+        ("g++", "c++17", "cpp"),
+        ("clang", "c99", "c"),
+        ("clang++", "c++17", "cpp"),
+    ] {
+        if !has(compiler) {
+            eprintln!("SKIPPED header with {compiler}: it is not installed");
+            continue;
+        }
+        let source = folder.join(format!("header-{compiler}.{extension}"));
+        fs::write(&source, twice).unwrap();
+        let mut compile = Command::new(compiler);
+        compile
+            .current_dir(ROOT)
+            .args(["-fsyntax-only", "-Wall", "-Wextra", "-Wpedantic"]);
+        compile
+            .args(["-Werror", "-Iinclude", &format!("-std={language}")])
+            .arg(source);
+        succeed(&mut compile);
+    }
+}
+
+#[test]
+fn the_pkg_config_file_is_filled_in() {
+    let root = library().join("root");
+    let mut make = Command::new("make");
+    make.current_dir(ROOT)
+        .args(["-s", "install-files", "PREFIX=/opt/lightgpt"]);
+    make.arg(format!("DESTDIR={}", root.display()));
+    make.arg(format!("LIBRARY={}", library().display()));
+    make.arg(format!("OUT={}", library().join("install").display()));
+    succeed(&mut make);
+    let lib = root.join("opt/lightgpt/lib");
+    let pc = fs::read_to_string(lib.join("pkgconfig/lightgpt.pc")).unwrap();
+    assert!(
+        pc.contains("prefix=/opt/lightgpt\n") && !pc.contains('@'),
+        "{pc}"
+    );
+    let link = fs::read_link(lib.join("liblightgpt.so")).unwrap();
+    assert_eq!(
+        link,
+        Path::new(&format!("liblightgpt.so.{}", capi::LIGHTGPT_ABI_VERSION))
+    );
+    for file in ["liblightgpt.so", "liblightgpt.a", "../include/lightgpt.h"] {
+        assert!(lib.join(file).exists(), "{file}");
+    }
+}
+
+/// Zero for every argument, and then a local's address for every handle: each call must come back
+/// with a status that the header knows.
+#[test]
+fn every_function_answers_null_and_foreign_handles() {
+    let mut calls = String::new();
+    for (name, prototype) in functions() {
+        let arguments = prototype
+            .split_once('(')
+            .expect("a function has arguments")
+            .1;
+        let arguments: Vec<&str> = match arguments.trim_end_matches(')') {
+            "void" => Vec::new(),
+            list => list.split(',').map(str::trim).collect(),
+        };
+        for foreign in [false, true] {
+            let values: Vec<&str> = arguments
+                .iter()
+                .map(|argument| {
+                    let handle = ["team", "model", "sampler", "session"]
+                        .iter()
+                        .any(|object| {
+                            argument.contains(&format!("struct lightgpt_{object} *"))
+                                && !argument.contains("**")
+                        });
+                    if foreign && handle {
+                        "(void *)&place"
+                    } else {
+                        "0"
+                    }
+                })
+                .collect();
+            let call = format!("{name}({})", values.join(", "));
+            match prototype.starts_with("int32_t") {
+                true => writeln!(calls, "answer(\"{call}\", {call});").unwrap(),
+                false => writeln!(calls, "(void){call};").unwrap(),
+            }
+        }
+    }
+    let program = format!(
+        "#include <lightgpt.h>\n#include <stdio.h>\n#include <string.h>\nstatic long place[9];\n\
+         static void answer(const char *call, int32_t status) {{\n\
+         if (strcmp(lightgpt_status_name(status), \"LIGHTGPT_UNKNOWN_STATUS\") == 0)\n\
+         printf(\"%s: %d\\n\", call, status);\n\
+         if (status >= 0 && strstr(call, \"_free(0)\") == NULL\n\
+         && strcmp(call, \"lightgpt_abi_check(0)\") != 0)\n\
+         printf(\"%s succeeds\\n\", call);\n}}\n\
+         int main(void) {{\n{calls}return 0;\n}}\n"
+    );
+    let source = library().join("null.c");
+    fs::write(&source, program).unwrap();
+    let binary = programs::compile(source.to_str().unwrap(), programs::Link::Shared, &["-w"]);
+    assert_eq!(succeed(&mut Command::new(binary)), "");
+}
+
+/// Compares a committed file, or writes it.
+fn agree(path: &str, text: &str) {
+    let file = Path::new(ROOT).join(path);
+    if std::env::var_os("LIGHTGPT_UPDATE").is_some() {
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(&file, text).unwrap();
+    }
+    let committed = fs::read_to_string(&file).unwrap_or_default();
+    assert!(
+        committed == text,
+        "{path} is not up to date: `make header`, and look at the change"
+    );
+}
+
+/// The header without comments and preprocessor lines, one declaration a line.
+fn declarations() -> Vec<String> {
+    let header = GENERATED.replace("\\\n", " ");
+    let mut code = String::new();
+    let mut rest = header.as_str();
+    while let Some(start) = rest.find("/*") {
+        code.push_str(&rest[..start]);
+        rest = &rest[start + rest[start..].find("*/").expect("comments end") + 2..];
+    }
+    code.push_str(rest);
+    let code: String = code
+        .lines()
+        .filter(|line| !line.trim_start().starts_with('#') && !line.contains("extern \"C\""))
+        .map(|line| format!("{line} "))
+        .collect();
+    let mut all = Vec::new();
+    let (mut depth, mut from) = (0, 0);
+    for (i, byte) in code.bytes().enumerate() {
+        match byte {
+            b'{' => depth += 1,
+            b'}' => depth -= 1,
+            b';' if depth == 0 => {
+                let words: Vec<&str> = code[from..i].split_whitespace().collect();
+                all.push(words.join(" "));
+                from = i + 1;
+            }
+            _ => {}
+        }
+    }
+    all
+}
+
+/// Name and prototype of every function.
+fn functions() -> Vec<(String, String)> {
+    let prototypes = declarations();
+    let prototypes = prototypes
+        .iter()
+        .filter_map(|d| d.strip_prefix("LIGHTGPT_API "));
+    prototypes
+        .map(|prototype| {
+            let before = prototype
+                .split('(')
+                .next()
+                .expect("split gives a first part");
+            let name = before
+                .rsplit([' ', '*'])
+                .next()
+                .expect("rsplit gives a last part");
+            (name.to_string(), prototype.to_string())
+        })
+        .collect()
+}
+
+/// Name and members (with their declarations) of every struct.
+fn structs() -> Vec<(String, Vec<(String, String)>)> {
+    let mut all = Vec::new();
+    for declaration in declarations() {
+        let Some((head, body)) = declaration.split_once('{') else {
+            continue;
+        };
+        let name = head
+            .trim()
+            .rsplit(' ')
+            .next()
+            .expect("a struct has a name")
+            .to_string();
+        let body = body.rsplit_once('}').expect("braces match").0;
+        let members = body
+            .split(';')
+            .map(str::trim)
+            .filter(|member| !member.is_empty());
+        let members = members.map(|member| {
+            let plain = member.split('[').next().expect("split gives a first part");
+            let name = plain
+                .rsplit([' ', '*'])
+                .next()
+                .expect("rsplit gives a last part");
+            (name.to_string(), member.to_string())
+        });
+        all.push((name, members.collect()));
+    }
+    all
+}
+
+/// Names of all constants that are numbers.
+fn constants() -> Vec<String> {
+    let lines = GENERATED
+        .lines()
+        .filter_map(|line| line.strip_prefix("#define "));
+    lines
+        .filter_map(|line| line.split_once(' '))
+        .filter(|(_, value)| {
+            value.starts_with(|c: char| c == '-' || c == '(' || c.is_ascii_digit())
+        })
+        .map(|(name, _)| name.to_string())
+        .collect()
+}
+
+/// What the ABI consists of, as a C program finds it.
+fn snapshot() -> String {
+    let mut program = String::from("#include <lightgpt.h>\n#include <stdio.h>\nint main(void){\n");
+    for name in constants() {
+        writeln!(
+            program,
+            "printf(\"constant {name} %lld\\n\", (long long){name});"
+        )
+        .unwrap();
+    }
+    for (name, members) in structs() {
+        writeln!(program, "printf(\"size {name} %zu\\n\", sizeof({name}));").unwrap();
+        for (member, declaration) in members {
+            let line = format!("offset {name}.{member} %zu");
+            writeln!(
+                program,
+                "printf(\"{line}\\n\", offsetof({name}, {member}));"
+            )
+            .unwrap();
+            writeln!(program, "puts(\"member {name}: {declaration}\");").unwrap();
+        }
+    }
+    for declaration in declarations()
+        .iter()
+        .filter(|d| d.starts_with("typedef") && !d.contains('{'))
+    {
+        writeln!(program, "puts(\"{declaration}\");").unwrap();
+    }
+    for (_, prototype) in functions() {
+        writeln!(program, "puts(\"function {prototype}\");").unwrap();
+    }
+    program.push_str("return 0;}\n");
+    let source = library().join("snapshot.c");
+    fs::write(&source, program).unwrap();
+    let binary = library().join("snapshot");
+    let mut compile = Command::new("cc");
+    compile
+        .current_dir(ROOT)
+        .arg("-Iinclude")
+        .arg(source)
+        .arg("-o")
+        .arg(&binary);
+    succeed(&mut compile);
+    succeed(&mut Command::new(binary))
+}
+
+/// C that makes every struct from its macro, so that a member without a beginning is a warning.
+fn uses() -> String {
+    let mut text = String::from("int use(void);\nint use(void) {\nuint32_t sizes = 0;\n");
+    for (name, _) in structs() {
+        let upper = name.to_uppercase();
+        writeln!(
+            text,
+            "{{ {name} s = {upper}_INIT; sizes += s.struct_size; }}"
+        )
+        .unwrap();
+    }
+    text.push_str("return (int)sizes;\n}\n");
+    text
+}
+
+macro_rules! layout {
+    ($($name:ident { $($member:ident),* $(,)? })*) => {{
+        let mut text = String::new();
+        $(
+            let size = size_of::<capi::$name>();
+            writeln!(text, "size {} {size}", stringify!($name)).unwrap();
+            $(
+                let offset = std::mem::offset_of!(capi::$name, $member);
+                let (name, member) = (stringify!($name), stringify!($member));
+                writeln!(text, "offset {name}.{member} {offset}").unwrap();
+            )*
+        )*
+        text
+    }};
+}
+
+fn rust_layout() -> String {
+    layout! {
+        lightgpt_build { struct_size, abi_version, numerics_version, reserved, version, isa, features }
+        lightgpt_team_options {
+            struct_size, threads, cpus, cpus_len, stack_bytes, parallel_for, parallel_for_data,
+            parallel_for_destroy,
+        }
+        lightgpt_open_options {
+            struct_size, flags, memory_max, progress, progress_data, log, log_data, log_destroy,
+        }
+        lightgpt_model_info {
+            struct_size, gguf_version, file_bytes, files, metadata_keys, tensors, vocab, parameters,
+            weight_bytes, layers, dim, heads, kv_heads, head_dim, hidden, context, architecture,
+            name,
+        }
+        lightgpt_tensor_info {
+            struct_size, format, dims, dimensions, file, offset, bytes, format_name, name,
+        }
+        lightgpt_sampler_options {
+            struct_size, flags, temperature, top_k, top_p, reserved, seed,
+        }
+        lightgpt_session_options { struct_size, kv_format, context, chunk, memory_max }
+        lightgpt_memory {
+            struct_size, reserved, weights_mapped, weights_copied, kv, scratch, logits,
+        }
+        lightgpt_metrics {
+            struct_size, reserved, tokens, context, prompt_tokens, prompt_us, generated_tokens,
+            generate_us, kv_bytes,
+        }
+        lightgpt_event {
+            struct_size, kind, token, finish, position, done, total, text, text_bytes,
+        }
+        lightgpt_generate_options { struct_size, flags, tokens_max, sampler, stops, stops_len }
+    }
+}

@@ -1,0 +1,403 @@
+/*
+ * A host with habits of its own: it flushes denormals, has small stacks, forks, frees objects that
+ * are in use, brings its own executor and memory. None of it may harm it, or change a logit.
+ */
+#define _GNU_SOURCE
+#include <lightgpt.h>
+
+#include <fcntl.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#if defined(__x86_64__)
+#include <xmmintrin.h>
+#define CONTROL_WORD() _mm_getcsr()
+#define SET_CONTROL_WORD(word) _mm_setcsr(word)
+#define FLUSHING 0x9fc0u
+#else
+#define CONTROL_WORD() 0u
+#define SET_CONTROL_WORD(word) ((void)(word))
+#define FLUSHING 0u
+#endif
+
+#define CHECK(condition)                                                                           \
+    do {                                                                                           \
+        if (!(condition)) {                                                                        \
+            printf("line %d: %s: %s\n", __LINE__, #condition, lightgpt_last_error());              \
+            exit(EXIT_FAILURE);                                                                    \
+        }                                                                                          \
+    } while (0)
+
+enum { TOKENS = 6 };
+static const char *path;
+static const char prompt[] = "Once upon a time";
+
+static lightgpt_model *open_model(void)
+{
+    lightgpt_model *model = NULL;
+    CHECK(lightgpt_model_open(path, NULL, &model) == LIGHTGPT_OK);
+    return model;
+}
+
+/* A session with the prompt in it. */
+static lightgpt_session *open_session(const lightgpt_model *model, const lightgpt_team *team)
+{
+    lightgpt_session *session = NULL;
+    CHECK(lightgpt_session_new(model, team, NULL, &session) == LIGHTGPT_OK);
+    CHECK(lightgpt_session_feed_text(session, prompt, strlen(prompt), LIGHTGPT_TEXT_ADD_SPECIAL,
+                                     NULL)
+          == LIGHTGPT_OK);
+    return session;
+}
+
+struct logits {
+    size_t len;
+    float *values;
+};
+
+static struct logits logits_of(const lightgpt_model *model, const lightgpt_team *team)
+{
+    struct logits logits = {0, NULL};
+    lightgpt_session *session = open_session(model, team);
+    CHECK(lightgpt_session_logits(session, NULL, 0, &logits.len) == LIGHTGPT_OK);
+    logits.values = malloc(logits.len * sizeof(float));
+    CHECK(lightgpt_session_logits(session, logits.values, logits.len, &logits.len) == LIGHTGPT_OK);
+    CHECK(lightgpt_session_free(session) == LIGHTGPT_OK);
+    return logits;
+}
+
+static struct logits expected;
+
+static void check_logits(const lightgpt_model *model, const lightgpt_team *team)
+{
+    struct logits found = logits_of(model, team);
+    CHECK(found.len == expected.len);
+    CHECK(memcmp(found.values, expected.values, found.len * sizeof(float)) == 0);
+    free(found.values);
+}
+
+/* --- The float environment --- */
+
+static int32_t on_event_flushing(void *user_data, const lightgpt_event *event)
+{
+    (void)event;
+    (*(int *)user_data)++;
+    CHECK((CONTROL_WORD() & ~0x3fu) == FLUSHING);
+    return LIGHTGPT_CONTINUE;
+}
+
+static void float_environment(void)
+{
+    lightgpt_model *model = open_model();
+    int events = 0;
+    unsigned before = CONTROL_WORD();
+    SET_CONTROL_WORD(FLUSHING);
+    /* The threads of this team begin their lives with the flushing word. */
+    lightgpt_team_options options = LIGHTGPT_TEAM_OPTIONS_INIT;
+    lightgpt_team *team = NULL;
+    options.threads = 3;
+    CHECK(lightgpt_team_new(&options, &team) == LIGHTGPT_OK);
+    check_logits(model, team);
+    CHECK(CONTROL_WORD() == FLUSHING);
+
+    lightgpt_session *session = open_session(model, team);
+    lightgpt_generate_options generate = LIGHTGPT_GENERATE_OPTIONS_INIT;
+    generate.tokens_max = TOKENS;
+    CHECK(lightgpt_session_generate(session, &generate, on_event_flushing, &events)
+          == LIGHTGPT_DONE);
+    CHECK(events >= TOKENS && CONTROL_WORD() == FLUSHING);
+    CHECK(lightgpt_session_free(session) == LIGHTGPT_OK);
+    CHECK(lightgpt_model_open(NULL, NULL, &model) < 0);
+    CHECK(CONTROL_WORD() == FLUSHING);
+    SET_CONTROL_WORD(before);
+    lightgpt_team_free(team);
+    lightgpt_model_free(model);
+}
+
+/* --- A thread with a small stack --- */
+
+static void *all_on_this_thread(void *unused)
+{
+    (void)unused;
+    lightgpt_model *model = open_model();
+    lightgpt_session *session = NULL;
+    check_logits(model, NULL);
+    session = open_session(model, NULL);
+    lightgpt_generate_options generate = LIGHTGPT_GENERATE_OPTIONS_INIT;
+    generate.tokens_max = TOKENS;
+    CHECK(lightgpt_session_generate(session, &generate, NULL, NULL) == LIGHTGPT_DONE);
+    lightgpt_session_free(session);
+    lightgpt_model_free(model);
+    return NULL;
+}
+
+static void small_stack(void)
+{
+    pthread_attr_t attributes;
+    pthread_t thread;
+    pthread_attr_init(&attributes);
+    CHECK(pthread_attr_setstacksize(&attributes, 64 * 1024) == 0);
+    CHECK(pthread_create(&thread, &attributes, all_on_this_thread, NULL) == 0);
+    pthread_join(thread, NULL);
+    pthread_attr_destroy(&attributes);
+}
+
+/* --- Fork --- */
+
+static void fork_and_use(void)
+{
+    lightgpt_model *model = open_model();
+    lightgpt_session *session = open_session(model, NULL);
+    lightgpt_model *other = NULL;
+    lightgpt_event event = LIGHTGPT_EVENT_INIT;
+    pid_t child = fork();
+    if (child == 0) {
+        CHECK(lightgpt_model_open(path, NULL, &other) == LIGHTGPT_FORKED);
+        CHECK(lightgpt_session_prefill(session, 0) == LIGHTGPT_FORKED);
+        CHECK(lightgpt_session_step(session, 0, &event) == LIGHTGPT_FORKED);
+        CHECK(lightgpt_session_cancel(session) == LIGHTGPT_FORKED);
+        CHECK(lightgpt_session_free(session) == LIGHTGPT_FORKED);
+        CHECK(lightgpt_model_free(model) == LIGHTGPT_FORKED);
+        CHECK(strstr(lightgpt_last_error(), "forked") != NULL);
+        CHECK(strcmp(lightgpt_version(), LIGHTGPT_VERSION) == 0);
+        exit(EXIT_SUCCESS);
+    }
+    int status = -1;
+    CHECK(child > 0 && waitpid(child, &status, 0) == child);
+    CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    /* The parent goes on. */
+    CHECK(lightgpt_session_prefill(session, 0) == LIGHTGPT_DONE);
+    CHECK(lightgpt_session_free(session) == LIGHTGPT_OK);
+    CHECK(lightgpt_model_free(model) == LIGHTGPT_OK);
+}
+
+/* --- Freeing and cancelling what another thread uses --- */
+
+static int started;
+
+static int32_t on_event_slowly(void *user_data, const lightgpt_event *event)
+{
+    (void)user_data;
+    (void)event;
+    __atomic_store_n(&started, 1, __ATOMIC_SEQ_CST);
+    usleep(1000);
+    return LIGHTGPT_CONTINUE;
+}
+
+static void *generate_for_long(void *session)
+{
+    lightgpt_generate_options generate = LIGHTGPT_GENERATE_OPTIONS_INIT;
+    generate.flags = LIGHTGPT_GENERATE_IGNORE_END;
+    return (void *)(intptr_t)lightgpt_session_generate(session, &generate, on_event_slowly, NULL);
+}
+
+static void end_from_another_thread(int32_t (*end)(lightgpt_session *))
+{
+    lightgpt_model *model = open_model();
+    lightgpt_session *session = open_session(model, NULL);
+    pthread_t thread;
+    void *answer = NULL;
+    started = 0;
+    CHECK(pthread_create(&thread, NULL, generate_for_long, session) == 0);
+    while (!__atomic_load_n(&started, __ATOMIC_SEQ_CST))
+        sched_yield();
+    CHECK(end(session) == LIGHTGPT_OK);
+    pthread_join(thread, &answer);
+    CHECK((int32_t)(intptr_t)answer == LIGHTGPT_CANCELLED);
+    int32_t again = lightgpt_session_free(session);
+    CHECK(again == LIGHTGPT_OK || again == LIGHTGPT_INVALID_HANDLE);
+    CHECK(lightgpt_session_free(session) == LIGHTGPT_INVALID_HANDLE);
+    lightgpt_model_free(model);
+}
+
+static int32_t cancel(lightgpt_session *session)
+{
+    int32_t status = lightgpt_session_cancel(session);
+    return status;
+}
+
+/* --- How soon a cancel is answered --- */
+
+static double now_ms(void)
+{
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (double)time.tv_sec * 1e3 + (double)time.tv_nsec / 1e6;
+}
+
+static void *prefill(void *session)
+{
+    __atomic_store_n(&started, 1, __ATOMIC_SEQ_CST);
+    return (void *)(intptr_t)lightgpt_session_prefill(session, 0);
+}
+
+static void cancel_soon(void)
+{
+    enum { ROUNDS = 9, LIMIT_MS = 20 };
+    lightgpt_model *model = open_model();
+    uint32_t tokens[250];
+    int in_time = 0, cancelled = 0;
+    for (int i = 0; i < 250; i++)
+        tokens[i] = 300 + (uint32_t)i;
+    for (int round = 0; round < ROUNDS; round++) {
+        lightgpt_session *session = NULL;
+        pthread_t thread;
+        void *answer = NULL;
+        CHECK(lightgpt_session_new(model, NULL, NULL, &session) == LIGHTGPT_OK);
+        CHECK(lightgpt_session_feed_tokens(session, tokens, 250) == LIGHTGPT_OK);
+        started = 0;
+        CHECK(pthread_create(&thread, NULL, prefill, session) == 0);
+        while (!__atomic_load_n(&started, __ATOMIC_SEQ_CST))
+            sched_yield();
+        usleep(1000);
+        double before = now_ms();
+        CHECK(lightgpt_session_cancel(session) == LIGHTGPT_OK);
+        pthread_join(thread, &answer);
+        in_time += now_ms() - before < LIMIT_MS;
+        cancelled += (int32_t)(intptr_t)answer == LIGHTGPT_CANCELLED;
+        lightgpt_session_free(session);
+    }
+    /* A busy machine may be late now and then, not usually. */
+    CHECK(in_time > ROUNDS / 2 && cancelled > 0);
+    lightgpt_model_free(model);
+}
+
+/* --- An executor and memory of the host's --- */
+
+static lightgpt_body_fn late_body;
+static void *late_body_data;
+static int destroyed, released;
+
+static void parallel_for(void *user_data, uint32_t bodies, lightgpt_body_fn body, void *body_data)
+{
+    CHECK(user_data == &destroyed);
+    late_body = body;
+    late_body_data = body_data;
+    for (uint32_t i = 0; i < bodies / 2; i++)
+        body(body_data);
+}
+
+static void count(void *user_data)
+{
+    ++*(int *)user_data;
+}
+
+static void executor_and_memory(void)
+{
+    FILE *file = fopen(path, "rb");
+    lightgpt_model *model = NULL;
+    lightgpt_model_info info = LIGHTGPT_MODEL_INFO_INIT;
+    CHECK(file != NULL && fseek(file, 0, SEEK_END) == 0);
+    long bytes = ftell(file);
+    unsigned char *data = malloc((size_t)bytes);
+    rewind(file);
+    CHECK(data != NULL && fread(data, 1, (size_t)bytes, file) == (size_t)bytes);
+
+    lightgpt_team_options options = LIGHTGPT_TEAM_OPTIONS_INIT;
+    lightgpt_team *team = NULL;
+    options.threads = 4;
+    options.parallel_for = parallel_for;
+    options.parallel_for_data = &destroyed;
+    options.parallel_for_destroy = count;
+    CHECK(lightgpt_team_new(&options, &team) == LIGHTGPT_OK);
+
+    /* A failing call takes nothing. */
+    CHECK(lightgpt_model_open_memory(data, 100, count, &released, NULL, &model)
+          == LIGHTGPT_FORMAT);
+    CHECK(released == 0);
+    CHECK(lightgpt_model_open_memory(data, (size_t)bytes, count, &released, NULL, &model)
+          == LIGHTGPT_OK);
+    check_logits(model, team);
+    CHECK(late_body != NULL);
+    late_body(late_body_data); /* long after its executor has returned */
+
+    lightgpt_session *session = open_session(model, team);
+    CHECK(lightgpt_team_free(team) == LIGHTGPT_OK && destroyed == 0);
+    CHECK(lightgpt_model_free(model) == LIGHTGPT_OK && released == 0);
+    CHECK(lightgpt_session_prefill(session, 0) == LIGHTGPT_DONE);
+    CHECK(lightgpt_session_free(session) == LIGHTGPT_OK);
+    CHECK(destroyed == 1 && released == 1);
+
+    lightgpt_open_options copy = LIGHTGPT_OPEN_OPTIONS_INIT;
+    copy.flags = LIGHTGPT_OPEN_COPY;
+    CHECK(lightgpt_model_open_memory(data, (size_t)bytes, count, &released, &copy, &model)
+          == LIGHTGPT_OK);
+    CHECK(released == 2);
+    memset(data, 0, (size_t)bytes);
+    free(data);
+    check_logits(model, NULL);
+    lightgpt_model_free(model);
+
+    CHECK(lightgpt_model_open_fd(fileno(file), 0, (uint64_t)bytes, NULL, &model) == LIGHTGPT_OK);
+    fclose(file);
+    check_logits(model, NULL);
+    CHECK(lightgpt_model_describe(model, &info) == LIGHTGPT_OK);
+    CHECK(info.layers == 4 && info.file_bytes == (uint64_t)bytes);
+    lightgpt_model_free(model);
+}
+
+/* --- Steps --- */
+
+static void steps(void)
+{
+    lightgpt_model *model = open_model();
+    lightgpt_session *session = open_session(model, NULL);
+    lightgpt_generate_options generate = LIGHTGPT_GENERATE_OPTIONS_INIT;
+    lightgpt_event event = LIGHTGPT_EVENT_INIT;
+    int32_t status = LIGHTGPT_OK;
+    int tokens = 0;
+    generate.tokens_max = TOKENS;
+    CHECK(lightgpt_session_step(session, 0, &event) == LIGHTGPT_INVALID_ARGUMENT);
+    CHECK(lightgpt_session_begin(session, &generate) == LIGHTGPT_OK);
+    CHECK(lightgpt_session_begin(session, &generate) == LIGHTGPT_BUSY);
+    while (status != LIGHTGPT_DONE) {
+        status = lightgpt_session_step(session, 50, &event);
+        CHECK(status >= 0);
+        CHECK((status == LIGHTGPT_PENDING) == (event.kind == LIGHTGPT_EVENT_NONE));
+        tokens += event.kind == LIGHTGPT_EVENT_TOKEN;
+    }
+    CHECK(event.kind == LIGHTGPT_EVENT_FINISHED && event.finish == LIGHTGPT_FINISH_LENGTH);
+    CHECK(tokens == TOKENS);
+    /* A cancel between two steps. */
+    CHECK(lightgpt_session_begin(session, &generate) == LIGHTGPT_OK);
+    CHECK(lightgpt_session_cancel(session) == LIGHTGPT_OK);
+    while ((status = lightgpt_session_step(session, 0, &event)) >= 0 && status != LIGHTGPT_DONE) {
+    }
+    CHECK(status == LIGHTGPT_CANCELLED);
+    char message[64];
+    size_t bytes = 0;
+    CHECK(lightgpt_session_last_error(session, message, sizeof message, &bytes) == LIGHTGPT_OK);
+    CHECK(bytes > 0);
+    lightgpt_session_free(session);
+    lightgpt_model_free(model);
+}
+
+int main(int argc, char **argv)
+{
+    if (argc != 2)
+        return EXIT_FAILURE;
+    path = argv[1];
+    lightgpt_model *model = open_model();
+    expected = logits_of(model, NULL);
+    CHECK(expected.len == 4096);
+    lightgpt_model_free(model);
+
+    float_environment();
+    small_stack();
+    fork_and_use();
+    end_from_another_thread(lightgpt_session_free);
+    end_from_another_thread(cancel);
+    cancel_soon();
+    executor_and_memory();
+    steps();
+    free(expected.values);
+    printf("all well\n");
+    return EXIT_SUCCESS;
+}

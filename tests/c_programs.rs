@@ -1,0 +1,128 @@
+//! C programs against the shared and the static library: the examples, and what a host may do to
+//! us (two languages, threads, float environment, fork).
+#![allow(clippy::unwrap_used)] // tests
+
+#[path = "support/programs.rs"]
+mod programs;
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use programs::{Link, ROOT, compile, has, library, model, run, succeed};
+
+const LINKS: [Link; 2] = [Link::Shared, Link::Static];
+
+#[test]
+fn generate_streams_a_story() {
+    let mut texts = LINKS.map(|link| {
+        let program = compile("examples-c/generate.c", link, &[]);
+        let arguments = ["Once upon a time", "40", "7"];
+        succeed(Command::new(&program).arg(model()).args(arguments))
+    });
+    assert_eq!(texts[0], texts[1]);
+    let text = std::mem::take(&mut texts[0]);
+    assert!(text.starts_with("Once upon a time"), "{text}");
+    assert!(text.split_whitespace().count() > 15, "{text}");
+
+    let program = compile("examples-c/generate.c", Link::Shared, &[]);
+    let failed = run(Command::new(&program).arg("no/such/file"));
+    assert_eq!(failed.status.code(), Some(1));
+    let message = String::from_utf8(failed.stderr).unwrap();
+    assert!(message.contains("LIGHTGPT_IO"), "{message}");
+    assert!(!run(&mut Command::new(&program)).status.success());
+}
+
+#[test]
+fn tokens_shows_model_and_tokens() {
+    for link in LINKS {
+        let program = compile("examples-c/tokens.c", link, &[]);
+        let text = succeed(Command::new(program).arg(model()));
+        for part in [
+            "llama, 4 layers, 256 wide",
+            "4096 tokens",
+            "They spell the same text.",
+        ] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+    }
+}
+
+#[test]
+fn errors_are_all_answered() {
+    for link in LINKS {
+        let program = compile("examples-c/errors.c", link, &[]);
+        let output = run(Command::new(program).arg(model()));
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(
+            output.status.success() && text.contains("0 wrong answers"),
+            "{text}"
+        );
+        // The library itself prints nothing, whatever happens to it.
+        assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    }
+}
+
+#[test]
+fn examples_are_short() {
+    for entry in fs::read_dir(Path::new(ROOT).join("examples-c")).unwrap() {
+        let path = entry.unwrap().path();
+        let lines = fs::read_to_string(&path).unwrap().lines().count();
+        assert!(lines < 120, "{}: {lines} lines", path.display());
+    }
+}
+
+#[test]
+fn a_host_is_not_harmed() {
+    for link in LINKS {
+        let program = compile("tests/c/host.c", link, &[]);
+        let text = succeed(Command::new(program).arg(model()));
+        assert!(text.ends_with("all well\n"), "{text}");
+    }
+}
+
+#[test]
+fn another_rust_library_links_beside_ours() {
+    let folder = library();
+    let source = folder.join("other.rs");
+    let code = "#[unsafe(no_mangle)] pub extern \"C\" fn other(x: u32) -> u32 {\n\
+        let words: Vec<String> = (0..x).map(|i| i.to_string()).collect();\n\
+        let caught = std::panic::catch_unwind(|| assert!(words.len() > 9)).is_err();\n\
+        words.len() as u32 + u32::from(caught)\n}\n";
+    fs::write(&source, code).unwrap();
+    let rustc = std::env::var("RUSTC").unwrap_or_else(|_| "rustc".into());
+    let mut build = Command::new(rustc);
+    build.args(["--edition=2024", "--crate-type=staticlib", "-o"]);
+    succeed(build.arg(folder.join("libother.a")).arg(source));
+    let main = folder.join("beside.c");
+    let code = "#include <lightgpt.h>\n#include <stdio.h>\nextern uint32_t other(uint32_t x);\n\
+        int main(void) {\nlightgpt_team *team = NULL;\nint32_t status = lightgpt_team_new(NULL, &team);\n\
+        printf(\"%d %d %u\\n\", status, lightgpt_team_free(team), other(3));\nreturn 0;\n}\n";
+    fs::write(&main, code).unwrap();
+    for (first, second) in [
+        ("liblightgpt.a", "libother.a"),
+        ("libother.a", "liblightgpt.a"),
+    ] {
+        let program = folder.join("beside");
+        let mut cc = Command::new("cc");
+        cc.current_dir(ROOT)
+            .args(["-Iinclude", "-o"])
+            .arg(&program)
+            .arg(&main);
+        cc.arg(folder.join(first))
+            .arg(folder.join(second))
+            .args(["-lpthread", "-ldl", "-lm"]);
+        succeed(&mut cc);
+        assert_eq!(succeed(&mut Command::new(program)), "0 0 4\n");
+    }
+}
+
+#[test]
+fn a_cpp_program_compiles_and_runs() {
+    if !has("c++") {
+        eprintln!("SKIPPED C++ program: no c++ is installed");
+        return;
+    }
+    let program = compile("tests/c/host.cpp", Link::Shared, &[]);
+    assert_eq!(succeed(Command::new(program).arg(model())), "all well\n");
+}
