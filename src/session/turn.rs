@@ -103,16 +103,18 @@ impl Session {
     /// Begins to generate after the tokens that are there. Steps do the work.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT` if the session is empty, `BUSY` if a generation is in progress.
+    /// `INVALID_ARGUMENT` if the session is empty or a stop string out of range, `BUSY` if a
+    /// generation is in progress, `OUT_OF_MEMORY`.
     pub fn begin(&mut self, options: &GenerateOptions) -> Result<()> {
         if self.generation.is_some() {
             let message = "a generation is in progress; step it to its end, rewind or cancel";
             return Err(Error::new(Code::Busy, "session", message));
         }
+        let stops = Stops::new(&options.stops)?;
+        let mut sampler = options.sampler.clone();
+        sampler.reserve(self.logits.len())?;
         self.want_logits()?;
         self.turn_begins();
-        let mut sampler = options.sampler.clone();
-        sampler.reserve(self.logits.len());
         self.generation = Some(Generation {
             sampler,
             left: if options.tokens_max == 0 {
@@ -121,7 +123,7 @@ impl Session {
                 options.tokens_max
             },
             ignore_end: options.ignore_end,
-            stops: Stops::new(&options.stops)?,
+            stops,
             stopped: false,
         });
         self.decoder = StreamDecoder::new(DecodeOptions {
