@@ -257,6 +257,26 @@ fn a_cancel_in_any_event_takes_the_turn_back() {
 }
 
 #[test]
+fn bad_stop_strings_begin_nothing() {
+    let model = Tiny::new(SMALL).with_tokenizer(11).open();
+    let mut session = after_a_turn(&model, 1);
+    let before = state(&mut session);
+    for stops in [vec![""; 1], vec!["a"; 65], vec!["a", ""]] {
+        let stops = stops.iter().map(ToString::to_string).collect();
+        let options = GenerateOptions {
+            stops,
+            ..options(3)
+        };
+        let e = session.begin(&options).unwrap_err();
+        assert_eq!((e.code(), e.place()), (Code::InvalidArgument, "stop"));
+        // No turn is open: there is nothing to cancel.
+        session.canceller().cancel();
+        assert_eq!(state(&mut session), before);
+    }
+    generate(&mut session, 3).unwrap();
+}
+
+#[test]
 fn a_stop_in_any_event_keeps_what_is_there() {
     let model = Tiny::new(SMALL).open();
     let mut session = after_a_turn(&model, 1);

@@ -9,7 +9,7 @@ mod tiny;
 
 use std::alloc::{Layout, alloc, dealloc};
 use std::fs::{self, File};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -37,7 +37,7 @@ fn file(name: &str) -> PathBuf {
     path
 }
 
-fn open(path: &PathBuf, copy: bool, budget: &Budget) -> Result<Arc<Model>> {
+fn open(path: &Path, copy: bool, budget: &Budget) -> Result<Arc<Model>> {
     let load = LoadOptions {
         copy,
         budget: budget.clone(),
@@ -77,7 +77,7 @@ fn until<T>(
 /// Opens, feeds 20 tokens, generates 100, feeds and wants logits of each: the tokens, or `None` if
 /// one of these does not succeed in `tries` tries.
 fn live(
-    path: &PathBuf,
+    path: &Path,
     budget: &Budget,
     tries: usize,
     failed: &mut dyn FnMut(&Error),
