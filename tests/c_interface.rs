@@ -211,6 +211,8 @@ fn samplers() {
         let nan = [0.0, f32::NAN];
         let refused = lightgpt_sampler_sample(sampler, nan.as_ptr(), 2, 0, &raw mut token);
         assert_eq!((refused, token), (LIGHTGPT_NONFINITE, 1));
+        let none = lightgpt_sampler_sample(sampler, ptr::null(), 0, 0, &raw mut token);
+        assert_eq!(none, LIGHTGPT_INVALID_ARGUMENT);
         options.temperature = -1.0;
         let refused = lightgpt_sampler_new(&options, &raw mut sampler);
         assert_eq!(refused, LIGHTGPT_INVALID_ARGUMENT);
@@ -366,6 +368,40 @@ fn a_rewound_session_says_the_same_again() {
     }
     ok(lightgpt_session_free(session));
     ok(lightgpt_model_free(model));
+}
+
+#[test]
+fn teams() {
+    let (mut team, mut threads) = (ptr::null_mut(), 0);
+    let cpus = [0, 9999];
+    // SAFETY: all zero is what options are made from; every pointer is that of a local that fits.
+    unsafe {
+        let mut options: lightgpt_team_options = std::mem::zeroed();
+        options.struct_size = size_of::<lightgpt_team_options>() as u32;
+        options.threads = 2;
+        options.cpus = cpus.as_ptr();
+        options.cpus_len = 1;
+        ok(lightgpt_team_new(&options, &raw mut team));
+        ok(lightgpt_team_threads(team, &raw mut threads));
+        assert_eq!(threads, 2);
+        ok(lightgpt_team_free(team));
+        // Numbers without a CPU are ignored.
+        options.cpus_len = 2;
+        ok(lightgpt_team_new(&options, &raw mut team));
+        ok(lightgpt_team_free(team));
+        options.cpus_len = 0;
+        options.threads = 257;
+        assert_eq!(
+            lightgpt_team_new(&options, &raw mut team),
+            LIGHTGPT_INVALID_ARGUMENT
+        );
+        options.threads = 2;
+        options.parallel_for_destroy = Some(destroy);
+        assert_eq!(
+            lightgpt_team_new(&options, &raw mut team),
+            LIGHTGPT_INVALID_ARGUMENT
+        );
+    }
 }
 
 #[test]

@@ -73,6 +73,16 @@ fn examples_are_short() {
 }
 
 #[test]
+fn the_readme_compiles() {
+    let readme = fs::read_to_string(Path::new(ROOT).join("README.md")).unwrap();
+    let start = readme.find("```c\n").expect("the readme shows C") + 5;
+    let code = &readme[start..start + readme[start..].find("```").expect("the code ends")];
+    let source = library().join("readme.c");
+    fs::write(&source, code).unwrap();
+    compile(source.to_str().unwrap(), Link::Shared, &[]);
+}
+
+#[test]
 fn a_host_is_not_harmed() {
     for link in LINKS {
         let program = compile("tests/c/host.c", link, &[]);
