@@ -129,7 +129,7 @@ pub unsafe extern "C" fn lightgpt_session_generate(
         Ok(
             match session.generate(&options, &mut Control::none(), &mut tell)? {
                 Finish::Stopped => LIGHTGPT_STOPPED,
-                Finish::End | Finish::Length | Finish::ContextFull => LIGHTGPT_DONE,
+                Finish::End | Finish::Length | Finish::ContextFull | Finish::StopString => LIGHTGPT_DONE,
             },
         )
     })
@@ -221,6 +221,7 @@ fn c_event(event: &Event<'_>, tokens: usize) -> lightgpt_event {
                 Finish::End => LIGHTGPT_FINISH_END,
                 Finish::Length => LIGHTGPT_FINISH_LENGTH,
                 Finish::ContextFull => LIGHTGPT_FINISH_CONTEXT_FULL,
+                Finish::StopString => LIGHTGPT_FINISH_STOP_STRING,
                 Finish::Stopped => LIGHTGPT_FINISH_STOPPED,
             },
             ..base
@@ -231,6 +232,7 @@ fn c_event(event: &Event<'_>, tokens: usize) -> lightgpt_event {
 fn generate_options(given: &lightgpt_generate_options) -> Result<GenerateOptions> {
     let flags = flags(given.flags, LIGHTGPT_GENERATE_IGNORE_END, "options.flags")?;
     Ok(GenerateOptions {
+        stops: Vec::new(),
         sampler: if given.sampler.is_null() {
             Sampler::new(&SamplerOptions {
                 temperature: 0.0,

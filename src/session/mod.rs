@@ -7,6 +7,7 @@
 //! when its generation finishes. Cancelling takes the session back to before the turn.
 
 mod evaluate;
+mod stop;
 mod turn;
 
 use std::sync::Arc;
