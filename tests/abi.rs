@@ -2,6 +2,7 @@
 //! the header says, and no size, offset, constant or prototype changes unnoticed.
 //!
 //! LIGHTGPT_UPDATE=1 writes `include/lightgpt.h` and `abi/lightgpt.txt` anew (`make header`).
+#![cfg(target_os = "linux")] // its tools, and the Makefile
 #![allow(clippy::unwrap_used)] // tests
 
 #[path = "support/programs.rs"]

@@ -1,5 +1,6 @@
 //! C programs against the shared and the static library: the examples, and what a host may do to
 //! us (two languages, threads, float environment, fork).
+#![cfg(target_os = "linux")] // its tools, and the Makefile
 #![allow(clippy::unwrap_used)] // tests
 
 #[path = "support/programs.rs"]
