@@ -114,7 +114,7 @@
 #define LIGHTGPT_SESSION_OPTIONS_INIT {sizeof(lightgpt_session_options), 0, 0, 0, 0}
 #define LIGHTGPT_MEMORY_INIT {sizeof(lightgpt_memory), 0, 0, 0, 0, 0, 0}
 #define LIGHTGPT_METRICS_INIT {sizeof(lightgpt_metrics), 0, 0, 0, 0, 0, 0, 0, 0}
-#define LIGHTGPT_GENERATE_OPTIONS_INIT {sizeof(lightgpt_generate_options), 0, 0, NULL}
+#define LIGHTGPT_GENERATE_OPTIONS_INIT {sizeof(lightgpt_generate_options), 0, 0, NULL, NULL, 0}
 #define LIGHTGPT_EVENT_INIT {sizeof(lightgpt_event), 0, 0, 0, 0, 0, 0, NULL, 0}
 
 
@@ -438,6 +438,11 @@
  * The callback answered LIGHTGPT_STOP.
  */
 #define LIGHTGPT_FINISH_STOPPED 4
+
+/**
+ * A stop string came.
+ */
+#define LIGHTGPT_FINISH_STOP_STRING 5
 
 /**
  * Go on after the model ended its answer.
@@ -899,6 +904,16 @@ typedef struct lightgpt_generate_options {
      * Chooses the tokens; copied, so that using it elsewhere changes nothing here. NULL: greedy.
      */
     struct lightgpt_sampler *sampler;
+    /**
+     * Texts that end the turn and are not shown: `stops_len` of them, each with a zero byte at its
+     * end; at most 64, of 1 to 1024 bytes. Text that may become one is held back until it is
+     * certain; the first to be complete counts. Its tokens stay in the session. NULL: none.
+     */
+    const char *const *stops;
+    /**
+     * Texts at `stops`.
+     */
+    uint64_t stops_len;
 } lightgpt_generate_options;
 
 /**

@@ -429,6 +429,6 @@ fn rust_layout() -> String {
         lightgpt_event {
             struct_size, kind, token, finish, position, done, total, text, text_bytes,
         }
-        lightgpt_generate_options { struct_size, flags, tokens_max, sampler }
+        lightgpt_generate_options { struct_size, flags, tokens_max, sampler, stops, stops_len }
     }
 }

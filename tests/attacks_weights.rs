@@ -58,6 +58,7 @@ fn run(model: &Arc<Model>, team: &Arc<Team>, kv: KvFormat) -> Result<Vec<f32>> {
         sampler: sampler(0.8),
         tokens_max: 2,
         ignore_end: true,
+        stops: Vec::new(),
     };
     session.generate(&options, &mut Control::none(), &mut |_| Action::Continue)?;
     Ok(session.logits(&mut Control::none())?.to_vec())

@@ -169,7 +169,7 @@ mod tests {
                     .map(|_| alphabet[below(alphabet.len() as u64) as usize])
                     .collect()
             };
-            let wanted: Vec<String> = (1..=3).map(|n| word(n)).collect();
+            let wanted: Vec<String> = (1..=3).map(&mut word).collect();
             let text = word(20);
             let ends = |end: &usize| wanted.iter().any(|w| text[..*end].ends_with(w.as_str()));
             let end = (1..=text.len())

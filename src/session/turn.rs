@@ -22,6 +22,18 @@ pub struct GenerateOptions {
     pub stops: Vec<String>,
 }
 
+impl GenerateOptions {
+    /// Tokens of `sampler` until the model ends or the context is full.
+    pub fn new(sampler: Sampler) -> Self {
+        Self {
+            sampler,
+            tokens_max: 0,
+            ignore_end: false,
+            stops: Vec::new(),
+        }
+    }
+}
+
 /// What the generation of a turn still needs.
 #[derive(Debug)]
 pub(super) struct Generation {

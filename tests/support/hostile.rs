@@ -96,6 +96,7 @@ pub fn run(model: &Arc<Model>, context: usize) -> Result<()> {
         sampler,
         tokens_max: 2,
         ignore_end: true,
+        stops: Vec::new(),
     };
     session.generate(&options, &mut Control::none(), &mut |_| Action::Continue)?;
     let logits = session.logits(&mut Control::none())?;
