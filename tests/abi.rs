@@ -112,7 +112,7 @@ fn the_header_is_c99_and_cpp17() {
         ("clang++", "c++17", "cpp"),
     ] {
         if !has(compiler) {
-            eprintln!("SKIPPED header with {compiler}: it is not installed");
+            programs::skipped(&format!("header with {compiler}"), "it is not installed");
             continue;
         }
         let source = folder.join(format!("header-{compiler}.{extension}"));

@@ -131,7 +131,7 @@ fn another_rust_library_links_beside_ours() {
 #[test]
 fn a_cpp_program_compiles_and_runs() {
     if !has("c++") {
-        eprintln!("SKIPPED C++ program: no c++ is installed");
+        programs::skipped("C++ program", "no c++ is installed");
         return;
     }
     let program = compile("tests/c/host.cpp", Link::Shared, &[]);
