@@ -55,10 +55,9 @@ fn run(model: &Arc<Model>, team: &Arc<Team>, kv: KvFormat) -> Result<Vec<f32>> {
     let mut session = Session::new(model.clone(), team.clone(), &options)?;
     session.feed(&[1, 2, 3])?;
     let options = GenerateOptions {
-        sampler: sampler(0.8),
         tokens_max: 2,
         ignore_end: true,
-        stops: Vec::new(),
+        ..GenerateOptions::new(sampler(0.8))
     };
     session.generate(&options, &mut Control::none(), &mut |_| Action::Continue)?;
     Ok(session.logits(&mut Control::none())?.to_vec())

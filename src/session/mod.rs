@@ -156,7 +156,7 @@ impl Session {
             .try_reserve_exact(context)
             .map_err(|_| no_memory(context))?;
         Ok(Self {
-            caches: [Cache::new(layout, budget.clone(), context)],
+            caches: [Cache::new(layout, budget.clone(), context)?],
             team,
             context,
             chunk,

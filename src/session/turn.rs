@@ -103,16 +103,18 @@ impl Session {
     /// Begins to generate after the tokens that are there. Steps do the work.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT` if the session is empty, `BUSY` if a generation is in progress.
+    /// `INVALID_ARGUMENT` if the session is empty or a stop string out of range, `BUSY` if a
+    /// generation is in progress, `OUT_OF_MEMORY`.
     pub fn begin(&mut self, options: &GenerateOptions) -> Result<()> {
         if self.generation.is_some() {
             let message = "a generation is in progress; step it to its end, rewind or cancel";
             return Err(Error::new(Code::Busy, "session", message));
         }
+        let stops = Stops::new(&options.stops)?;
+        let mut sampler = options.sampler.clone();
+        sampler.reserve(self.logits.len())?;
         self.want_logits()?;
         self.turn_begins();
-        let mut sampler = options.sampler.clone();
-        sampler.reserve(self.logits.len());
         self.generation = Some(Generation {
             sampler,
             left: if options.tokens_max == 0 {
@@ -121,7 +123,7 @@ impl Session {
                 options.tokens_max
             },
             ignore_end: options.ignore_end,
-            stops: Stops::new(&options.stops)?,
+            stops,
             stopped: false,
         });
         self.decoder = StreamDecoder::new(DecodeOptions {
@@ -148,10 +150,12 @@ impl Session {
             let message = "no generation is in progress; begin one first";
             return Err(Error::new(Code::InvalidArgument, "session", message));
         };
-        if generation.stopped {
+        let (stopped, left) = (generation.stopped, generation.left);
+        self.heed_cancel(control.signals)?;
+        if stopped {
             return Ok(self.finish(Finish::StopString));
         }
-        if generation.left == 0 {
+        if left == 0 {
             return Ok(self.finish(Finish::Length));
         }
         if self.tokens.len() == self.context {
@@ -175,7 +179,8 @@ impl Session {
     /// Generates until the end, giving every event to `on_event` on this thread.
     ///
     /// # Errors
-    /// `CANCELLED` when the callback or the canceller says so; else as [`Session::step`].
+    /// `CANCELLED` when the callback or the canceller says so; else as [`Session::step`]. Other
+    /// errors end the generation and keep its tokens and the turn: generate again, or rewind.
     pub fn generate(
         &mut self,
         options: &GenerateOptions,
@@ -188,7 +193,7 @@ impl Session {
         let mut wanted = true;
         loop {
             let step = match wanted {
-                true => self.step(control)?,
+                true => self.step(control).inspect_err(|_| self.generation = None)?,
                 false => self.finish(Finish::Stopped),
             };
             if step == Step::Pending {

@@ -93,10 +93,9 @@ pub fn run(model: &Arc<Model>, context: usize) -> Result<()> {
         ..Default::default()
     })?;
     let options = GenerateOptions {
-        sampler,
         tokens_max: 2,
         ignore_end: true,
-        stops: Vec::new(),
+        ..GenerateOptions::new(sampler)
     };
     session.generate(&options, &mut Control::none(), &mut |_| Action::Continue)?;
     let logits = session.logits(&mut Control::none())?;
