@@ -2,6 +2,7 @@
 //! the header says, and no size, offset, constant or prototype changes unnoticed.
 //!
 //! LIGHTGPT_UPDATE=1 writes `include/lightgpt.h` and `abi/lightgpt.txt` anew (`make header`).
+#![cfg(target_os = "linux")] // its tools, and the Makefile
 #![allow(clippy::unwrap_used)] // tests
 
 #[path = "support/programs.rs"]
@@ -70,6 +71,34 @@ fn the_shared_library_presents_itself() {
     assert!(dynamic.contains("NODELETE"), "{dynamic}");
 }
 
+/// It installs no signal handler and never ends the process: what does is not even linked.
+#[test]
+fn nothing_that_would_harm_a_host_is_linked() {
+    let shared = library().join("liblightgpt.so");
+    let imports = succeed(
+        Command::new("nm")
+            .args(["-D", "--undefined-only"])
+            .arg(shared),
+    );
+    let imports: Vec<&str> = imports
+        .lines()
+        .filter_map(|line| line.split_whitespace().nth(1)?.split('@').next())
+        .collect();
+    assert!(imports.contains(&"malloc"));
+    for harm in [
+        "sigaction",
+        "signal",
+        "exit",
+        "_exit",
+        "quick_exit",
+        "fork",
+        "execve",
+        "printf",
+    ] {
+        assert!(!imports.contains(&harm), "{harm}");
+    }
+}
+
 #[test]
 fn the_header_is_c99_and_cpp17() {
     let twice = "#include <lightgpt.h>\n#include <lightgpt.h>\n#include \"use.h\"\n";
@@ -83,7 +112,7 @@ fn the_header_is_c99_and_cpp17() {
         ("clang++", "c++17", "cpp"),
     ] {
         if !has(compiler) {
-            eprintln!("SKIPPED header with {compiler}: it is not installed");
+            programs::skipped(&format!("header with {compiler}"), "it is not installed");
             continue;
         }
         let source = folder.join(format!("header-{compiler}.{extension}"));

@@ -211,6 +211,8 @@ fn samplers() {
         let nan = [0.0, f32::NAN];
         let refused = lightgpt_sampler_sample(sampler, nan.as_ptr(), 2, 0, &raw mut token);
         assert_eq!((refused, token), (LIGHTGPT_NONFINITE, 1));
+        let none = lightgpt_sampler_sample(sampler, ptr::null(), 0, 0, &raw mut token);
+        assert_eq!(none, LIGHTGPT_INVALID_ARGUMENT);
         options.temperature = -1.0;
         let refused = lightgpt_sampler_new(&options, &raw mut sampler);
         assert_eq!(refused, LIGHTGPT_INVALID_ARGUMENT);
@@ -366,6 +368,96 @@ fn a_rewound_session_says_the_same_again() {
     }
     ok(lightgpt_session_free(session));
     ok(lightgpt_model_free(model));
+}
+
+unsafe extern "C" fn collect(text: *mut c_void, event: *const lightgpt_event) -> i32 {
+    // SAFETY: the test hands a `Vec<u8>` over; the event and its text are valid meanwhile.
+    unsafe {
+        let event = &*event;
+        if event.text_bytes > 0 {
+            let bytes = event.text_bytes as usize;
+            let piece = std::slice::from_raw_parts(event.text.cast::<u8>(), bytes);
+            (*text.cast::<Vec<u8>>()).extend_from_slice(piece);
+        }
+    }
+    LIGHTGPT_CONTINUE
+}
+
+#[test]
+fn stop_strings_end_a_turn_and_are_not_shown() {
+    let model = open();
+    let prompt = b"Once upon a time";
+    let generate = |stops: &[*const c_char]| {
+        let mut session = ptr::null_mut();
+        let mut options = lightgpt_generate_options::new();
+        options.tokens_max = 40;
+        options.stops = stops.as_ptr();
+        options.stops_len = stops.len() as u64;
+        let mut text = Vec::<u8>::new();
+        // SAFETY: every pointer is NULL or that of a local that fits.
+        let status = unsafe {
+            ok(lightgpt_session_new(
+                model,
+                ptr::null(),
+                ptr::null(),
+                &raw mut session,
+            ));
+            let bytes = prompt.as_ptr().cast();
+            ok(lightgpt_session_feed_text(
+                session,
+                bytes,
+                prompt.len(),
+                1,
+                ptr::null_mut(),
+            ));
+            lightgpt_session_generate(session, &options, Some(collect), (&raw mut text).cast())
+        };
+        ok(lightgpt_session_free(session));
+        (status, String::from_utf8(text).unwrap())
+    };
+    let (status, all) = generate(&[]);
+    assert_eq!(status, LIGHTGPT_DONE);
+    let stop = all.split_whitespace().nth(5).unwrap();
+    let before = &all[..all.find(stop).unwrap()];
+    let c_stop = CString::new(stop).unwrap();
+    assert_eq!(generate(&[c_stop.as_ptr()]), (LIGHTGPT_DONE, before.into()));
+    assert_eq!(generate(&[ptr::null()]).0, LIGHTGPT_INVALID_ARGUMENT);
+    assert_eq!(generate(&[c"".as_ptr()]).0, LIGHTGPT_INVALID_ARGUMENT);
+    ok(lightgpt_model_free(model));
+}
+
+#[test]
+fn teams() {
+    let (mut team, mut threads) = (ptr::null_mut(), 0);
+    let cpus = [0, 9999];
+    // SAFETY: all zero is what options are made from; every pointer is that of a local that fits.
+    unsafe {
+        let mut options: lightgpt_team_options = std::mem::zeroed();
+        options.struct_size = size_of::<lightgpt_team_options>() as u32;
+        options.threads = 2;
+        options.cpus = cpus.as_ptr();
+        options.cpus_len = 1;
+        ok(lightgpt_team_new(&options, &raw mut team));
+        ok(lightgpt_team_threads(team, &raw mut threads));
+        assert_eq!(threads, 2);
+        ok(lightgpt_team_free(team));
+        // Numbers without a CPU are ignored.
+        options.cpus_len = 2;
+        ok(lightgpt_team_new(&options, &raw mut team));
+        ok(lightgpt_team_free(team));
+        options.cpus_len = 0;
+        options.threads = 257;
+        assert_eq!(
+            lightgpt_team_new(&options, &raw mut team),
+            LIGHTGPT_INVALID_ARGUMENT
+        );
+        options.threads = 2;
+        options.parallel_for_destroy = Some(destroy);
+        assert_eq!(
+            lightgpt_team_new(&options, &raw mut team),
+            LIGHTGPT_INVALID_ARGUMENT
+        );
+    }
 }
 
 #[test]

@@ -313,7 +313,7 @@ pub extern "C" fn lightgpt_session_prefill(session: *mut lightgpt_session, budge
 /// Copies out the logits after the last token: one number for each entry of the vocabulary. Evaluates
 /// what was fed first.
 ///
-/// buf, cap, needed: see "Text" above, counted in numbers.
+/// buf, cap, needed: see TEXT above, counted in numbers.
 /// Errors: LIGHTGPT_INVALID_ARGUMENT (the session is empty), LIGHTGPT_BUFFER_TOO_SMALL, and those of
 /// lightgpt_session_prefill.
 #[unsafe(no_mangle)]
@@ -333,7 +333,7 @@ pub unsafe extern "C" fn lightgpt_session_logits(
 
 /// Copies out the tokens of the session, from the first.
 ///
-/// buf, cap, needed: see "Text" above, counted in tokens.
+/// buf, cap, needed: see TEXT above, counted in tokens.
 /// Errors: LIGHTGPT_BUFFER_TOO_SMALL, LIGHTGPT_BUSY.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lightgpt_session_tokens(
@@ -403,7 +403,7 @@ pub unsafe extern "C" fn lightgpt_session_metrics(
 /// Gives the message of the last call that failed on this session, on whatever thread; "" if none
 /// did.
 ///
-/// buf, cap, needed: see "Text" above. Any thread at any time. Errors: LIGHTGPT_BUFFER_TOO_SMALL.
+/// buf, cap, needed: see TEXT above. Any thread at any time. Errors: LIGHTGPT_BUFFER_TOO_SMALL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lightgpt_session_last_error(
     session: *const lightgpt_session,
