@@ -134,7 +134,7 @@ pub unsafe extern "C" fn lightgpt_sampler_sample(
                 input(logits, logits_len, "logits")?,
             )
         };
-        out.set(enter(sampler)?.with(|sampler| sampler.sample(logits, step))?);
+        out.set(enter(sampler)?.with(|sampler| sampler.sample(logits, &[], step))?);
         Ok(LIGHTGPT_OK)
     })
 }
@@ -157,6 +157,7 @@ fn sampler_options(given: &lightgpt_sampler_options) -> Result<SamplerOptions> {
         top_k: 40,
         top_p: 0.95,
         seed: set(LIGHTGPT_SAMPLER_SEED).then_some(given.seed),
+        ..SamplerOptions::default()
     };
     if set(LIGHTGPT_SAMPLER_TEMPERATURE) {
         options.temperature = given.temperature;

@@ -92,7 +92,7 @@ impl Session {
         self.want_logits()?;
         self.turn_begins();
         let mut sampler = options.sampler.clone();
-        sampler.reserve(self.logits.len());
+        sampler.reserve(self.logits.len(), self.context);
         self.generation = Some(Generation {
             sampler,
             left: if options.tokens_max == 0 {
@@ -193,9 +193,10 @@ impl Session {
     fn pick(&mut self) -> Result<Step> {
         let began = Instant::now();
         let generation = self.generation.as_mut().expect("step has checked it");
-        let token = generation
-            .sampler
-            .sample(&self.logits, self.tokens.len() as u64)?;
+        let token =
+            generation
+                .sampler
+                .sample(&self.logits, &self.tokens, self.tokens.len() as u64)?;
         let tokenizer = self.model.tokenizer().ok();
         if !generation.ignore_end && tokenizer.is_some_and(|t| t.is_end(token)) {
             return Ok(self.finish(Finish::End));
