@@ -123,9 +123,9 @@ impl Infill {
     fn join(&self, token: &dyn Fn(usize) -> u32, p: &mut [f32], order: &mut [Ranked]) {
         let text = |ranked: &Ranked| self.text(token(ranked.position as usize));
         let mut count = 0;
-        for i in 0..p.len() {
+        for (i, &key) in p.iter().enumerate() {
             order[count].position = i as u32;
-            order[count].key = p[i];
+            order[count].key = key;
             count += usize::from(!self.is_end(token(i)) && !text(&order[count]).is_empty());
         }
         let mut order = &mut order[..count];

@@ -8,15 +8,18 @@
 //! the lower token.
 
 mod candidates;
+pub mod diversity;
 mod dry;
 mod infill;
 mod options;
 mod penalty;
 mod pick;
+mod probability;
 mod rank;
 mod stage;
 mod temperature;
 mod truncate;
+mod validate;
 
 use std::mem;
 
@@ -29,7 +32,9 @@ pub use dry::Dry;
 pub use infill::Infill;
 pub use options::{Mirostat, SamplerOptions, StageKind};
 pub use penalty::Penalties;
+pub use probability::{Scored, log_probability, top_log_probabilities};
 pub use stage::{Custom, CustomStage, Stage};
+pub use validate::{ChiSquare, check_frequencies, chi_square};
 
 use candidates::Buffers;
 
@@ -122,6 +127,11 @@ impl Sampler {
         };
         sampler.reset();
         Ok(sampler)
+    }
+
+    /// The stages, first to last, without those that are off.
+    pub fn stages(&self) -> impl Iterator<Item = &Stage> {
+        self.links.iter().map(|link| &link.stage)
     }
 
     /// The same sampler on other kernels; it picks the same.
