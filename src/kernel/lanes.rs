@@ -292,17 +292,15 @@ fn values_of<E: Element, M: MulAdd, const N: usize>(
     *out = sums;
 }
 
-/// Joins the spans of one query: `spans` is (spans, 2 + dimensions), each a maximum, a sum of
-/// weights and a weighted row. `out = sum(e * row) / sum(e * sum)`, `e = exp(max - largest max)`.
+/// Joins `count` spans of one query, which begin `stride` apart: each a maximum, a sum of weights
+/// and a weighted row. `out = sum(e * row) / sum(e * sum)`, `e = exp(max - largest max)`.
 #[inline(always)]
-pub fn join_spans<M: MulAdd>(spans: &[f32], out: &mut [f32]) {
-    let width = out.len() + 2;
-    let largest = spans
-        .chunks_exact(width)
-        .fold(f32::NEG_INFINITY, |m, s| float::max(m, s[0]));
+pub fn join_spans<M: MulAdd>(spans: &[f32], stride: usize, count: usize, out: &mut [f32]) {
+    let each = || spans.chunks(stride).take(count);
+    let largest = each().fold(f32::NEG_INFINITY, |max, span| float::max(max, span[0]));
     let mut total = 0.0;
     out.fill(0.0);
-    for span in spans.chunks_exact(width) {
+    for span in each() {
         let weight = float::exp(span[0] - largest);
         total = M::mul_add(weight, span[1], total);
         for (out, value) in out.iter_mut().zip(&span[2..]) {

@@ -3,12 +3,13 @@
 mod arch;
 mod batch;
 pub mod forward;
+mod phases;
 mod scratch;
 mod spec;
 mod weights;
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use crate::budget::Budget;
 use crate::control::Control;
@@ -16,6 +17,7 @@ use crate::error::{Code, Error, Result};
 use crate::gguf::{Gguf, LoadOptions, Source};
 use crate::kernel::{self, Kernels};
 use crate::kv::{KvFormat, Layout};
+use crate::team::{FloatEnvironment, Team, TeamOptions};
 use crate::tokenizer::Tokenizer;
 
 pub use arch::names as architectures;
@@ -41,6 +43,7 @@ pub struct Model {
     tokenizer: Option<Tokenizer>,
     network: Option<Network>,
     budget: Budget,
+    team: Mutex<Weak<Team>>,
 }
 
 /// What a forward pass needs of a model.
@@ -92,6 +95,7 @@ impl Model {
         control: &mut Control<'_>,
         kernels: &'static Kernels,
     ) -> Result<Arc<Self>> {
+        let _environment = FloatEnvironment::enter();
         let gguf = Gguf::open(source, &options.load, control)?;
         let tokenizer = Tokenizer::load(gguf.metadata())?;
         let network = match options.describe_only {
@@ -104,6 +108,7 @@ impl Model {
             tokenizer,
             network,
             budget,
+            team: Mutex::new(Weak::new()),
         }))
     }
 
@@ -154,6 +159,18 @@ impl Model {
         &self.budget
     }
 
+    /// The team of the model's sessions that bring none of their own: default options, begun with
+    /// the first of them and joined with the last.
+    pub fn team(&self) -> Result<Arc<Team>> {
+        let mut team = self.team.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(team) = team.upgrade() {
+            return Ok(team);
+        }
+        let new = Team::new(TeamOptions::default())?;
+        *team = Arc::downgrade(&new);
+        Ok(new)
+    }
+
     /// Weights in the file.
     pub fn parameters(&self) -> u64 {
         self.gguf
@@ -172,14 +189,13 @@ impl Model {
             .sum()
     }
 
-    /// What a session needs with `context` tokens of `kv`, passes of at most `rows` tokens and
-    /// `threads` threads. Exact for what is counted (KV, scratch, logits, copied weights).
+    /// What a session needs with `context` tokens of `kv` and passes of at most `rows` tokens. Exact
+    /// for what is counted (KV, scratch, logits, copied weights).
     pub fn memory_estimate(
         &self,
         context: usize,
         kv: KvFormat,
         rows: usize,
-        threads: usize,
     ) -> Result<MemoryEstimate> {
         let spec = &self.network()?.spec;
         let layout = Layout::new(kv, spec.layer_shapes());
@@ -194,7 +210,6 @@ impl Model {
                 Size {
                     rows,
                     outputs: 1,
-                    workers: threads,
                     context,
                 },
             ),
