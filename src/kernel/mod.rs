@@ -7,6 +7,7 @@
 
 mod instance;
 mod lanes;
+mod measure;
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -24,6 +25,7 @@ use crate::quant::{Activation, Format, GROUP};
 use crate::team::Tile;
 
 pub use lanes::LANES;
+pub use measure::Peak;
 
 /// An instruction set that has kernels, from the plainest to the widest of each architecture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
