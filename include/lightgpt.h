@@ -114,7 +114,7 @@
 #define LIGHTGPT_SESSION_OPTIONS_INIT {sizeof(lightgpt_session_options), 0, 0, 0, 0}
 #define LIGHTGPT_MEMORY_INIT {sizeof(lightgpt_memory), 0, 0, 0, 0, 0, 0}
 #define LIGHTGPT_METRICS_INIT {sizeof(lightgpt_metrics), 0, 0, 0, 0, 0, 0, 0, 0}
-#define LIGHTGPT_GENERATE_OPTIONS_INIT {sizeof(lightgpt_generate_options), 0, 0, NULL}
+#define LIGHTGPT_GENERATE_OPTIONS_INIT {sizeof(lightgpt_generate_options), 0, 0, NULL, NULL, 0}
 #define LIGHTGPT_EVENT_INIT {sizeof(lightgpt_event), 0, 0, 0, 0, 0, 0, NULL, 0}
 
 
@@ -284,7 +284,7 @@
 #define LIGHTGPT_TEXT_ADD_SPECIAL (1 << 0)
 
 /**
- * Read the spelling of control tokens such as "</s>" as those tokens. Never set it for text that
+ * Read the spelling of control tokens (`</s>` and the like) as those tokens. Never set it for text that
  * others wrote.
  */
 #define LIGHTGPT_TEXT_PARSE_SPECIAL (1 << 1)
@@ -440,6 +440,11 @@
 #define LIGHTGPT_FINISH_STOPPED 4
 
 /**
+ * A stop string came.
+ */
+#define LIGHTGPT_FINISH_STOP_STRING 5
+
+/**
  * Go on after the model ended its answer.
  */
 #define LIGHTGPT_GENERATE_IGNORE_END (1 << 0)
@@ -542,8 +547,9 @@ typedef struct lightgpt_team_options {
      */
     uint32_t threads;
     /**
-     * CPUs that the helper threads may run on (Linux; elsewhere ignored), `cpus_len` numbers; NULL
-     * with 0: all that the process may use. Read during the call only.
+     * CPUs that the helper threads should run on (Linux; elsewhere ignored), `cpus_len` numbers;
+     * NULL with 0: all that the process may use. Numbers without a CPU are ignored. Read during
+     * the call only.
      */
     const uint32_t *cpus;
     /**
@@ -898,6 +904,16 @@ typedef struct lightgpt_generate_options {
      * Chooses the tokens; copied, so that using it elsewhere changes nothing here. NULL: greedy.
      */
     struct lightgpt_sampler *sampler;
+    /**
+     * Texts that end the turn and are not shown: `stops_len` of them, each with a zero byte at its
+     * end; at most 64, of 1 to 1024 bytes. Text that may become one is held back until it is
+     * certain; the first to be complete counts. Its tokens stay in the session. NULL: none.
+     */
+    const char *const *stops;
+    /**
+     * Texts at `stops`.
+     */
+    uint64_t stops_len;
 } lightgpt_generate_options;
 
 /**
@@ -1008,7 +1024,7 @@ LIGHTGPT_API int32_t lightgpt_build_info(struct lightgpt_build *build);
  *
  * options: NULL for the defaults. team: not NULL; gets a handle that lightgpt_team_free gives
  * back. `parallel_for_data` becomes the team's only if the call succeeds. Any thread.
- * Errors: LIGHTGPT_INVALID_ARGUMENT (too many threads, a CPU that is not there),
+ * Errors: LIGHTGPT_INVALID_ARGUMENT (more than 256 threads),
  * LIGHTGPT_OUT_OF_MEMORY (the system starts no thread).
  */
 LIGHTGPT_API
@@ -1032,7 +1048,7 @@ LIGHTGPT_API int32_t lightgpt_team_free(struct lightgpt_team *team);
 /**
  * Opens the GGUF file at `path`, of a split model any of its parts.
  *
- * The file is mapped, not copied (unless LIGHTGPT_OPEN_COPY): see "Mapped files" above.
+ * The file is mapped, not copied (unless LIGHTGPT_OPEN_COPY): see MAPPED FILES above.
  *
  * path: not NULL, UTF-8, ends in a zero byte. options: NULL for the defaults. model: not NULL;
  * gets a handle that lightgpt_model_free gives back. `log_data` becomes the model's only if the
@@ -1097,7 +1113,7 @@ LIGHTGPT_API int32_t lightgpt_model_free(struct lightgpt_model *model);
 /**
  * Gives the name of metadata key number `index`; the count is in lightgpt_model_info.
  *
- * buf, cap, needed: see "Text" above. Any thread.
+ * buf, cap, needed: see TEXT above. Any thread.
  * Errors: LIGHTGPT_NOT_FOUND (there are fewer keys), LIGHTGPT_BUFFER_TOO_SMALL.
  */
 LIGHTGPT_API
@@ -1111,7 +1127,7 @@ int32_t lightgpt_model_metadata_key(const struct lightgpt_model *model,
  * Gives the value of a metadata key as text: strings as they are in the file, numbers in decimal,
  * flags as true or false, arrays as their type and length such as "[STRING; 32000]".
  *
- * key: not NULL, ends in a zero byte. buf, cap, needed: see "Text" above. Any thread.
+ * key: not NULL, ends in a zero byte. buf, cap, needed: see TEXT above. Any thread.
  * Errors: LIGHTGPT_NOT_FOUND (no such key), LIGHTGPT_BUFFER_TOO_SMALL.
  */
 LIGHTGPT_API
@@ -1168,7 +1184,7 @@ int32_t lightgpt_model_tensor_describe(const struct lightgpt_model *model,
  * Turns text into tokens.
  *
  * text: `text_bytes` bytes of UTF-8; NULL with 0. flags: LIGHTGPT_TEXT_ADD_SPECIAL and
- * LIGHTGPT_TEXT_PARSE_SPECIAL bits. buf, cap, needed: see "Text" above, counted in tokens. Any
+ * LIGHTGPT_TEXT_PARSE_SPECIAL bits. buf, cap, needed: see TEXT above, counted in tokens. Any
  * thread.
  * Errors: LIGHTGPT_UNSUPPORTED (the model has no tokenizer), LIGHTGPT_BUFFER_TOO_SMALL.
  */
@@ -1186,7 +1202,7 @@ int32_t lightgpt_model_tokenize(const struct lightgpt_model *model,
  * the ends of a cut.
  *
  * tokens: `tokens_len` numbers; NULL with 0. flags: LIGHTGPT_TEXT_SHOW_SPECIAL and
- * LIGHTGPT_TEXT_START bits. buf, cap, needed: see "Text" above. Any thread.
+ * LIGHTGPT_TEXT_START bits. buf, cap, needed: see TEXT above. Any thread.
  * Errors: LIGHTGPT_INVALID_ARGUMENT (a token outside the vocabulary), LIGHTGPT_UNSUPPORTED (the
  * model has no tokenizer), LIGHTGPT_BUFFER_TOO_SMALL.
  */
@@ -1202,7 +1218,7 @@ int32_t lightgpt_model_detokenize(const struct lightgpt_model *model,
 /**
  * Gives a token as its vocabulary spells it.
  *
- * buf, cap, needed: see "Text" above. Any thread.
+ * buf, cap, needed: see TEXT above. Any thread.
  * Errors: LIGHTGPT_NOT_FOUND (a token outside the vocabulary), LIGHTGPT_UNSUPPORTED (the model
  * has no tokenizer), LIGHTGPT_BUFFER_TOO_SMALL.
  */
@@ -1260,7 +1276,7 @@ LIGHTGPT_API int32_t lightgpt_sampler_seed(struct lightgpt_sampler *sampler, uin
  * same step makes the same choice again.
  *
  * logits: `logits_len` numbers, more than 0. token: not NULL. One thread at a time.
- * Errors: LIGHTGPT_NONFINITE (an infinite logit or one that is not a number), LIGHTGPT_BUSY,
+ * Errors: LIGHTGPT_NONFINITE (a logit is not a number, or the largest is infinite), LIGHTGPT_BUSY,
  * LIGHTGPT_INVALID_ARGUMENT (no logits).
  */
 LIGHTGPT_API
@@ -1345,7 +1361,7 @@ LIGHTGPT_API int32_t lightgpt_session_prefill(struct lightgpt_session *session, 
  * Copies out the logits after the last token: one number for each entry of the vocabulary. Evaluates
  * what was fed first.
  *
- * buf, cap, needed: see "Text" above, counted in numbers.
+ * buf, cap, needed: see TEXT above, counted in numbers.
  * Errors: LIGHTGPT_INVALID_ARGUMENT (the session is empty), LIGHTGPT_BUFFER_TOO_SMALL, and those of
  * lightgpt_session_prefill.
  */
@@ -1358,7 +1374,7 @@ int32_t lightgpt_session_logits(struct lightgpt_session *session,
 /**
  * Copies out the tokens of the session, from the first.
  *
- * buf, cap, needed: see "Text" above, counted in tokens.
+ * buf, cap, needed: see TEXT above, counted in tokens.
  * Errors: LIGHTGPT_BUFFER_TOO_SMALL, LIGHTGPT_BUSY.
  */
 LIGHTGPT_API
@@ -1396,7 +1412,7 @@ int32_t lightgpt_session_metrics(struct lightgpt_session *session,
  * Gives the message of the last call that failed on this session, on whatever thread; "" if none
  * did.
  *
- * buf, cap, needed: see "Text" above. Any thread at any time. Errors: LIGHTGPT_BUFFER_TOO_SMALL.
+ * buf, cap, needed: see TEXT above. Any thread at any time. Errors: LIGHTGPT_BUFFER_TOO_SMALL.
  */
 LIGHTGPT_API
 int32_t lightgpt_session_last_error(const struct lightgpt_session *session,

@@ -6,8 +6,6 @@
 
 pub mod error;
 
-pub mod bytes;
-
 pub mod float;
 
 pub mod random;

@@ -2,6 +2,8 @@
 //! the header says, and no size, offset, constant or prototype changes unnoticed.
 //!
 //! LIGHTGPT_UPDATE=1 writes `include/lightgpt.h` and `abi/lightgpt.txt` anew (`make header`).
+#![cfg(target_os = "linux")] // its tools, and the Makefile
+#![allow(clippy::unwrap_used)] // tests
 
 #[path = "support/programs.rs"]
 mod programs;
@@ -69,6 +71,34 @@ fn the_shared_library_presents_itself() {
     assert!(dynamic.contains("NODELETE"), "{dynamic}");
 }
 
+/// It installs no signal handler and never ends the process: what does is not even linked.
+#[test]
+fn nothing_that_would_harm_a_host_is_linked() {
+    let shared = library().join("liblightgpt.so");
+    let imports = succeed(
+        Command::new("nm")
+            .args(["-D", "--undefined-only"])
+            .arg(shared),
+    );
+    let imports: Vec<&str> = imports
+        .lines()
+        .filter_map(|line| line.split_whitespace().nth(1)?.split('@').next())
+        .collect();
+    assert!(imports.contains(&"malloc"));
+    for harm in [
+        "sigaction",
+        "signal",
+        "exit",
+        "_exit",
+        "quick_exit",
+        "fork",
+        "execve",
+        "printf",
+    ] {
+        assert!(!imports.contains(&harm), "{harm}");
+    }
+}
+
 #[test]
 fn the_header_is_c99_and_cpp17() {
     let twice = "#include <lightgpt.h>\n#include <lightgpt.h>\n#include \"use.h\"\n";
@@ -82,7 +112,7 @@ fn the_header_is_c99_and_cpp17() {
         ("clang++", "c++17", "cpp"),
     ] {
         if !has(compiler) {
-            eprintln!("SKIPPED header with {compiler}: it is not installed");
+            programs::skipped(&format!("header with {compiler}"), "it is not installed");
             continue;
         }
         let source = folder.join(format!("header-{compiler}.{extension}"));
@@ -122,6 +152,60 @@ fn the_pkg_config_file_is_filled_in() {
     for file in ["liblightgpt.so", "liblightgpt.a", "../include/lightgpt.h"] {
         assert!(lib.join(file).exists(), "{file}");
     }
+}
+
+/// Zero for every argument, and then a local's address for every handle: each call must come back
+/// with a status that the header knows.
+#[test]
+fn every_function_answers_null_and_foreign_handles() {
+    let mut calls = String::new();
+    for (name, prototype) in functions() {
+        let arguments = prototype
+            .split_once('(')
+            .expect("a function has arguments")
+            .1;
+        let arguments: Vec<&str> = match arguments.trim_end_matches(')') {
+            "void" => Vec::new(),
+            list => list.split(',').map(str::trim).collect(),
+        };
+        for foreign in [false, true] {
+            let values: Vec<&str> = arguments
+                .iter()
+                .map(|argument| {
+                    let handle = ["team", "model", "sampler", "session"]
+                        .iter()
+                        .any(|object| {
+                            argument.contains(&format!("struct lightgpt_{object} *"))
+                                && !argument.contains("**")
+                        });
+                    if foreign && handle {
+                        "(void *)&place"
+                    } else {
+                        "0"
+                    }
+                })
+                .collect();
+            let call = format!("{name}({})", values.join(", "));
+            match prototype.starts_with("int32_t") {
+                true => writeln!(calls, "answer(\"{call}\", {call});").unwrap(),
+                false => writeln!(calls, "(void){call};").unwrap(),
+            }
+        }
+    }
+    let program = format!(
+        "#include <lightgpt.h>\n#include <stdio.h>\n#include <string.h>\nstatic long place[9];\n\
+         static void answer(const char *call, int32_t status) {{\n\
+         if (strcmp(lightgpt_status_name(status), \"LIGHTGPT_UNKNOWN_STATUS\") == 0)\n\
+         printf(\"%s: %d\\n\", call, status);\n\
+         if (status >= 0 && strstr(call, \"_free(0)\") == NULL\n\
+         && strcmp(call, \"lightgpt_abi_check(0)\") != 0)\n\
+         printf(\"%s succeeds\\n\", call);\n}}\n\
+         int main(void) {{\n{calls}return 0;\n}}\n"
+    );
+    let source = library().join("null.c");
+    fs::write(&source, program).unwrap();
+    let binary = programs::compile(source.to_str().unwrap(), programs::Link::Shared, &["-w"]);
+    assert_eq!(succeed(&mut Command::new(binary)), "");
 }
 
 /// Compares a committed file, or writes it.
@@ -345,6 +429,6 @@ fn rust_layout() -> String {
         lightgpt_event {
             struct_size, kind, token, finish, position, done, total, text, text_bytes,
         }
-        lightgpt_generate_options { struct_size, flags, tokens_max, sampler }
+        lightgpt_generate_options { struct_size, flags, tokens_max, sampler, stops, stops_len }
     }
 }

@@ -1,5 +1,7 @@
 //! C programs against the shared and the static library: the examples, and what a host may do to
 //! us (two languages, threads, float environment, fork).
+#![cfg(target_os = "linux")] // its tools, and the Makefile
+#![allow(clippy::unwrap_used)] // tests
 
 #[path = "support/programs.rs"]
 mod programs;
@@ -72,6 +74,16 @@ fn examples_are_short() {
 }
 
 #[test]
+fn the_readme_compiles() {
+    let readme = fs::read_to_string(Path::new(ROOT).join("README.md")).unwrap();
+    let start = readme.find("```c\n").expect("the readme shows C") + 5;
+    let code = &readme[start..start + readme[start..].find("```").expect("the code ends")];
+    let source = library().join("readme.c");
+    fs::write(&source, code).unwrap();
+    compile(source.to_str().unwrap(), Link::Shared, &[]);
+}
+
+#[test]
 fn a_host_is_not_harmed() {
     for link in LINKS {
         let program = compile("tests/c/host.c", link, &[]);
@@ -119,7 +131,7 @@ fn another_rust_library_links_beside_ours() {
 #[test]
 fn a_cpp_program_compiles_and_runs() {
     if !has("c++") {
-        eprintln!("SKIPPED C++ program: no c++ is installed");
+        programs::skipped("C++ program", "no c++ is installed");
         return;
     }
     let program = compile("tests/c/host.cpp", Link::Shared, &[]);

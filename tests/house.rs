@@ -1,5 +1,6 @@
 //! The rules of the house, read from the sources: the order of modules, where unsafe code, C, CPU
 //! and model names may stand, and how long files may be.
+#![allow(clippy::unwrap_used)] // tests
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,7 +8,7 @@ use std::path::{Path, PathBuf};
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 /// Modules, or files of modules, that may contain unsafe code.
-const UNSAFE: [&str; 6] = ["bytes", "budget", "gguf/map", "kernel", "team", "capi"];
+const UNSAFE: [&str; 5] = ["budget", "gguf/map", "kernel", "team", "capi"];
 
 /// Names of models and their makers; they stand where the module says what differs between files.
 const MODELS: [&str; 16] = [
@@ -249,5 +250,32 @@ fn dependencies_say_why_they_are_there() {
         } else if section.ends_with("dependencies]") && line.contains('=') {
             assert!(line.contains(" # "), "{line}");
         }
+    }
+}
+
+#[test]
+fn what_is_linked_is_credited() {
+    let mut tree = std::process::Command::new(env!("CARGO"));
+    tree.current_dir(ROOT)
+        .args(["tree", "--offline", "--locked", "--prefix", "none"]);
+    tree.args(["--edges", "normal,no-proc-macro", "--format", "{p}"]);
+    let output = tree.output().unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let notices = fs::read_to_string(Path::new(ROOT).join("THIRD-PARTY.md")).unwrap();
+    let listed: Vec<&str> = notices
+        .lines()
+        .filter_map(|line| line.strip_prefix("| ")?.split(" |").next())
+        .flat_map(|names| names.split(", "))
+        .collect();
+    for line in String::from_utf8(output.stdout).unwrap().lines() {
+        let name = line.split(' ').next().expect("split gives a first part");
+        assert!(
+            name.is_empty() || name == "lightgpt" || listed.contains(&name),
+            "{name}"
+        );
     }
 }

@@ -1,7 +1,7 @@
 //! Opening and closing leaves nothing behind: no memory, descriptor or thread. One test, because
 //! it counts what its whole process has.
 #![cfg(target_os = "linux")]
-#![allow(unsafe_code)] // it calls the C interface
+#![allow(unsafe_code, clippy::unwrap_used)] // it calls the C interface
 
 #[path = "support/programs.rs"]
 mod programs;
@@ -45,7 +45,7 @@ fn open_and_close(round: usize) {
         );
         let made = lightgpt_session_new(model, team, ptr::null(), &raw mut session);
         assert_eq!(made, LIGHTGPT_OK);
-        if round % 10 == 0 {
+        if round.is_multiple_of(10) {
             let bytes = text.as_ptr().cast();
             let fed = lightgpt_session_feed_text(session, bytes, text.len(), 1, ptr::null_mut());
             assert_eq!(fed, LIGHTGPT_OK);

@@ -1,6 +1,6 @@
 //! A steady token calls no general allocator: generating costs memory only when a new page of keys
 //! and values begins. One test, because the allocator is the process's.
-#![allow(unsafe_code)] // an allocator, and calls of the C interface
+#![allow(unsafe_code, clippy::unwrap_used)] // an allocator, and calls of the C interface
 
 #[path = "support/programs.rs"]
 mod programs;
@@ -84,10 +84,8 @@ fn a_steady_token_allocates_nothing() {
     // The pages that the tokens above took stay with the session.
     assert_eq!(lightgpt_session_rewind(session, 5), LIGHTGPT_OK);
     // SAFETY: as above.
-    assert_eq!(
-        unsafe { lightgpt_session_begin(session, &options) },
-        LIGHTGPT_OK
-    );
+    let begun = unsafe { lightgpt_session_begin(session, &options) };
+    assert_eq!(begun, LIGHTGPT_OK);
     tokens(4);
     let before = CALLS.load(Ordering::Relaxed);
     tokens(140);

@@ -3,7 +3,7 @@
 use std::ffi::{c_char, c_void};
 use std::ptr;
 
-use super::arguments::{flags, size};
+use super::arguments::{flags, input, name, size};
 use super::guard::callback;
 use super::model::{LIGHTGPT_CONTINUE, LIGHTGPT_STOP};
 use super::objects::enter;
@@ -33,6 +33,8 @@ pub const LIGHTGPT_FINISH_LENGTH: u32 = 2;
 pub const LIGHTGPT_FINISH_CONTEXT_FULL: u32 = 3;
 /// The callback answered LIGHTGPT_STOP.
 pub const LIGHTGPT_FINISH_STOPPED: u32 = 4;
+/// A stop string came.
+pub const LIGHTGPT_FINISH_STOP_STRING: u32 = 5;
 
 /// What happened. Members that the kind does not name are 0.
 #[repr(C)]
@@ -85,6 +87,12 @@ pub struct lightgpt_generate_options {
     pub tokens_max: u64,
     /// Chooses the tokens; copied, so that using it elsewhere changes nothing here. NULL: greedy.
     pub sampler: *mut lightgpt_sampler,
+    /// Texts that end the turn and are not shown: `stops_len` of them, each with a zero byte at its
+    /// end; at most 64, of 1 to 1024 bytes. Text that may become one is held back until it is
+    /// certain; the first to be complete counts. Its tokens stay in the session. NULL: none.
+    pub stops: *const *const c_char,
+    /// Texts at `stops`.
+    pub stops_len: u64,
 }
 
 // SAFETY: as the trait asks; a NULL pointer is all zeros.
@@ -111,7 +119,7 @@ pub unsafe extern "C" fn lightgpt_session_generate(
 ) -> i32 {
     call(session, |session| {
         // SAFETY: the header asks for options as large as they say.
-        let options = generate_options(&unsafe { read(options, "options") }?)?;
+        let options = unsafe { generate_options(&read(options, "options")?) }?;
         let mut tokens = session.tokens().len();
         let mut tell = |happened: &Event<'_>| {
             tokens += usize::from(matches!(happened.step, Step::Token(_)));
@@ -129,7 +137,9 @@ pub unsafe extern "C" fn lightgpt_session_generate(
         Ok(
             match session.generate(&options, &mut Control::none(), &mut tell)? {
                 Finish::Stopped => LIGHTGPT_STOPPED,
-                Finish::End | Finish::Length | Finish::ContextFull => LIGHTGPT_DONE,
+                Finish::End | Finish::Length | Finish::ContextFull | Finish::StopString => {
+                    LIGHTGPT_DONE
+                }
             },
         )
     })
@@ -147,7 +157,7 @@ pub unsafe extern "C" fn lightgpt_session_begin(
 ) -> i32 {
     call(session, |session| {
         // SAFETY: the header asks for options as large as they say.
-        session.begin(&generate_options(&unsafe { read(options, "options") }?)?)?;
+        session.begin(&unsafe { generate_options(&read(options, "options")?) }?)?;
         Ok(LIGHTGPT_OK)
     })
 }
@@ -221,6 +231,7 @@ fn c_event(event: &Event<'_>, tokens: usize) -> lightgpt_event {
                 Finish::End => LIGHTGPT_FINISH_END,
                 Finish::Length => LIGHTGPT_FINISH_LENGTH,
                 Finish::ContextFull => LIGHTGPT_FINISH_CONTEXT_FULL,
+                Finish::StopString => LIGHTGPT_FINISH_STOP_STRING,
                 Finish::Stopped => LIGHTGPT_FINISH_STOPPED,
             },
             ..base
@@ -228,9 +239,17 @@ fn c_event(event: &Event<'_>, tokens: usize) -> lightgpt_event {
     }
 }
 
-fn generate_options(given: &lightgpt_generate_options) -> Result<GenerateOptions> {
+/// # Safety
+/// What `given` points to is as its members' comments ask.
+unsafe fn generate_options(given: &lightgpt_generate_options) -> Result<GenerateOptions> {
     let flags = flags(given.flags, LIGHTGPT_GENERATE_IGNORE_END, "options.flags")?;
+    let stops = size(given.stops_len, "options.stops_len")?;
+    // SAFETY: promised by the caller.
+    let stops = unsafe { input(given.stops, stops, "options.stops") }?.iter();
+    // SAFETY: as above.
+    let stops = stops.map(|&stop| unsafe { name(stop, "options.stops") }.map(str::to_owned));
     Ok(GenerateOptions {
+        stops: stops.collect::<Result<_>>()?,
         sampler: if given.sampler.is_null() {
             Sampler::new(&SamplerOptions {
                 temperature: 0.0,

@@ -11,6 +11,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use crate::error::{Code, Error, Result};
 
@@ -56,6 +57,8 @@ use layout::{GENERATION_BITS, INDEX_BITS, MARK};
 
 /// The most objects that a table holds at a time.
 pub(super) const SLOTS_MAX: usize = 1 << INDEX_BITS;
+/// How long a removal waits before it asks the calls inside the object once more to end.
+const CANCEL_AGAIN: Duration = Duration::from_millis(2);
 const GENERATION_MASK: usize = ((1u64 << GENERATION_BITS) - 1) as usize;
 const KIND_SHIFT: u32 = 1 + INDEX_BITS + GENERATION_BITS;
 
@@ -154,7 +157,7 @@ impl<T: Clone> Table<T> {
         kind: Kind,
         handle: usize,
         patient: bool,
-        cancel: impl FnOnce(&T),
+        cancel: impl Fn(&T),
     ) -> Result<T> {
         let mut table = self.lock();
         let index = table.find(kind, handle)?;
@@ -169,14 +172,14 @@ impl<T: Clone> Table<T> {
         let generation = slot.generation;
         slot.generation = (generation + 1) & GENERATION_MASK;
         let object = slot.object.take().expect("find gives only slots in use");
-        if slot.calls > 0 {
-            cancel(&object);
-        }
         while table.slots[index].calls > 0 {
-            table = self
+            // Again and again: a call may have begun, but not yet what can be cancelled.
+            cancel(&object);
+            let (held, _) = self
                 .left
-                .wait(table)
+                .wait_timeout(table, CANCEL_AGAIN)
                 .unwrap_or_else(PoisonError::into_inner);
+            table = held;
         }
         // A slot whose generations have all been used would make old handles good again.
         if table.slots[index].generation != self.first_generation() {
@@ -248,7 +251,6 @@ impl<T: Clone> Drop for Entered<'_, T> {
 mod tests {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, Ordering};
-    use std::time::Duration;
 
     use super::*;
 

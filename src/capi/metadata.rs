@@ -40,7 +40,7 @@ unsafe impl Struct for lightgpt_tensor_info {}
 
 /// Gives the name of metadata key number `index`; the count is in lightgpt_model_info.
 ///
-/// buf, cap, needed: see "Text" above. Any thread.
+/// buf, cap, needed: see TEXT above. Any thread.
 /// Errors: LIGHTGPT_NOT_FOUND (there are fewer keys), LIGHTGPT_BUFFER_TOO_SMALL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lightgpt_model_metadata_key(
@@ -69,7 +69,7 @@ pub unsafe extern "C" fn lightgpt_model_metadata_key(
 /// Gives the value of a metadata key as text: strings as they are in the file, numbers in decimal,
 /// flags as true or false, arrays as their type and length such as "[STRING; 32000]".
 ///
-/// key: not NULL, ends in a zero byte. buf, cap, needed: see "Text" above. Any thread.
+/// key: not NULL, ends in a zero byte. buf, cap, needed: see TEXT above. Any thread.
 /// Errors: LIGHTGPT_NOT_FOUND (no such key), LIGHTGPT_BUFFER_TOO_SMALL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lightgpt_model_metadata_text(

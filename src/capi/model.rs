@@ -163,7 +163,7 @@ impl ModelObject {
 
 /// Opens the GGUF file at `path`, of a split model any of its parts.
 ///
-/// The file is mapped, not copied (unless LIGHTGPT_OPEN_COPY): see "Mapped files" above.
+/// The file is mapped, not copied (unless LIGHTGPT_OPEN_COPY): see MAPPED FILES above.
 ///
 /// path: not NULL, UTF-8, ends in a zero byte. options: NULL for the defaults. model: not NULL;
 /// gets a handle that lightgpt_model_free gives back. `log_data` becomes the model's only if the

@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, TryLockError};
 
-use super::arguments::{Out, flags, input};
+use super::arguments::{Out, flags, input, invalid};
 use super::guard::guard;
 use super::handles::Kind;
 use super::objects::{Handle, Object, enter, free, insert};
@@ -116,7 +116,7 @@ pub unsafe extern "C" fn lightgpt_sampler_seed(
 /// same step makes the same choice again.
 ///
 /// logits: `logits_len` numbers, more than 0. token: not NULL. One thread at a time.
-/// Errors: LIGHTGPT_NONFINITE (an infinite logit or one that is not a number), LIGHTGPT_BUSY,
+/// Errors: LIGHTGPT_NONFINITE (a logit is not a number, or the largest is infinite), LIGHTGPT_BUSY,
 /// LIGHTGPT_INVALID_ARGUMENT (no logits).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lightgpt_sampler_sample(
@@ -134,7 +134,11 @@ pub unsafe extern "C" fn lightgpt_sampler_sample(
                 input(logits, logits_len, "logits")?,
             )
         };
-        out.set(enter(sampler)?.with(|sampler| sampler.sample(logits, step))?);
+        let sampler = enter(sampler)?;
+        if logits.is_empty() {
+            return Err(invalid("logits", "expected at least one, found none"));
+        }
+        out.set(sampler.with(|sampler| sampler.sample(logits, step))?);
         Ok(LIGHTGPT_OK)
     })
 }

@@ -313,7 +313,7 @@ pub extern "C" fn lightgpt_session_prefill(session: *mut lightgpt_session, budge
 /// Copies out the logits after the last token: one number for each entry of the vocabulary. Evaluates
 /// what was fed first.
 ///
-/// buf, cap, needed: see "Text" above, counted in numbers.
+/// buf, cap, needed: see TEXT above, counted in numbers.
 /// Errors: LIGHTGPT_INVALID_ARGUMENT (the session is empty), LIGHTGPT_BUFFER_TOO_SMALL, and those of
 /// lightgpt_session_prefill.
 #[unsafe(no_mangle)]
@@ -333,7 +333,7 @@ pub unsafe extern "C" fn lightgpt_session_logits(
 
 /// Copies out the tokens of the session, from the first.
 ///
-/// buf, cap, needed: see "Text" above, counted in tokens.
+/// buf, cap, needed: see TEXT above, counted in tokens.
 /// Errors: LIGHTGPT_BUFFER_TOO_SMALL, LIGHTGPT_BUSY.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lightgpt_session_tokens(
@@ -403,7 +403,7 @@ pub unsafe extern "C" fn lightgpt_session_metrics(
 /// Gives the message of the last call that failed on this session, on whatever thread; "" if none
 /// did.
 ///
-/// buf, cap, needed: see "Text" above. Any thread at any time. Errors: LIGHTGPT_BUFFER_TOO_SMALL.
+/// buf, cap, needed: see TEXT above. Any thread at any time. Errors: LIGHTGPT_BUFFER_TOO_SMALL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lightgpt_session_last_error(
     session: *const lightgpt_session,
@@ -444,4 +444,44 @@ fn session_options(given: &lightgpt_session_options) -> Result<SessionOptions> {
         chunk: size(given.chunk, "options.chunk")?,
         budget: (given.memory_max > 0).then(|| Budget::new(Some(given.memory_max), None)),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ptr;
+
+    use super::super::model::{lightgpt_model_free, lightgpt_model_open};
+    use super::super::status::{LIGHTGPT_INTERNAL, LIGHTGPT_POISONED};
+    use super::*;
+
+    const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/models/tales-4m-q8_0.gguf\0");
+
+    #[test]
+    fn a_panic_is_contained_and_poisons_the_session() {
+        let (mut model, mut session) = (ptr::null_mut(), ptr::null_mut());
+        // SAFETY: every pointer is NULL, a text that ends in zero, or that of a local that fits.
+        unsafe {
+            let path = MODEL.as_ptr().cast();
+            assert_eq!(
+                lightgpt_model_open(path, ptr::null(), &raw mut model),
+                LIGHTGPT_OK
+            );
+            let made = lightgpt_session_new(model, ptr::null(), ptr::null(), &raw mut session);
+            assert_eq!(made, LIGHTGPT_OK);
+        }
+        assert_eq!(call(session, |_| panic!("on purpose")), LIGHTGPT_INTERNAL);
+        let mut text = [0u8; 256];
+        let mut needed = 0;
+        // SAFETY: as above.
+        let fed = unsafe {
+            let buf = text.as_mut_ptr().cast();
+            let told = lightgpt_session_last_error(session, buf, text.len(), &raw mut needed);
+            assert_eq!(told, LIGHTGPT_OK);
+            lightgpt_session_feed_text(session, c"a".as_ptr(), 1, 0, ptr::null_mut())
+        };
+        assert!(text[..needed].starts_with(b"a defect of the library: on purpose"));
+        assert_eq!(fed, LIGHTGPT_POISONED);
+        assert_eq!(lightgpt_session_free(session), LIGHTGPT_OK);
+        assert_eq!(lightgpt_model_free(model), LIGHTGPT_OK);
+    }
 }

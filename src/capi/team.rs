@@ -48,8 +48,9 @@ pub struct lightgpt_team_options {
     /// Threads that work, the calling one included; 0: the physical cores that this process may
     /// use (affinity and container quota). 1 starts no thread.
     pub threads: u32,
-    /// CPUs that the helper threads may run on (Linux; elsewhere ignored), `cpus_len` numbers; NULL
-    /// with 0: all that the process may use. Read during the call only.
+    /// CPUs that the helper threads should run on (Linux; elsewhere ignored), `cpus_len` numbers;
+    /// NULL with 0: all that the process may use. Numbers without a CPU are ignored. Read during
+    /// the call only.
     pub cpus: *const u32,
     /// Numbers at `cpus`.
     pub cpus_len: u64,
@@ -81,7 +82,7 @@ impl Handle for lightgpt_team {
 ///
 /// options: NULL for the defaults. team: not NULL; gets a handle that lightgpt_team_free gives
 /// back. `parallel_for_data` becomes the team's only if the call succeeds. Any thread.
-/// Errors: LIGHTGPT_INVALID_ARGUMENT (too many threads, a CPU that is not there),
+/// Errors: LIGHTGPT_INVALID_ARGUMENT (more than 256 threads),
 /// LIGHTGPT_OUT_OF_MEMORY (the system starts no thread).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lightgpt_team_new(

@@ -12,7 +12,7 @@ use crate::tokenizer::{Attribute, DecodeOptions, EncodeOptions, Tokenizer};
 
 /// Add the tokens that the model wants at the beginning and the end of a text (BOS, EOS).
 pub const LIGHTGPT_TEXT_ADD_SPECIAL: u32 = 1 << 0;
-/// Read the spelling of control tokens such as "</s>" as those tokens. Never set it for text that
+/// Read the spelling of control tokens (`</s>` and the like) as those tokens. Never set it for text that
 /// others wrote.
 pub const LIGHTGPT_TEXT_PARSE_SPECIAL: u32 = 1 << 1;
 /// Spell control tokens out instead of leaving them out.
@@ -51,7 +51,7 @@ pub const LIGHTGPT_SPECIAL_PADDING: u32 = 6;
 /// Turns text into tokens.
 ///
 /// text: `text_bytes` bytes of UTF-8; NULL with 0. flags: LIGHTGPT_TEXT_ADD_SPECIAL and
-/// LIGHTGPT_TEXT_PARSE_SPECIAL bits. buf, cap, needed: see "Text" above, counted in tokens. Any
+/// LIGHTGPT_TEXT_PARSE_SPECIAL bits. buf, cap, needed: see TEXT above, counted in tokens. Any
 /// thread.
 /// Errors: LIGHTGPT_UNSUPPORTED (the model has no tokenizer), LIGHTGPT_BUFFER_TOO_SMALL.
 #[unsafe(no_mangle)]
@@ -85,7 +85,7 @@ pub unsafe extern "C" fn lightgpt_model_tokenize(
 /// the ends of a cut.
 ///
 /// tokens: `tokens_len` numbers; NULL with 0. flags: LIGHTGPT_TEXT_SHOW_SPECIAL and
-/// LIGHTGPT_TEXT_START bits. buf, cap, needed: see "Text" above. Any thread.
+/// LIGHTGPT_TEXT_START bits. buf, cap, needed: see TEXT above. Any thread.
 /// Errors: LIGHTGPT_INVALID_ARGUMENT (a token outside the vocabulary), LIGHTGPT_UNSUPPORTED (the
 /// model has no tokenizer), LIGHTGPT_BUFFER_TOO_SMALL.
 #[unsafe(no_mangle)]
@@ -122,7 +122,7 @@ pub unsafe extern "C" fn lightgpt_model_detokenize(
 
 /// Gives a token as its vocabulary spells it.
 ///
-/// buf, cap, needed: see "Text" above. Any thread.
+/// buf, cap, needed: see TEXT above. Any thread.
 /// Errors: LIGHTGPT_NOT_FOUND (a token outside the vocabulary), LIGHTGPT_UNSUPPORTED (the model
 /// has no tokenizer), LIGHTGPT_BUFFER_TOO_SMALL.
 #[unsafe(no_mangle)]

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use crate::budget::{Budget, Buffer, Tag};
-use crate::error::Result;
+use crate::error::{Code, Error, Result};
 use crate::float::f16_from_f32;
 use crate::kernel::Plane;
 
@@ -166,15 +166,25 @@ pub struct Cache {
 }
 
 impl Cache {
-    /// An empty table that can hold `tokens` without growing itself.
-    pub fn new(layout: Arc<Layout>, budget: Budget, tokens: usize) -> Self {
-        let pages = tokens.div_ceil(PAGE_TOKENS);
-        Self {
+    /// An empty table that can hold `tokens` without growing itself; or `OUT_OF_MEMORY`: a file
+    /// decides how many tokens that are.
+    pub fn new(layout: Arc<Layout>, budget: Budget, tokens: usize) -> Result<Self> {
+        let table = || {
+            let mut pages = Vec::new();
+            pages
+                .try_reserve_exact(tokens.div_ceil(PAGE_TOKENS))
+                .map_err(|_| {
+                    let message = format!("no memory for the table of {tokens} tokens");
+                    Error::new(Code::OutOfMemory, "pages", message)
+                })?;
+            Ok(pages)
+        };
+        Ok(Self {
+            pages: table()?,
+            spare: table()?,
             layout,
             budget,
-            pages: Vec::with_capacity(pages),
-            spare: Vec::with_capacity(pages),
-        }
+        })
     }
 
     /// Where everything lies in its pages.
@@ -270,7 +280,7 @@ mod tests {
         let layout = layout(KvFormat::F16);
         let page = layout.page_bytes() as u64;
         let budget = Budget::new(Some(2 * page.next_multiple_of(64)), None);
-        let mut cache = Cache::new(layout, budget.clone(), 1000);
+        let mut cache = Cache::new(layout, budget.clone(), 1000).unwrap();
         cache.reserve(PAGE_TOKENS + 1).unwrap();
         assert!(cache.reserve(2 * PAGE_TOKENS + 1).is_err());
         assert_eq!(cache.pages.len(), 2);

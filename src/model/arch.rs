@@ -19,7 +19,7 @@ const TABLE: &[Architecture] = &[Architecture {
     spec: llama,
 }];
 
-/// The names that [`spec`] knows.
+/// The names of all architectures that there is a row for.
 pub fn names() -> impl Iterator<Item = &'static str> {
     TABLE.iter().map(|row| row.name)
 }
@@ -29,8 +29,9 @@ pub fn name(metadata: &Metadata) -> Result<&str> {
     metadata.required("general.architecture", Metadata::str)
 }
 
-/// The file's [`Spec`]; `vocab` is the number of rows of its embedding.
-pub fn spec(metadata: &Metadata, vocab: usize) -> Result<Spec> {
+/// The file's [`Spec`]; `vocab` finds the number of rows of its embedding, and is asked only when
+/// the architecture is known.
+pub fn spec(metadata: &Metadata, vocab: impl FnOnce() -> Result<usize>) -> Result<Spec> {
     let name = name(metadata)?;
     let Some(row) = TABLE.iter().find(|row| row.name == name) else {
         let known = names().collect::<Vec<_>>().join(", ");
@@ -44,7 +45,7 @@ pub fn spec(metadata: &Metadata, vocab: usize) -> Result<Spec> {
     (row.spec)(&Keys {
         metadata,
         prefix: name,
-        vocab,
+        vocab: vocab()?,
     })?
     .checked()
 }

@@ -205,14 +205,19 @@ impl Pass {
             Chunks::new(&mut self.scratch.quants[..n * groups], groups),
         );
         let (delta, layer, kernels) = (&self.scratch.delta, self.layer, context.kernels);
+        // The first norm of a layer is the first to see what the layer before it gave.
+        let is_first = self.phase == Phase::NormAttention;
+        let stream_from = layer.saturating_sub(usize::from(is_first));
         context.run(&mut self.task, parts, |task, (hidden, normed, quants)| {
             if add_delta {
                 kernels.add(hidden, &delta[task * dim..][..dim]);
             }
             normed.copy_from_slice(hidden);
-            let finite = kernels.rms_norm(normed, weight, spec.norm_epsilon)
-                && (!pack || kernels.quantize_row(normed, quants));
-            finite.then_some(()).ok_or_else(|| not_finite(layer))
+            if !kernels.rms_norm(normed, weight, spec.norm_epsilon) {
+                return Err(layer_not_finite(stream_from));
+            }
+            let finite = !pack || kernels.quantize_row(normed, quants);
+            finite.then_some(()).ok_or_else(|| layer_not_finite(layer))
         })
     }
 
@@ -331,7 +336,7 @@ impl Pass {
             let finite = context
                 .kernels
                 .quantize_row(&attended[task * width..][..width], quants);
-            finite.then_some(()).ok_or_else(|| not_finite(layer))
+            finite.then_some(()).ok_or_else(|| layer_not_finite(layer))
         })
     }
 
@@ -374,7 +379,7 @@ impl Pass {
             let (gate, up) = ffn.split_at_mut(hidden);
             kernels.swiglu(gate, up);
             let finite = !pack || kernels.quantize_row(gate, quants);
-            finite.then_some(()).ok_or_else(|| not_finite(layer))
+            finite.then_some(()).ok_or_else(|| layer_not_finite(layer))
         })
     }
 
@@ -418,13 +423,15 @@ impl Pass {
             let row = outputs[task] * dim;
             normed.copy_from_slice(&hidden[row..][..dim]);
             kernels.add(normed, &delta[row..][..dim]);
-            let finite = kernels.rms_norm(normed, &weights.output_norm, spec.norm_epsilon)
-                && (!pack || kernels.quantize_row(normed, quants));
-            finite.then_some(()).ok_or_else(|| not_finite(layer))
+            if !kernels.rms_norm(normed, &weights.output_norm, spec.norm_epsilon) {
+                return Err(layer_not_finite(layer));
+            }
+            let finite = !pack || kernels.quantize_row(normed, quants);
+            finite.then_some(()).ok_or_else(|| not_finite("logits"))
         })
     }
 
-    /// logits = normed x output.
+    /// logits = normed x output, all finite: nobody can choose between the others.
     fn logits_phase(&mut self, context: &Context<'_>) -> Result<Flow> {
         let Network { spec, weights, .. } = context.network;
         let x = Input {
@@ -433,9 +440,15 @@ impl Pass {
             floats: &self.scratch.normed,
             quants: &self.scratch.quants,
         };
-        let n = self.scratch.batch.outputs().len();
-        let linears = [&weights.output];
-        context.matmul(&mut self.task, &linears, x, n, &mut self.scratch.logits)
+        let (n, vocab) = (self.scratch.batch.outputs().len(), spec.vocab);
+        let tile = matmul::tiling(n, vocab, x.columns, context.team.threads());
+        let tiles = Tiles::new(&mut self.scratch.logits[..n * vocab], vocab, tile);
+        context.run(&mut self.task, tiles, |_, tile| {
+            matmul::side_by_side(context.kernels, &[&weights.output], &x, tile);
+            let is_finite = |row: &[f32]| row.iter().fold(true, |all, x| all & x.is_finite());
+            let finite = (0..tile.row_range().len()).all(|row| is_finite(tile.row_mut(row)));
+            finite.then_some(()).ok_or_else(|| not_finite("logits"))
+        })
     }
 }
 
@@ -482,7 +495,11 @@ fn wants_quants(linears: &[&Linear]) -> bool {
         .any(|linear| linear.weight.format().block_len() > 1)
 }
 
-fn not_finite(layer: usize) -> Error {
-    let message = "an activation is infinite or not a number";
-    Error::new(Code::NonFinite, format!("layer {layer}"), message)
+fn layer_not_finite(layer: usize) -> Error {
+    not_finite(&format!("layer {layer}"))
+}
+
+fn not_finite(place: &str) -> Error {
+    let message = "a value is infinite or not a number";
+    Error::new(Code::NonFinite, place, message)
 }

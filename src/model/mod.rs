@@ -197,7 +197,7 @@ impl Model {
 
 impl Network {
     fn load(gguf: &Gguf, tokenizer: Option<&Tokenizer>, kernels: &'static Kernels) -> Result<Self> {
-        let spec = arch::spec(gguf.metadata(), vocab(gguf)?)?;
+        let spec = arch::spec(gguf.metadata(), || weights::vocab(gguf))?;
         if let Some(tokenizer) = tokenizer {
             let name = "vocab_size (rows of the embedding)";
             spec::require(
@@ -215,14 +215,6 @@ impl Network {
             scratch: scratch::Pool::default(),
         })
     }
-}
-
-/// Rows of the embedding; `arch` knows an unknown architecture better than a missing tensor.
-fn vocab(gguf: &Gguf) -> Result<usize> {
-    let rows = gguf
-        .tensor(weights::EMBEDDING)
-        .map_or(0, |tensor| tensor.dims[1]);
-    usize::try_from(rows).map_err(|_| Error::new(Code::Format, weights::EMBEDDING, "too large"))
 }
 
 impl fmt::Debug for Model {

@@ -51,7 +51,19 @@ pub struct Layer {
 const IGNORED: &[&str] = &["attn_rot_embd.weight"];
 
 /// The name of the embedding, whose rows are the vocabulary.
-pub const EMBEDDING: &str = "token_embd.weight";
+const EMBEDDING: &str = "token_embd.weight";
+
+/// Rows of the embedding.
+pub fn vocab(gguf: &Gguf) -> Result<usize> {
+    let rows = gguf
+        .tensor(EMBEDDING)
+        .ok_or_else(|| missing(EMBEDDING))?
+        .dims[1];
+    usize::try_from(rows).map_err(|_| {
+        let message = format!("expected a vocabulary, found {rows} rows");
+        Error::new(Code::Format, format!("tensor '{EMBEDDING}'"), message)
+    })
+}
 
 impl Weights {
     /// Takes all tensors of the file. One that is missing, has another shape, or is not part of
@@ -122,10 +134,7 @@ impl<'a> File<'a> {
     }
 
     fn tensor(&mut self, name: &str) -> Result<&'a TensorInfo> {
-        self.find(name).ok_or_else(|| {
-            let message = "expected by the hyperparameters, not found in the file";
-            Error::new(Code::Format, format!("tensor '{name}'"), message)
-        })
+        self.find(name).ok_or_else(|| missing(name))
     }
 
     fn matrix(&mut self, name: &str, rows: usize, columns: usize) -> Result<Matrix> {
@@ -158,6 +167,11 @@ impl<'a> File<'a> {
             message,
         ))
     }
+}
+
+fn missing(name: &str) -> Error {
+    let message = "expected by the hyperparameters, not found in the file";
+    Error::new(Code::Format, format!("tensor '{name}'"), message)
 }
 
 /// The factors that a file gives for its frequencies.

@@ -88,10 +88,13 @@ impl Sampler {
         self.seed
     }
 
-    /// Makes room for a vocabulary, so that picks allocate nothing.
-    pub fn reserve(&mut self, vocab: usize) {
+    /// Makes room for a vocabulary, so that picks allocate nothing; or fails with `OUT_OF_MEMORY`.
+    pub fn reserve(&mut self, vocab: usize) -> Result<()> {
         self.candidates.clear();
-        self.candidates.reserve(vocab);
+        self.candidates.try_reserve(vocab).map_err(|_| {
+            let message = format!("no memory to choose from {vocab} tokens");
+            Error::new(Code::OutOfMemory, "sampler", message)
+        })
     }
 
     /// The token for `logits`, (vocab), at `step`: the token's position in its sequence.

@@ -1,5 +1,6 @@
 //! Bringing queued tokens into the cache: pass after pass, resumable.
 
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use crate::control::{Control, Flow, Signals, cancelled};
@@ -153,6 +154,15 @@ impl Session {
                 Err(error)
             }
         }
+    }
+
+    /// Rolls the turn back if someone asked to cancel.
+    pub(super) fn heed_cancel(&mut self, signals: Signals<'_>) -> Result<()> {
+        if signals.cancelled() || self.canceller.flag().load(Ordering::Relaxed) {
+            self.roll_back();
+            return Err(cancelled());
+        }
+        Ok(())
     }
 
     fn end_pass(&mut self, pass: Pass) {

@@ -7,6 +7,7 @@
 //! when its generation finishes. Cancelling takes the session back to before the turn.
 
 mod evaluate;
+mod stop;
 mod turn;
 
 use std::sync::Arc;
@@ -155,7 +156,7 @@ impl Session {
             .try_reserve_exact(context)
             .map_err(|_| no_memory(context))?;
         Ok(Self {
-            caches: [Cache::new(layout, budget.clone(), context)],
+            caches: [Cache::new(layout, budget.clone(), context)?],
             team,
             context,
             chunk,

@@ -6,6 +6,7 @@ use crate::control::{Control, Flow, cancelled};
 use crate::error::{Code, Error, Result};
 use crate::sampler::Sampler;
 use crate::session::Session;
+use crate::session::stop::Stops;
 use crate::tokenizer::{Attribute, DecodeOptions, StreamDecoder};
 
 /// How a turn's text is generated.
@@ -17,6 +18,20 @@ pub struct GenerateOptions {
     pub tokens_max: usize,
     /// Go on after a token that ends generation.
     pub ignore_end: bool,
+    /// Texts that end generation; they are not shown. The first to be complete counts.
+    pub stops: Vec<String>,
+}
+
+impl GenerateOptions {
+    /// Tokens of `sampler` until the model ends or the context is full.
+    pub fn new(sampler: Sampler) -> Self {
+        Self {
+            sampler,
+            tokens_max: 0,
+            ignore_end: false,
+            stops: Vec::new(),
+        }
+    }
 }
 
 /// What the generation of a turn still needs.
@@ -26,6 +41,9 @@ pub(super) struct Generation {
     /// Tokens that may still come; `usize::MAX` means any number.
     left: usize,
     ignore_end: bool,
+    stops: Stops,
+    /// A stop string has come.
+    stopped: bool,
 }
 
 /// Why a generation ended.
@@ -37,6 +55,8 @@ pub enum Finish {
     Length,
     /// The context has no room for another token.
     ContextFull,
+    /// A stop string came.
+    StopString,
     /// The callback wanted no more.
     Stopped,
 }
@@ -83,16 +103,18 @@ impl Session {
     /// Begins to generate after the tokens that are there. Steps do the work.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT` if the session is empty, `BUSY` if a generation is in progress.
+    /// `INVALID_ARGUMENT` if the session is empty or a stop string out of range, `BUSY` if a
+    /// generation is in progress, `OUT_OF_MEMORY`.
     pub fn begin(&mut self, options: &GenerateOptions) -> Result<()> {
         if self.generation.is_some() {
             let message = "a generation is in progress; step it to its end, rewind or cancel";
             return Err(Error::new(Code::Busy, "session", message));
         }
+        let stops = Stops::new(&options.stops)?;
+        let mut sampler = options.sampler.clone();
+        sampler.reserve(self.logits.len())?;
         self.want_logits()?;
         self.turn_begins();
-        let mut sampler = options.sampler.clone();
-        sampler.reserve(self.logits.len());
         self.generation = Some(Generation {
             sampler,
             left: if options.tokens_max == 0 {
@@ -101,6 +123,8 @@ impl Session {
                 options.tokens_max
             },
             ignore_end: options.ignore_end,
+            stops,
+            stopped: false,
         });
         self.decoder = StreamDecoder::new(DecodeOptions {
             special: false,
@@ -126,7 +150,12 @@ impl Session {
             let message = "no generation is in progress; begin one first";
             return Err(Error::new(Code::InvalidArgument, "session", message));
         };
-        if generation.left == 0 {
+        let (stopped, left) = (generation.stopped, generation.left);
+        self.heed_cancel(control.signals)?;
+        if stopped {
+            return Ok(self.finish(Finish::StopString));
+        }
+        if left == 0 {
             return Ok(self.finish(Finish::Length));
         }
         if self.tokens.len() == self.context {
@@ -150,7 +179,8 @@ impl Session {
     /// Generates until the end, giving every event to `on_event` on this thread.
     ///
     /// # Errors
-    /// `CANCELLED` when the callback or the canceller says so; else as [`Session::step`].
+    /// `CANCELLED` when the callback or the canceller says so; else as [`Session::step`]. Other
+    /// errors end the generation and keep its tokens and the turn: generate again, or rewind.
     pub fn generate(
         &mut self,
         options: &GenerateOptions,
@@ -160,8 +190,12 @@ impl Session {
         self.begin(options)?;
         // The last event comes after the turn has ended, and may still cancel it.
         let start = self.turn_start;
+        let mut wanted = true;
         loop {
-            let step = self.step(control)?;
+            let step = match wanted {
+                true => self.step(control).inspect_err(|_| self.generation = None)?,
+                false => self.finish(Finish::Stopped),
+            };
             if step == Step::Pending {
                 continue;
             }
@@ -169,22 +203,15 @@ impl Session {
                 step,
                 text: &self.text,
             });
-            match (step, action) {
-                (_, Action::Cancel) => {
+            match (action, step) {
+                (Action::Cancel, _) => {
                     self.turn_start = start;
                     self.roll_back();
                     return Err(cancelled());
                 }
-                (Step::Finished(finish), _) => return Ok(finish),
-                (_, Action::Stop) => {
-                    self.finish(Finish::Stopped);
-                    on_event(&Event {
-                        step: Step::Finished(Finish::Stopped),
-                        text: &self.text,
-                    });
-                    return Ok(Finish::Stopped);
-                }
-                (_, Action::Continue) => {}
+                (_, Step::Finished(finish)) => return Ok(finish),
+                (Action::Stop, _) => wanted = false,
+                (Action::Continue, _) => {}
             }
         }
     }
@@ -205,6 +232,7 @@ impl Session {
         self.metrics.generated_tokens += 1;
         if let Some(tokenizer) = tokenizer {
             self.decoder.push(tokenizer, token, &mut self.text)?;
+            generation.stopped = generation.stops.push(&mut self.text);
         }
         self.metrics.generate_us += began.elapsed().as_micros() as u64;
         Ok(Step::Token(token))
@@ -218,10 +246,16 @@ impl Session {
         })
     }
 
-    /// Ends the generation and the turn; `text` is what the decoder still held back.
+    /// Ends the generation and the turn; `text` is what was still held back.
     fn finish(&mut self, finish: Finish) -> Step {
         self.text.clear();
-        self.decoder.finish(&mut self.text);
+        if let Some(generation) = &mut self.generation
+            && !generation.stopped
+        {
+            self.decoder.finish(&mut self.text);
+            generation.stops.push(&mut self.text);
+            generation.stops.finish(&mut self.text);
+        }
         self.turn_ends();
         Step::Finished(finish)
     }

@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #if defined(__x86_64__)
@@ -222,6 +223,52 @@ static int32_t cancel(lightgpt_session *session)
     return status;
 }
 
+/* --- How soon a cancel is answered --- */
+
+static double now_ms(void)
+{
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (double)time.tv_sec * 1e3 + (double)time.tv_nsec / 1e6;
+}
+
+static void *prefill(void *session)
+{
+    __atomic_store_n(&started, 1, __ATOMIC_SEQ_CST);
+    return (void *)(intptr_t)lightgpt_session_prefill(session, 0);
+}
+
+static void cancel_soon(void)
+{
+    enum { ROUNDS = 9, LIMIT_MS = 20 };
+    lightgpt_model *model = open_model();
+    uint32_t tokens[250];
+    int in_time = 0, cancelled = 0;
+    for (int i = 0; i < 250; i++)
+        tokens[i] = 300 + (uint32_t)i;
+    for (int round = 0; round < ROUNDS; round++) {
+        lightgpt_session *session = NULL;
+        pthread_t thread;
+        void *answer = NULL;
+        CHECK(lightgpt_session_new(model, NULL, NULL, &session) == LIGHTGPT_OK);
+        CHECK(lightgpt_session_feed_tokens(session, tokens, 250) == LIGHTGPT_OK);
+        started = 0;
+        CHECK(pthread_create(&thread, NULL, prefill, session) == 0);
+        while (!__atomic_load_n(&started, __ATOMIC_SEQ_CST))
+            sched_yield();
+        usleep(1000);
+        double before = now_ms();
+        CHECK(lightgpt_session_cancel(session) == LIGHTGPT_OK);
+        pthread_join(thread, &answer);
+        in_time += now_ms() - before < LIMIT_MS;
+        cancelled += (int32_t)(intptr_t)answer == LIGHTGPT_CANCELLED;
+        lightgpt_session_free(session);
+    }
+    /* A busy machine may be late now and then, not usually. */
+    CHECK(in_time > ROUNDS / 2 && cancelled > 0);
+    lightgpt_model_free(model);
+}
+
 /* --- An executor and memory of the host's --- */
 
 static lightgpt_body_fn late_body;
@@ -347,6 +394,7 @@ int main(int argc, char **argv)
     fork_and_use();
     end_from_another_thread(lightgpt_session_free);
     end_from_another_thread(cancel);
+    cancel_soon();
     executor_and_memory();
     steps();
     free(expected.values);

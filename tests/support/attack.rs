@@ -114,6 +114,16 @@ fn file(name: &str) -> PathBuf {
 
 /// Opens `bytes` by one loader and holds the time and memory against the limits.
 pub fn open(name: &str, bytes: &[u8], loader: Loader) -> Result<Gguf> {
+    measured(name, bytes, loader, &mut |source, options| {
+        Gguf::open(source, options, &mut Control::none())
+    })
+}
+
+/// What opens a file: its result is what the test is about.
+pub type Open<'a, T> = &'a mut dyn FnMut(Source<'_>, &LoadOptions) -> Result<T>;
+
+/// As [`open`], for whatever `open` makes of the file.
+pub fn measured<T>(name: &str, bytes: &[u8], loader: Loader, open: Open<'_, T>) -> Result<T> {
     let path = file(name);
     if loader != Loader::Memory {
         // A new file each time: some file systems wait for the disk when one is truncated.
@@ -134,7 +144,7 @@ pub fn open(name: &str, bytes: &[u8], loader: Loader) -> Result<Gguf> {
         let live = LIVE.get();
         PEAK.set(live);
         let start = Instant::now();
-        let opened = Gguf::open(source, &options, &mut Control::none());
+        let opened = open(source, &options);
         fastest = fastest.min(start.elapsed());
         let used = PEAK.get() - live;
         assert!(used < BYTES_MAX, "{name} by {loader:?}: {used} bytes");

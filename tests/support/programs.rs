@@ -3,6 +3,7 @@
 //! That library is the one beside the test program, or in the folder that LIGHTGPT_LIBRARY names.
 #![allow(dead_code)] // each test program uses a part
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
@@ -99,6 +100,11 @@ pub fn run(command: &mut Command) -> Output {
     command
         .output()
         .unwrap_or_else(|e| panic!("{command:?}: {e}"))
+}
+
+/// Says that a part of a test is left out, and why; seen although the test passes.
+pub fn skipped(what: &str, why: &str) {
+    let _ = writeln!(std::io::stderr(), "SKIPPED {what}: {why}");
 }
 
 /// Whether this machine has the program `name`.

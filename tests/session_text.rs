@@ -1,0 +1,136 @@
+//! The text that a session streams: whatever the tokens cut, whoever stops, the texts of all events
+//! joined are the text of the tokens that were kept.
+#![allow(clippy::unwrap_used)] // a test
+
+#[path = "support/tiny.rs"]
+mod tiny;
+
+use std::path::Path;
+
+use lightgpt::control::Control;
+use lightgpt::gguf::{Source, Strings};
+use lightgpt::model::{Model, OpenOptions};
+use lightgpt::sampler::{Sampler, SamplerOptions};
+use lightgpt::session::{Action, Event, GenerateOptions, Session};
+use lightgpt::tokenizer::{DecodeOptions, EncodeOptions};
+
+use tiny::{SMALL, Sizes, Tiny, session, team};
+
+/// Generates and returns the joined text of all events.
+fn text_of(session: &mut Session, options: &GenerateOptions, stop: usize) -> String {
+    let (mut text, mut events) = (String::new(), 0);
+    let mut collect = |event: &Event<'_>| {
+        text.push_str(event.text);
+        events += 1;
+        if events == stop {
+            Action::Stop
+        } else {
+            Action::Continue
+        }
+    };
+    session
+        .generate(options, &mut Control::none(), &mut collect)
+        .unwrap();
+    text
+}
+
+#[test]
+fn the_texts_of_all_events_are_the_text_of_the_tokens() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/tales-4m-q8_0.gguf");
+    let options = OpenOptions::default();
+    let model = Model::open(Source::Path(&path), &options, &mut Control::none()).unwrap();
+    let tokenizer = model.tokenizer().unwrap();
+    let mut session = session(&model, &team(2));
+    let add = EncodeOptions {
+        add_special: true,
+        ..EncodeOptions::default()
+    };
+    for seed in 0..8 {
+        for prompt in ["", "Once upon a time"] {
+            session.rewind(0).unwrap();
+            if session.feed_text(prompt, add).unwrap() == 0 {
+                session.feed(&[tokenizer.eos().unwrap()]).unwrap();
+            }
+            let start = session.tokens().len();
+            let sampler = SamplerOptions {
+                temperature: 3.0,
+                top_k: 0,
+                top_p: 1.0,
+                seed: Some(seed),
+            };
+            let sampler = Sampler::new(&sampler).unwrap();
+            let options = GenerateOptions {
+                tokens_max: 30,
+                ignore_end: true,
+                ..GenerateOptions::new(sampler)
+            };
+            let text = text_of(&mut session, &options, if seed % 2 == 0 { 0 } else { 9 });
+            let decode = DecodeOptions {
+                special: false,
+                start: prompt.is_empty(),
+            };
+            let expected = tokenizer
+                .decode_text(&session.tokens()[start..], decode)
+                .unwrap();
+            assert_eq!(text, expected);
+        }
+    }
+}
+
+#[test]
+fn broken_code_points_reach_the_callback_as_the_decoder_gives_them() {
+    let texts = [
+        "<unk>", "<s>", "</s>", "<0xE2>", "<0x82>", "<0xAC>", "<0xFF>", "<0xF0>", "a", "é",
+    ];
+    let texts = [&texts[..], &["▁b"]].concat();
+    let mut tiny = Tiny::new(Sizes {
+        context: 256,
+        ..SMALL
+    })
+    .with_tokenizer(11);
+    tiny.set(
+        "tokenizer.ggml.tokens",
+        texts.into_iter().collect::<Strings>(),
+    );
+    tiny.set(
+        "tokenizer.ggml.token_type",
+        vec![2i32, 3, 3, 6, 6, 6, 6, 6, 1, 1, 1],
+    );
+    let model = tiny.open();
+    let tokenizer = model.tokenizer().unwrap();
+    let mut session = session(&model, &team(1));
+    let mut replaced = 0;
+    for seed in 0..40 {
+        session.rewind(0).unwrap();
+        session.feed(&[1]).unwrap();
+        let sampler = SamplerOptions {
+            temperature: 5.0,
+            top_k: 0,
+            top_p: 1.0,
+            seed: Some(seed),
+        };
+        let sampler = Sampler::new(&sampler).unwrap();
+        let options = GenerateOptions {
+            tokens_max: 20,
+            ignore_end: true,
+            ..GenerateOptions::new(sampler)
+        };
+        let text = text_of(
+            &mut session,
+            &options,
+            if seed % 2 == 0 { 0 } else { seed as usize },
+        );
+        let decode = DecodeOptions {
+            special: false,
+            start: true,
+        };
+        assert_eq!(
+            text,
+            tokenizer
+                .decode_text(&session.tokens()[1..], decode)
+                .unwrap()
+        );
+        replaced += text.matches(char::REPLACEMENT_CHARACTER).count();
+    }
+    assert!(replaced > 40, "{replaced}");
+}
