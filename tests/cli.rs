@@ -267,8 +267,40 @@ fn a_story_is_the_same_each_time() {
 }
 
 #[test]
+fn stop_strings_end_the_text() {
+    let arguments = ["run", MODEL, "-p", "", "--temperature", "0", "-n", "40"];
+    let stopped = |stops: &[&str]| {
+        let stops = stops.iter().flat_map(|stop| ["--stop", stop]);
+        quiet(&run(&arguments
+            .into_iter()
+            .chain(stops)
+            .collect::<Vec<_>>()))
+    };
+    assert_eq!(
+        stopped(&["Lily", "never"]),
+        "Once upon a time, there was a little girl named "
+    );
+    assert_eq!(stopped(&["Lily", " was"]), "Once upon a time, there");
+    let told = run(&[&arguments[..], &["--stop", "-", "--stop", "girl", "-v"]].concat());
+    assert!(error(&told).contains("a stop string came"));
+    let refused = run(&[&arguments[..], &["--stop", ""]].concat());
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(error(&refused).contains("stop: "));
+}
+
+#[test]
 fn threads_come_from_the_option_or_the_environment() {
-    let arguments = ["run", MODEL, "-p", "a", "-n", "1", "--seed", "5", "--verbose"];
+    let arguments = [
+        "run",
+        MODEL,
+        "-p",
+        "a",
+        "-n",
+        "1",
+        "--seed",
+        "5",
+        "--verbose",
+    ];
     let threads = |more: &[&str], variable: Option<&str>| {
         let mut command = tool(&[&arguments[..], more].concat());
         if let Some(value) = variable {

@@ -22,6 +22,7 @@ Examples:
   lightgpt run models/tales-4m-q8_0.gguf -p 'Once upon a time' -n 40 --seed 7 --verbose
   lightgpt run models/tales-4m-q8_0.gguf -p 'The little dog' --temperature 0 --threads 1
   lightgpt run models/tales-4m-q8_0.gguf -p 'Lily' -n 60 --top-k 0 --top-p 0.9 --kv f32
+  lightgpt run models/tales-4m-q8_0.gguf -p 'Once upon a time' --stop . --stop '!'
   printf 'Tom had a red ball.' | lightgpt run models/tales-4m-q8_0.gguf --file - -n 100 > story.txt";
 
 /// Generates text after a prompt
@@ -40,6 +41,9 @@ pub struct Arguments {
     /// Tokens to generate at most; 0: until the model ends the text or the context is full
     #[arg(short = 'n', long = "tokens", value_name = "N", default_value_t = 256)]
     tokens: usize,
+    /// A text that ends the generation and is not shown; may be given several times
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    stop: Vec<String>,
     /// Go on after a token that ends the text
     #[arg(long)]
     ignore_end: bool,
@@ -120,6 +124,7 @@ pub fn perform(arguments: &Arguments) -> Result<(), Failure> {
             sampler,
             tokens_max: arguments.tokens,
             ignore_end: arguments.ignore_end,
+            stops: arguments.stop.clone(),
         },
     )?;
     if arguments.verbose {
@@ -168,6 +173,7 @@ fn report(session: &Session, finish: Finish, opened: Duration) -> Result<(), Fai
     let end = match finish {
         Finish::End => "the model ended the text",
         Finish::Length => "as many tokens as asked for",
+        Finish::StopString => "a stop string came",
         Finish::ContextFull => "the context is full",
         Finish::Stopped => "stopped",
     };
