@@ -34,7 +34,7 @@ const READ_BYTES: [u64; 2] = [64 << 20, 2 << 30];
 const READ_TASK: usize = 1 << 17;
 
 /// Measurements of each kind, of which the best counts.
-const ROUNDS: usize = 3;
+const ROUNDS: usize = 8;
 
 /// Shows the machine: CPU, caches, cores, memory, measured peaks
 #[derive(Debug, Args)]
@@ -132,7 +132,7 @@ fn read_rate(team: &Team, kernels: &Kernels, memory: &[u64]) -> Result<f64, Erro
 
 /// Multiply-adds a second.
 fn peak_rate(team: &Team, peak: Peak) -> Result<f64, Error> {
-    const TASK_SECONDS: f64 = 0.003;
+    const TASK_SECONDS: f64 = 0.001;
     let (mut rounds, mut done, mut seconds) = (1000, 0, 0.0);
     while seconds < TASK_SECONDS {
         rounds *= 2;
