@@ -5,7 +5,7 @@
 //! (`OUT_OF_MEMORY`, `MEMORY_CAP`), never an abort, and leaves everything as it was.
 #![allow(unsafe_code)]
 
-use std::alloc::{self, Layout};
+use std::alloc::Layout;
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
@@ -121,6 +121,14 @@ impl Budget {
         })
     }
 
+    /// What [`Budget::allocate`] charges for `len` values, in bytes.
+    pub fn charge_of<T>(len: usize) -> u64 {
+        let bytes = (len as u64).saturating_mul(size_of::<T>() as u64);
+        bytes
+            .checked_next_multiple_of(ALIGN as u64)
+            .unwrap_or(u64::MAX)
+    }
+
     fn charge(&self, bytes: u64, tag: Tag) -> Result<()> {
         let cap = self.0.cap.unwrap_or(u64::MAX);
         let before = self
@@ -167,8 +175,7 @@ impl Account {
                 }
                 Some(memory)
             }
-            // SAFETY: the caller made sure that the size is not zero.
-            None => NonNull::new(unsafe { alloc::alloc_zeroed(layout) }),
+            None => system::take(layout),
         }
     }
 }
@@ -223,8 +230,8 @@ impl<T> Drop for Buffer<T> {
             Some(host) => unsafe {
                 host.release(memory, self.layout.size(), self.layout.align(), self.tag);
             },
-            // SAFETY: `take` got this memory from `alloc_zeroed` with the same layout.
-            None => unsafe { alloc::dealloc(memory.as_ptr(), self.layout) },
+            // SAFETY: `take` got this memory from here with the same layout.
+            None => unsafe { system::release(memory, self.layout) },
         }
         self.budget.release(self.layout.size() as u64, self.tag);
     }
@@ -236,6 +243,69 @@ impl<T: fmt::Debug> fmt::Debug for Buffer<T> {
             .field("len", &self.len)
             .field("tag", &self.tag)
             .finish()
+    }
+}
+
+/// Memory of the machine. From [`LARGE`] on it is mapped: a page of keys and values costs no call of
+/// the general allocator, does not fragment it, and goes back to the system when it is given up.
+mod system {
+    use std::alloc::{self, Layout};
+    use std::ptr::NonNull;
+
+    /// Bytes from which on memory is mapped, where the system can.
+    const LARGE: usize = 32 << 10;
+
+    /// Zeroed memory, of at least one byte.
+    pub fn take(layout: Layout) -> Option<NonNull<u8>> {
+        match layout.size() >= LARGE {
+            true => map(layout),
+            // SAFETY: the caller made sure that the size is not zero.
+            false => NonNull::new(unsafe { alloc::alloc_zeroed(layout) }),
+        }
+    }
+
+    /// # Safety
+    /// `memory` came from [`take`] with the same layout and is not used any more.
+    pub unsafe fn release(memory: NonNull<u8>, layout: Layout) {
+        match layout.size() >= LARGE {
+            // SAFETY: promised by the caller; `take` mapped it.
+            true => unsafe { unmap(memory, layout) },
+            // SAFETY: promised by the caller; `take` allocated it.
+            false => unsafe { alloc::dealloc(memory.as_ptr(), layout) },
+        }
+    }
+
+    #[cfg(unix)]
+    fn map(layout: Layout) -> Option<NonNull<u8>> {
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        let kind = libc::MAP_PRIVATE | libc::MAP_ANON;
+        let anywhere = std::ptr::null_mut();
+        // SAFETY: a new anonymous mapping touches nothing that exists.
+        let memory = unsafe { libc::mmap(anywhere, layout.size(), protection, kind, -1, 0) };
+        // Mappings begin at a system page, which is a multiple of every alignment used here.
+        NonNull::new(memory.cast()).filter(|_| memory != libc::MAP_FAILED)
+    }
+
+    /// # Safety
+    /// `memory` came from [`map`] with the same layout and is not used any more.
+    #[cfg(unix)]
+    unsafe fn unmap(memory: NonNull<u8>, layout: Layout) {
+        // SAFETY: promised by the caller.
+        unsafe { libc::munmap(memory.as_ptr().cast(), layout.size()) };
+    }
+
+    #[cfg(not(unix))]
+    fn map(layout: Layout) -> Option<NonNull<u8>> {
+        // SAFETY: a size of at least `LARGE` is not zero.
+        NonNull::new(unsafe { alloc::alloc_zeroed(layout) })
+    }
+
+    /// # Safety
+    /// `memory` came from [`map`] with the same layout and is not used any more.
+    #[cfg(not(unix))]
+    unsafe fn unmap(memory: NonNull<u8>, layout: Layout) {
+        // SAFETY: promised by the caller.
+        unsafe { alloc::dealloc(memory.as_ptr(), layout) };
     }
 }
 

@@ -166,25 +166,16 @@ pub struct Cache {
 }
 
 impl Cache {
-    /// An empty table that can hold `tokens` without growing itself; or `OUT_OF_MEMORY`: a file
-    /// decides how many tokens that are.
+    /// An empty table that can hold `tokens` without growing itself; or `OUT_OF_MEMORY`.
     pub fn new(layout: Arc<Layout>, budget: Budget, tokens: usize) -> Result<Self> {
-        let table = || {
-            let mut pages = Vec::new();
-            pages
-                .try_reserve_exact(tokens.div_ceil(PAGE_TOKENS))
-                .map_err(|_| {
-                    let message = format!("no memory for the table of {tokens} tokens");
-                    Error::new(Code::OutOfMemory, "pages", message)
-                })?;
-            Ok(pages)
-        };
-        Ok(Self {
-            pages: table()?,
-            spare: table()?,
+        let mut cache = Self {
             layout,
             budget,
-        })
+            pages: Vec::new(),
+            spare: Vec::new(),
+        };
+        cache.reserve_table(tokens.div_ceil(PAGE_TOKENS))?;
+        Ok(cache)
     }
 
     /// Where everything lies in its pages.
@@ -197,6 +188,7 @@ impl Cache {
         let wanted = tokens
             .div_ceil(PAGE_TOKENS)
             .saturating_sub(self.pages.len());
+        self.reserve_table(wanted)?;
         while self.spare.len() < wanted {
             self.spare.push(Page::new(&self.layout, &self.budget)?);
         }
@@ -204,6 +196,18 @@ impl Cache {
             self.pages.extend(self.spare.pop());
         }
         Ok(())
+    }
+
+    /// Room in the tables for `more` pages.
+    fn reserve_table(&mut self, more: usize) -> Result<()> {
+        let pages = self.pages.try_reserve(more);
+        // A rewind may turn all pages into spare ones.
+        let all = self.pages.len() + more;
+        let spare = self.spare.try_reserve(all.saturating_sub(self.spare.len()));
+        pages.and(spare).map_err(|_| {
+            let message = format!("no memory for a table of {all} pages");
+            Error::new(Code::OutOfMemory, "pages", message)
+        })
     }
 
     /// Keeps the first `tokens` tokens; pages without any become spare.

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use crate::error::{Code, Error, Result};
 use crate::kv::PAGE_TOKENS;
 
 /// One token of a batch.
@@ -35,13 +36,13 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// An empty batch that can take `rows` rows without growing.
-    pub fn with_capacity(rows: usize) -> Self {
-        Self {
-            rows: Vec::with_capacity(rows),
-            pages: Vec::with_capacity(rows),
-            outputs: Vec::with_capacity(rows),
-        }
+    /// An empty batch that can take `rows` rows without growing; or `OUT_OF_MEMORY`.
+    pub fn with_capacity(rows: usize) -> Result<Self> {
+        Ok(Self {
+            rows: reserved(rows)?,
+            pages: reserved(rows)?,
+            outputs: reserved(rows)?,
+        })
     }
 
     /// Replaces the rows.
@@ -77,13 +78,26 @@ impl Batch {
     }
 }
 
+/// An empty list with room for `len` values; or `OUT_OF_MEMORY`.
+pub fn reserved<T>(len: usize) -> Result<Vec<T>> {
+    let mut list = Vec::new();
+    list.try_reserve_exact(len).map_err(|_| {
+        Error::new(
+            Code::OutOfMemory,
+            "batch",
+            format!("no memory for {len} rows"),
+        )
+    })?;
+    Ok(list)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn rows_are_grouped_by_page() {
-        let mut batch = Batch::with_capacity(8);
+        let mut batch = Batch::with_capacity(8).unwrap();
         let row = |sequence, position| Row {
             sequence,
             position,

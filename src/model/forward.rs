@@ -60,7 +60,7 @@ impl Pass {
     pub fn new(mut scratch: Scratch, rows: impl Iterator<Item = Row>) -> Self {
         scratch.batch.set(rows);
         assert!(
-            scratch.batch.rows().len() <= scratch.rows,
+            scratch.batch.rows().len() <= scratch.size.rows,
             "the scratch holds the batch"
         );
         Self {
@@ -296,7 +296,7 @@ impl Pass {
         let (n, group) = (self.scratch.batch.rows().len(), spec.heads / spec.kv_heads);
         let width = spec.attended_width();
         let tile = (1, group * spec.v_dim);
-        let scratch = attention::scratch_len(spec.context, spec.v_dim);
+        let scratch = attention::scratch_len(self.scratch.size.context, spec.v_dim);
         let parts = (
             Tiles::new(&mut self.scratch.attended[..n * width], width, tile),
             PerWorker::new(&mut self.scratch.attention, scratch),

@@ -20,7 +20,7 @@ use crate::tokenizer::Tokenizer;
 
 pub use arch::names as architectures;
 pub use batch::Row;
-pub use scratch::Scratch;
+pub use scratch::{Scratch, Size};
 pub use spec::Spec;
 pub use weights::Weights;
 
@@ -188,9 +188,17 @@ impl Model {
         Ok(MemoryEstimate {
             weights_mapped: self.weight_bytes().saturating_sub(copied),
             weights_copied: copied,
-            kv: pages * layout.page_bytes().next_multiple_of(64) as u64,
-            scratch: Scratch::bytes(spec, (rows, 1, threads)),
-            logits: (spec.vocab as u64 * 4).next_multiple_of(64),
+            kv: pages * Budget::charge_of::<u8>(layout.page_bytes()),
+            scratch: Scratch::bytes(
+                spec,
+                Size {
+                    rows,
+                    outputs: 1,
+                    workers: threads,
+                    context,
+                },
+            ),
+            logits: Budget::charge_of::<f32>(spec.vocab),
         })
     }
 }

@@ -5,20 +5,18 @@ use std::sync::{Mutex, PoisonError};
 use crate::budget::{Budget, Buffer, Tag};
 use crate::error::Result;
 use crate::kv::Page;
-use crate::model::batch::Batch;
+use crate::model::batch::{Batch, reserved};
 use crate::model::spec::Spec;
 use crate::ops::attention;
 use crate::quant::{Activation, GROUP};
 
-/// The buffers of a pass over at most `rows` rows.
+/// The buffers of a pass.
 #[derive(Debug)]
 pub struct Scratch {
     /// The rows of the pass that has this scratch.
     pub batch: Batch,
-    /// Rows that fit.
-    pub rows: usize,
-    /// Workers that have a part of `attention`.
-    pub workers: usize,
+    /// What it is large enough for.
+    pub size: Size,
     /// Residual stream: (rows, dim).
     pub hidden: Buffer<f32>,
     /// What a block adds to the stream: (rows, dim).
@@ -43,76 +41,96 @@ pub struct Scratch {
     pub lent: Vec<Page>,
 }
 
-/// Sizes of the buffers, in values.
-struct Sizes {
+/// What a pass asks of its scratch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Size {
+    /// Rows of its batch.
+    pub rows: usize,
+    /// Rows that want logits.
+    pub outputs: usize,
+    /// Threads that work on it.
+    pub workers: usize,
+    /// Tokens that its sequences may hold.
+    pub context: usize,
+}
+
+impl Size {
+    fn covers(&self, wanted: &Self) -> bool {
+        self.rows >= wanted.rows
+            && self.outputs >= wanted.outputs
+            && self.workers >= wanted.workers
+            && self.context >= wanted.context
+    }
+}
+
+/// Lengths of the buffers, in values. Products that no memory could hold saturate.
+struct Lengths {
     dim: usize,
     qkv: usize,
     attended: usize,
     ffn: usize,
     quants: usize,
     turns: usize,
+    logits: usize,
     attention: usize,
 }
 
-impl Sizes {
-    fn new(spec: &Spec) -> Self {
+impl Lengths {
+    fn new(spec: &Spec, size: &Size) -> Self {
+        let rows = |width: usize| size.rows.saturating_mul(width);
         let widest = spec.dim.max(spec.attended_width()).max(spec.hidden);
+        let attention = attention::scratch_len(size.context, spec.v_dim);
         Self {
-            dim: spec.dim,
-            qkv: spec.qkv_width(),
-            attended: spec.attended_width(),
-            ffn: 2 * spec.hidden,
-            quants: widest.div_ceil(GROUP),
-            turns: spec.rope.dims / 2,
-            attention: attention::scratch_len(spec.context, spec.v_dim),
+            dim: rows(spec.dim),
+            qkv: rows(spec.qkv_width()),
+            attended: rows(spec.attended_width()),
+            ffn: rows(2 * spec.hidden),
+            quants: rows(widest.div_ceil(GROUP)),
+            turns: rows(spec.rope.dims / 2),
+            logits: size.outputs.saturating_mul(spec.vocab),
+            attention: size.workers.saturating_mul(attention),
         }
     }
 }
 
 impl Scratch {
-    /// Buffers for `rows` rows, `outputs` of which want logits, and `workers` threads.
-    pub fn new(
-        spec: &Spec,
-        (rows, outputs, workers): (usize, usize, usize),
-        budget: &Budget,
-    ) -> Result<Self> {
-        let sizes = Sizes::new(spec);
+    /// Buffers for passes of `size`.
+    pub fn new(spec: &Spec, size: Size, budget: &Budget) -> Result<Self> {
+        let lengths = Lengths::new(spec, &size);
         let floats = |len: usize| budget.allocate::<f32>(Tag::Scratch, len);
         Ok(Self {
-            batch: Batch::with_capacity(rows),
-            rows,
-            workers,
-            hidden: floats(rows * sizes.dim)?,
-            delta: floats(rows * sizes.dim)?,
-            normed: floats(rows * sizes.dim)?,
-            qkv: floats(rows * sizes.qkv)?,
-            attended: floats(rows * sizes.attended)?,
-            ffn: floats(rows * sizes.ffn)?,
-            quants: budget.allocate(Tag::Scratch, rows * sizes.quants)?,
-            turns: budget.allocate(Tag::Scratch, rows * sizes.turns)?,
-            logits: floats(outputs * spec.vocab)?,
-            attention: floats(workers * sizes.attention)?,
-            lent: Vec::with_capacity(rows),
+            batch: Batch::with_capacity(size.rows)?,
+            size,
+            hidden: floats(lengths.dim)?,
+            delta: floats(lengths.dim)?,
+            normed: floats(lengths.dim)?,
+            qkv: floats(lengths.qkv)?,
+            attended: floats(lengths.attended)?,
+            ffn: floats(lengths.ffn)?,
+            quants: budget.allocate(Tag::Scratch, lengths.quants)?,
+            turns: budget.allocate(Tag::Scratch, lengths.turns)?,
+            logits: floats(lengths.logits)?,
+            attention: floats(lengths.attention)?,
+            lent: reserved(size.rows)?,
         })
     }
 
     /// What [`Scratch::new`] charges for the same arguments, in bytes.
-    pub fn bytes(spec: &Spec, (rows, outputs, workers): (usize, usize, usize)) -> u64 {
-        let sizes = Sizes::new(spec);
-        let charged = |values: usize, size: usize| (values * size).next_multiple_of(64) as u64;
-        let floats = [
-            rows * sizes.dim,
-            rows * sizes.dim,
-            rows * sizes.dim,
-            rows * sizes.qkv,
-            rows * sizes.attended,
-            rows * sizes.ffn,
-            outputs * spec.vocab,
-            workers * sizes.attention,
-        ];
-        floats.map(|values| charged(values, 4)).iter().sum::<u64>()
-            + charged(rows * sizes.quants, size_of::<Activation>())
-            + charged(rows * sizes.turns, size_of::<[f32; 2]>())
+    pub fn bytes(spec: &Spec, size: Size) -> u64 {
+        let lengths = Lengths::new(spec, &size);
+        let Lengths {
+            dim,
+            qkv,
+            attended,
+            ffn,
+            logits,
+            attention,
+            ..
+        } = lengths;
+        let floats = [dim, dim, dim, qkv, attended, ffn, logits, attention];
+        floats.map(Budget::charge_of::<f32>).iter().sum::<u64>()
+            + Budget::charge_of::<Activation>(lengths.quants)
+            + Budget::charge_of::<[f32; 2]>(lengths.turns)
     }
 }
 
@@ -121,29 +139,20 @@ impl Scratch {
 pub struct Pool(Mutex<Vec<Scratch>>);
 
 impl Pool {
-    /// The smallest idle scratch that is large enough, or a new one.
-    pub fn take(
-        &self,
-        spec: &Spec,
-        (rows, outputs, workers): (usize, usize, usize),
-        budget: &Budget,
-    ) -> Result<Scratch> {
+    /// The idle scratch with the fewest rows that is large enough, or a new one.
+    pub fn take(&self, spec: &Spec, size: Size, budget: &Budget) -> Result<Scratch> {
         let mut idle = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let fits = |s: &Scratch| {
-            s.rows >= rows && s.workers >= workers && s.logits.len() >= outputs * spec.vocab
-        };
-        let best = idle
-            .iter()
-            .enumerate()
-            .filter(|(_, s)| fits(s))
-            .min_by_key(|(_, s)| s.rows);
-        if let Some((at, _)) = best {
-            return Ok(idle.swap_remove(at));
+        let fits = |&i: &usize| idle[i].size.covers(&size);
+        if let Some(best) = (0..idle.len())
+            .filter(fits)
+            .min_by_key(|&i| idle[i].size.rows)
+        {
+            return Ok(idle.swap_remove(best));
         }
-        // What is too small for this pass serves no other of its size: let its memory go first.
-        idle.retain(|s| s.rows > rows);
+        // What the new one will cover as well is not needed beside it.
+        idle.retain(|scratch| !size.covers(&scratch.size));
         drop(idle);
-        Scratch::new(spec, (rows, outputs, workers), budget)
+        Scratch::new(spec, size, budget)
     }
 
     /// Gives scratch back.

@@ -38,7 +38,7 @@ pub const LAYERS_MAX: usize = 1024;
 /// The largest width, number of heads or vocabulary.
 pub const WIDTH_MAX: usize = 1 << 24;
 /// The longest context.
-pub const CONTEXT_MAX: usize = 1 << 28;
+pub const CONTEXT_MAX: usize = 1 << 24;
 
 impl Spec {
     /// Width of all queries of a token.

@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use crate::control::{Control, Flow, Signals, cancelled};
 use crate::error::{Code, Error, Result};
-use crate::model::Row;
 use crate::model::forward::Pass;
+use crate::model::{Row, Size};
 use crate::session::Session;
 
 /// Rows of a pass when each wants its logits: vocabularies are large.
@@ -115,7 +115,12 @@ impl Session {
             .min(self.chunk.max(1));
         let rows = rows.max(end - start);
         let outputs = if all_logits { rows } else { 1 };
-        let size = (rows, outputs, self.team.threads());
+        let size = Size {
+            rows,
+            outputs,
+            workers: self.team.threads(),
+            context: self.context,
+        };
         let scratch = network
             .scratch
             .take(&network.spec, size, self.model.budget())?;

@@ -28,6 +28,9 @@ use turn::Generation;
 /// Prompt tokens that one pass takes if the user does not say.
 pub const CHUNK_TOKENS: usize = 256;
 
+/// Tokens whose bookkeeping is allocated with the session; behind them it grows with the tokens.
+const STEADY_TOKENS: usize = 1 << 20;
+
 /// What a session is made with.
 #[derive(Debug, Clone, Default)]
 pub struct SessionOptions {
@@ -151,12 +154,11 @@ impl Session {
         let budget = options.budget.as_ref().unwrap_or(model.budget());
         let layout = Arc::new(Layout::new(options.kv, spec.layer_shapes()));
         let logits = budget.allocate(Tag::Misc, spec.vocab)?;
+        let steady = context.min(STEADY_TOKENS);
         let mut tokens = Vec::new();
-        tokens
-            .try_reserve_exact(context)
-            .map_err(|_| no_memory(context))?;
+        reserve(&mut tokens, steady)?;
         Ok(Self {
-            caches: [Cache::new(layout, budget.clone(), context)?],
+            caches: [Cache::new(layout, budget.clone(), steady)?],
             team,
             context,
             chunk,
@@ -230,6 +232,7 @@ impl Session {
             let message = format!("{} more tokens do not fit, {room} would", tokens.len());
             return Err(Error::new(Code::ContextFull, "context", message));
         }
+        reserve(&mut self.tokens, tokens.len())?;
         self.turn_begins();
         self.tokens.extend_from_slice(tokens);
         self.prompt_end = self.tokens.len();
@@ -320,10 +323,9 @@ fn at_most(name: &str, found: usize, max: usize) -> Result<()> {
     Err(Error::new(Code::InvalidArgument, name, message))
 }
 
-fn no_memory(tokens: usize) -> Error {
-    Error::new(
-        Code::OutOfMemory,
-        "session",
-        format!("no memory for {tokens} tokens"),
-    )
+fn reserve(tokens: &mut Vec<u32>, more: usize) -> Result<()> {
+    tokens.try_reserve(more).map_err(|_| {
+        let message = format!("no memory for {more} more tokens");
+        Error::new(Code::OutOfMemory, "session", message)
+    })
 }

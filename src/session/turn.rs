@@ -5,8 +5,8 @@ use std::time::Instant;
 use crate::control::{Control, Flow, cancelled};
 use crate::error::{Code, Error, Result};
 use crate::sampler::Sampler;
-use crate::session::Session;
 use crate::session::stop::Stops;
+use crate::session::{Session, reserve};
 use crate::tokenizer::{Attribute, DecodeOptions, StreamDecoder};
 
 /// How a turn's text is generated.
@@ -228,6 +228,7 @@ impl Session {
             return Ok(self.finish(Finish::End));
         }
         generation.left -= 1;
+        reserve(&mut self.tokens, 1)?;
         self.tokens.push(token);
         self.metrics.generated_tokens += 1;
         if let Some(tokenizer) = tokenizer {
