@@ -180,11 +180,7 @@ fn row_37_widths() {
         vec![24u32, 24],
         &["found array of u32"],
     );
-    bad_key(
-        "context_length",
-        0u32,
-        &["expected 1 to 16777216, found 0"],
-    );
+    bad_key("context_length", 0u32, &["expected 1 to 16777216, found 0"]);
     bad_key("context_length", u32::MAX, &["found 4294967295"]);
     for (key, length) in [
         ("attention.key_length", "key"),

@@ -138,7 +138,7 @@ pub unsafe extern "C" fn lightgpt_sampler_sample(
         if logits.is_empty() {
             return Err(invalid("logits", "expected at least one, found none"));
         }
-        out.set(sampler.with(|sampler| sampler.sample(logits, step))?);
+        out.set(sampler.with(|sampler| sampler.sample(logits, &[], step))?);
         Ok(LIGHTGPT_OK)
     })
 }
@@ -161,6 +161,7 @@ fn sampler_options(given: &lightgpt_sampler_options) -> Result<SamplerOptions> {
         top_k: 40,
         top_p: 0.95,
         seed: set(LIGHTGPT_SAMPLER_SEED).then_some(given.seed),
+        ..SamplerOptions::default()
     };
     if set(LIGHTGPT_SAMPLER_TEMPERATURE) {
         options.temperature = given.temperature;

@@ -4,6 +4,7 @@
 /// `instance!(Isa, MulAdd, "features")` defines `pub static KERNELS` in the calling module.
 macro_rules! instance {
     ($isa:expr, $mul_add:ty $(, $features:literal)?) => {
+        use crate::kernel::logits::{self, Histogram, LogitFunctions, Ranked, Scale};
         use crate::kernel::{Functions, Input, Isa, Kernels, lanes};
         use crate::quant::{self, Activation, Format, with_format};
         use crate::team::Tile;
@@ -23,6 +24,20 @@ macro_rules! instance {
                 values_f32,
                 values_f16,
                 join_spans,
+                logits: LogitFunctions {
+                    block_maxima,
+                    block_sums,
+                    exp_weights,
+                    weighted_depth,
+                    moments,
+                    nearness,
+                    count_from,
+                    mask,
+                    divide,
+                    histogram,
+                    find_cell,
+                    floor,
+                },
             },
         };
 
@@ -59,6 +74,21 @@ macro_rules! instance {
             values_f16(weights: &[f32], values: &[u16], out: &mut [f32])
                 { lanes::values::<u16, $mul_add> };
             join_spans(spans: &[f32], out: &mut [f32]) { lanes::join_spans::<$mul_add> };
+            block_maxima(x: &[f32], maxima: &mut [f32]) -> bool { logits::block_maxima };
+            block_sums(x: &[f32], sums: &mut [f32]) { logits::block_sums };
+            exp_weights(x: &[f32], max: f32, weights: &mut [f32]) -> f64 { logits::exp_weights };
+            weighted_depth(x: &[f32], weights: &[f32], max: f32) -> f64
+                { logits::weighted_depth };
+            moments(x: &[f32], centre: f32) -> [f64; 3] { logits::moments };
+            nearness(x: &[f32], centre: f32, out: &mut [f32]) { logits::nearness };
+            count_from(x: &[f32], threshold: f32) -> usize { logits::count_from };
+            mask(keys: &[f32], threshold: f32, fill: f32, values: &mut [f32]) { logits::mask };
+            divide(x: &mut [f32], divisor: f32) { logits::divide };
+            histogram(keys: &[f32], weights: &[f32], scale: Scale, masses: &mut Histogram)
+                { logits::histogram };
+            find_cell(keys: &[f32], scale: Scale, cell: u32, found: &mut [Ranked]) -> usize
+                { logits::find_cell };
+            floor(x: &mut [f32], threshold: f32) { logits::floor };
         );
     };
     (@ $($features:literal)?; $mul_add:ty;) => {};

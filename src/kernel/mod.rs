@@ -7,6 +7,7 @@
 
 mod instance;
 mod lanes;
+mod logits;
 mod measure;
 
 #[cfg(target_arch = "x86_64")]
@@ -25,6 +26,7 @@ use crate::quant::{Activation, Format, GROUP};
 use crate::team::Tile;
 
 pub use lanes::LANES;
+pub use logits::{BLOCK, CELLS, Histogram, Ranked, Scale};
 pub use measure::Peak;
 
 /// An instruction set that has kernels, from the plainest to the widest of each architecture.
@@ -79,6 +81,7 @@ struct Functions {
     values_f32: unsafe fn(&[f32], &[f32], &mut [f32]),
     values_f16: unsafe fn(&[f32], &[u16], &mut [f32]),
     join_spans: unsafe fn(&[f32], &mut [f32]),
+    logits: logits::LogitFunctions,
 }
 
 /// The rows that a matrix is multiplied with, in both forms that formats may want.

@@ -1,86 +1,144 @@
-//! From logits to a token: temperature, top-k, top-p, and a pick by the counter-based generator.
+//! From logits to a token: a chain of stages, each in a file that names its source.
 //!
-//! The pick depends on (logits, options, seed, step) alone: no state is carried from token to
-//! token, so rewinding, pausing and repeating need no care. Ties go to the lower token.
+//! A pick depends on (stages, seed, logits, tokens so far, step) and on nothing else; only
+//! mirostat and adaptive-p carry something from pick to pick, which [`Sampler::state`] saves and
+//! [`Sampler::restore`] brings back. Random numbers are drawn by (seed, step, draw), the drawing
+//! stages of a chain numbered from 0; a stage that is off is no part of the chain. All arithmetic
+//! is that of [`crate::float`] in a fixed order: same seed, same tokens, on every CPU. Ties go to
+//! the lower token.
 
-use std::cmp::Ordering;
+mod candidates;
+pub mod diversity;
+mod dry;
+mod infill;
+mod options;
+mod penalty;
+mod pick;
+mod probability;
+mod rank;
+mod stage;
+mod temperature;
+mod truncate;
+mod validate;
+
+use std::mem;
 
 use crate::error::{Code, Error, Result};
-use crate::float;
+use crate::kernel::{self, Kernels};
 use crate::random::{Random, entropy_seed};
 
-/// How tokens are picked.
-#[derive(Debug, Clone, PartialEq)]
-pub struct SamplerOptions {
-    /// Divides the logits; 0 picks the most likely token always.
-    pub temperature: f32,
-    /// Only this many of the most likely tokens are considered; 0: all.
-    pub top_k: usize,
-    /// Only the most likely tokens whose probabilities sum up to this are considered; 1: all.
-    /// Source: Holtzman et al., "The Curious Case of Neural Text Degeneration", 2020.
-    pub top_p: f32,
-    /// Seed of the picks; `None`: one from the operating system, see [`Sampler::seed`].
-    pub seed: Option<u64>,
+pub use candidates::Candidates;
+pub use dry::Dry;
+pub use infill::Infill;
+pub use options::{Mirostat, SamplerOptions, StageKind};
+pub use penalty::Penalties;
+pub use probability::{Scored, log_probability, top_log_probabilities};
+pub use stage::{Custom, CustomStage, Stage};
+pub use validate::{ChiSquare, check_frequencies, chi_square};
+
+use candidates::Buffers;
+
+/// Picks tokens; a clone in the same state picks the same.
+#[derive(Debug)]
+pub struct Sampler {
+    kernels: &'static Kernels,
+    seed: u64,
+    /// The last one picks, and no other.
+    links: Vec<Link>,
+    state: SamplerState,
+    buffers: Buffers,
 }
 
-impl Default for SamplerOptions {
-    fn default() -> Self {
+/// What a sampler carries from pick to pick; small, so that it can be kept for every token.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct SamplerState {
+    /// Mirostat: the limit of the surprise, mu. Adaptive-p: the sum of the probabilities of the
+    /// tokens so far, each weighted by its age, and the sum of these weights.
+    memory: [f64; 2],
+}
+
+#[derive(Debug, Clone)]
+struct Link {
+    stage: Stage,
+    /// Number of its random number.
+    draw: u32,
+}
+
+/// A token with its probability after all stages.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Chance {
+    /// The token.
+    pub token: u32,
+    /// Above 0; those of all tokens sum up to 1.
+    pub probability: f64,
+}
+
+impl Clone for Sampler {
+    /// Without the memory that [`Sampler::reserve`] has made.
+    fn clone(&self) -> Self {
         Self {
-            temperature: 0.8,
-            top_k: 40,
-            top_p: 0.95,
-            seed: None,
+            kernels: self.kernels,
+            seed: self.seed,
+            links: self.links.clone(),
+            state: self.state,
+            buffers: Buffers::default(),
         }
     }
 }
 
-/// Picks tokens; a clone with the same seed picks the same.
-#[derive(Debug, Clone)]
-pub struct Sampler {
-    options: SamplerOptions,
-    seed: u64,
-    /// Reused from pick to pick.
-    candidates: Vec<Candidate>,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Candidate {
-    token: u32,
-    logit: f32,
-    weight: f64,
-}
-
 impl Sampler {
-    /// A sampler; `INVALID_ARGUMENT` for options out of range.
+    /// A sampler with the chain that the options stand for.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT` naming a parameter that is out of range.
     pub fn new(options: &SamplerOptions) -> Result<Self> {
-        let SamplerOptions {
-            temperature, top_p, ..
-        } = *options;
-        let check = |holds: bool, name: &str, expected: &str, found: f32| {
-            let message = || format!("expected {expected}, found {found}");
-            holds
-                .then_some(())
-                .ok_or_else(|| Error::new(Code::InvalidArgument, name, message()))
+        Self::from_stages(options.stages()?, options.seed)
+    }
+
+    /// A sampler of these stages, first to last. Without one that picks, a pick by the distribution
+    /// is added. `seed`: `None` for one from the operating system.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT` naming a parameter that is out of range, or a stage behind one that picks.
+    pub fn from_stages(mut stages: Vec<Stage>, seed: Option<u64>) -> Result<Self> {
+        stages.iter().try_for_each(Stage::check)?;
+        if let Some(at) = stages.iter().position(Stage::picks)
+            && at + 1 < stages.len()
+        {
+            let message = format!("stage {at} picks, but {} follow", stages.len() - at - 1);
+            return Err(Error::new(Code::InvalidArgument, "stages", message));
+        }
+        stages.retain(|stage| !stage.is_neutral());
+        if !stages.last().is_some_and(Stage::picks) {
+            stages.push(Stage::Pick);
+        }
+        let mut draws = 0;
+        let links = stages.into_iter().map(|stage| {
+            let draw = draws;
+            draws += u32::from(stage.draws());
+            Link { stage, draw }
+        });
+        let mut sampler = Self {
+            kernels: kernel::detect(),
+            seed: seed.unwrap_or_else(entropy_seed),
+            links: links.collect(),
+            state: SamplerState { memory: [0.0; 2] },
+            buffers: Buffers::default(),
         };
-        let holds = temperature.is_finite() && temperature >= 0.0;
-        check(
-            holds,
-            "temperature",
-            "a finite number of at least 0",
-            temperature,
-        )?;
-        check(
-            top_p > 0.0 && top_p <= 1.0,
-            "top_p",
-            "a number above 0, at most 1",
-            top_p,
-        )?;
-        let seed = options.seed.unwrap_or_else(entropy_seed);
-        Ok(Self {
-            options: options.clone(),
-            seed,
-            candidates: Vec::new(),
-        })
+        sampler.reset();
+        Ok(sampler)
+    }
+
+    /// The stages, first to last, without those that are off.
+    pub fn stages(&self) -> impl Iterator<Item = &Stage> {
+        self.links.iter().map(|link| &link.stage)
+    }
+
+    /// The same sampler on other kernels; it picks the same.
+    #[must_use]
+    pub fn with_kernels(mut self, kernels: &'static Kernels) -> Self {
+        self.kernels = kernels;
+        self
     }
 
     /// The seed in use.
@@ -88,240 +146,203 @@ impl Sampler {
         self.seed
     }
 
-    /// Makes room for a vocabulary, so that picks allocate nothing; or fails with `OUT_OF_MEMORY`.
-    pub fn reserve(&mut self, vocab: usize) -> Result<()> {
-        self.candidates.clear();
-        self.candidates.try_reserve(vocab).map_err(|_| {
-            let message = format!("no memory to choose from {vocab} tokens");
-            Error::new(Code::OutOfMemory, "sampler", message)
+    /// Makes room for a vocabulary and for so many tokens before the one that is picked, so that
+    /// picks allocate nothing; or fails with `OUT_OF_MEMORY`.
+    pub fn reserve(&mut self, vocab: usize, history: usize) -> Result<()> {
+        self.buffers.reserve(vocab, history)
+    }
+
+    /// What it carries from pick to pick.
+    pub fn state(&self) -> SamplerState {
+        self.state
+    }
+
+    /// Takes it back to a state it, or a clone, was in.
+    pub fn restore(&mut self, state: SamplerState) {
+        self.state = state;
+    }
+
+    /// Takes it back to the start.
+    pub fn reset(&mut self) {
+        self.state.memory = match self.links.last().map(|link| &link.stage) {
+            Some(Stage::Mirostat { tau, .. } | Stage::Mirostat2 { tau, .. }) => {
+                [2.0 * f64::from(*tau), 0.0]
+            }
+            // As if all tokens so far had met the target.
+            Some(Stage::AdaptiveP { target, decay }) => {
+                let weights = 1.0 / (1.0 - f64::from(*decay));
+                [f64::from(*target) * weights, weights]
+            }
+            _ => [0.0; 2],
+        };
+    }
+
+    /// The token for `logits`, (vocab), at `step`: the token's position in its sequence. `history`
+    /// are the tokens before it; penalties and DRY look at them.
+    ///
+    /// # Errors
+    /// `NONFINITE` if a logit is not a number or plus infinity, or no token is left to pick; what a
+    /// stage of the user's own answers.
+    pub fn sample(&mut self, logits: &[f32], history: &[u32], step: u64) -> Result<u32> {
+        self.with_candidates(logits, history, step, |sampler, candidates| {
+            let prepared = sampler.prepare(candidates)?;
+            let position = sampler.pick(candidates, &prepared)?;
+            sampler.learn(candidates, &prepared, position);
+            Ok(candidates.token(position))
         })
     }
 
-    /// The token for `logits`, (vocab), at `step`: the token's position in its sequence.
-    ///
-    /// # Errors
-    /// `NONFINITE` if a logit is not a number, or none is above minus infinity.
-    pub fn sample(&mut self, logits: &[f32], step: u64) -> Result<u32> {
-        let best = most_likely(logits)?;
-        if self.options.temperature == 0.0 || self.options.top_k == 1 {
-            return Ok(best);
-        }
-        self.weigh(logits, logits[best as usize]);
-        let total = self.keep_top_p();
-        let target = total
-            * Random {
-                seed: self.seed,
-                step,
+    /// The distribution that `sample` would pick from, tokens rising; the state stays as it is.
+    pub fn distribution(
+        &mut self,
+        logits: &[f32],
+        history: &[u32],
+        step: u64,
+    ) -> Result<Vec<Chance>> {
+        self.with_candidates(logits, history, step, |sampler, candidates| {
+            let prepared = sampler.prepare(candidates)?;
+            if prepared.chosen.is_some() || sampler.is_greedy() {
+                let position = sampler.pick(candidates, &prepared)?;
+                candidates.keep_only(position);
             }
-            .unit_f64(0);
-        let mut sum = 0.0;
-        for candidate in &self.candidates {
-            sum += candidate.weight;
-            if sum > target {
-                return Ok(candidate.token);
+            let total = candidates.weigh()?;
+            let chance = |(i, weight): (usize, &f32)| Chance {
+                token: candidates.token(i),
+                probability: f64::from(*weight) / total,
+            };
+            let weights = candidates.weights().iter().enumerate();
+            Ok(weights.filter(|(_, w)| **w > 0.0).map(chance).collect())
+        })
+    }
+
+    fn with_candidates<R>(
+        &mut self,
+        logits: &[f32],
+        history: &[u32],
+        step: u64,
+        work: impl FnOnce(&mut Self, &mut Candidates<'_>) -> Result<R>,
+    ) -> Result<R> {
+        let buffers = mem::take(&mut self.buffers);
+        let mut candidates = Candidates::new(self.kernels, buffers, logits, history, step)?;
+        let result = work(self, &mut candidates);
+        self.buffers = candidates.into_buffers();
+        result
+    }
+
+    fn is_greedy(&self) -> bool {
+        let last = self.links.last().map(|link| &link.stage);
+        matches!(last, Some(Stage::Greedy))
+    }
+
+    /// Runs the chain up to the pick itself.
+    fn prepare(&mut self, candidates: &mut Candidates<'_>) -> Result<Prepared> {
+        let random = Random {
+            seed: self.seed,
+            step: candidates.step(),
+        };
+        let mut prepared = Prepared::default();
+        candidates.largest()?;
+        for link in &mut self.links {
+            let [memory, weights] = self.state.memory;
+            match &mut link.stage {
+                Stage::LogitBias(bias) => penalty::bias(candidates, bias),
+                Stage::Penalties(penalties) => penalties.apply(candidates),
+                Stage::Dry(dry) => dry.apply(candidates),
+                Stage::TopK(count) => truncate::top_k(candidates, *count)?,
+                Stage::TopP { p, min_keep } => truncate::top_p(candidates, *p, *min_keep)?,
+                Stage::MinP { p, min_keep } => truncate::min_p(candidates, *p, *min_keep)?,
+                Stage::Typical { p, min_keep } => truncate::typical(candidates, *p, *min_keep)?,
+                Stage::TopNSigma(n) => truncate::top_n_sigma(candidates, *n)?,
+                Stage::Xtc {
+                    probability,
+                    threshold,
+                    min_keep,
+                } => {
+                    let parameters = (*probability, *threshold);
+                    truncate::xtc(candidates, parameters, *min_keep, (random, link.draw))?;
+                }
+                Stage::Temperature(temperature) => temperature::fixed(candidates, *temperature)?,
+                Stage::DynamicTemperature {
+                    temperature,
+                    range,
+                    exponent,
+                } => temperature::dynamic(candidates, *temperature, *range, *exponent)?,
+                Stage::Infill(infill) => infill.apply(candidates)?,
+                Stage::Custom(custom) => {
+                    candidates.compact()?;
+                    custom.0.apply(candidates)?;
+                    candidates.largest()?;
+                    if let Some(chosen) = candidates.chosen() {
+                        prepared.chosen = Some(chosen);
+                        return Ok(prepared);
+                    }
+                }
+                Stage::Greedy | Stage::Pick => {}
+                Stage::Mirostat { .. } => {
+                    prepared.normalizer = pick::normalizer(candidates)?;
+                    pick::mirostat(candidates, memory)?;
+                }
+                Stage::Mirostat2 { .. } => {
+                    prepared.normalizer = pick::normalizer(candidates)?;
+                    pick::mirostat2(candidates, prepared.normalizer, memory)?;
+                }
+                Stage::AdaptiveP { target, .. } => {
+                    let wanted = 2.0 * f64::from(*target) - memory / weights;
+                    pick::adaptive(candidates, wanted.clamp(0.0, 1.0))?;
+                }
             }
+            prepared.draw = link.draw;
         }
-        Ok(best)
+        Ok(prepared)
     }
 
-    /// Fills `candidates` with the top-k tokens, the most likely first where order matters, and
-    /// their weights.
-    fn weigh(&mut self, logits: &[f32], best: f32) {
-        let SamplerOptions {
-            temperature,
-            top_k,
-            top_p,
-            ..
-        } = self.options;
-        let candidates = &mut self.candidates;
-        candidates.clear();
-        candidates.extend(
-            (0u32..)
-                .zip(logits)
-                .filter(|(_, l)| **l > f32::NEG_INFINITY)
-                .map(|(token, &logit)| Candidate {
-                    token,
-                    logit,
-                    weight: 0.0,
-                }),
-        );
-        if top_k > 0 && top_k < candidates.len() {
-            candidates.select_nth_unstable_by(top_k - 1, more_likely);
-            candidates.truncate(top_k);
+    /// The position of the token that is picked.
+    fn pick(&self, candidates: &mut Candidates<'_>, prepared: &Prepared) -> Result<usize> {
+        if let Some(chosen) = prepared.chosen {
+            return Ok(chosen);
         }
-        if top_k > 0 || top_p < 1.0 {
-            candidates.sort_unstable_by(more_likely);
+        if self.is_greedy() {
+            return pick::best(candidates);
         }
-        for candidate in candidates {
-            candidate.weight = f64::from(float::exp((candidate.logit - best) / temperature));
-        }
+        let random = Random {
+            seed: self.seed,
+            step: candidates.step(),
+        };
+        pick::by_weight(candidates, random.unit_f64(prepared.draw))
     }
 
-    /// Drops what top-p excludes; the sum of the weights that stay.
-    fn keep_top_p(&mut self) -> f64 {
-        let total: f64 = self
-            .candidates
-            .iter()
-            .map(|candidate| candidate.weight)
-            .sum();
-        if self.options.top_p >= 1.0 {
-            return total;
+    /// Lets the stage that picks see what was picked.
+    fn learn(&mut self, candidates: &Candidates<'_>, prepared: &Prepared, position: usize) {
+        let [memory, weights] = &mut self.state.memory;
+        if prepared.chosen.is_some() {
+            return;
         }
-        let wanted = total * f64::from(self.options.top_p);
-        let mut sum = 0.0;
-        let reached = self.candidates.iter().position(|candidate| {
-            sum += candidate.weight;
-            sum >= wanted
-        });
-        self.candidates
-            .truncate(reached.map_or(usize::MAX, |last| last + 1));
-        sum
+        match self.links.last().map(|link| &link.stage) {
+            Some(Stage::Mirostat { tau, eta } | Stage::Mirostat2 { tau, eta }) => {
+                let logit = f64::from(candidates.logits()[position]);
+                let surprise = (prepared.normalizer - logit) / std::f64::consts::LN_2;
+                *memory -= f64::from(*eta) * (surprise - f64::from(*tau));
+            }
+            Some(Stage::AdaptiveP { decay, .. }) => {
+                let decay = f64::from(*decay);
+                let probability = f64::from(candidates.buffers.keys[position]);
+                *memory = probability + decay * *memory;
+                *weights = 1.0 + decay * *weights;
+            }
+            _ => {}
+        }
     }
 }
 
-/// The token with the largest logit, the lowest of equals.
-fn most_likely(logits: &[f32]) -> Result<u32> {
-    let mut best = (0, f32::NEG_INFINITY);
-    for (token, &logit) in (0u32..).zip(logits) {
-        if logit.is_nan() {
-            return Err(not_finite(&format!("logit {token} is not a number")));
-        }
-        if logit > best.1 {
-            best = (token, logit);
-        }
-    }
-    if best.1.is_infinite() {
-        return Err(not_finite("no token has a finite largest logit"));
-    }
-    Ok(best.0)
-}
-
-fn more_likely(a: &Candidate, b: &Candidate) -> Ordering {
-    b.logit.total_cmp(&a.logit).then(a.token.cmp(&b.token))
-}
-
-fn not_finite(message: &str) -> Error {
-    Error::new(Code::NonFinite, "logits", message)
+/// What the stages before the pick leave to it.
+#[derive(Debug, Default)]
+struct Prepared {
+    /// A stage of the user's own has picked this position.
+    chosen: Option<usize>,
+    draw: u32,
+    /// The logarithm of the sum of `e^x` over all candidates that mirostat saw.
+    normalizer: f64,
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn sampler(temperature: f32, top_k: usize, top_p: f32) -> Sampler {
-        Sampler::new(&SamplerOptions {
-            temperature,
-            top_k,
-            top_p,
-            seed: Some(7),
-        })
-        .unwrap()
-    }
-
-    /// How often each token is picked in 20,000 steps.
-    fn frequencies(sampler: &mut Sampler, logits: &[f32]) -> Vec<f64> {
-        let mut counts = vec![0.0; logits.len()];
-        for step in 0..20_000 {
-            counts[sampler.sample(logits, step).unwrap() as usize] += 1.0 / 20_000.0;
-        }
-        counts
-    }
-
-    fn ln(probabilities: &[f32]) -> Vec<f32> {
-        probabilities.iter().map(|p| p.ln()).collect()
-    }
-
-    #[test]
-    fn greedy_takes_the_lowest_of_the_largest() {
-        assert_eq!(
-            sampler(0.0, 0, 1.0).sample(&[1.0, 3.0, -2.0, 3.0], 0),
-            Ok(1)
-        );
-        assert_eq!(
-            sampler(1.0, 1, 1.0).sample(&[1.0, 3.0, -2.0, 3.0], 9),
-            Ok(1)
-        );
-    }
-
-    #[test]
-    fn picks_follow_the_distribution() {
-        let p = [0.5, 0.25, 0.125, 0.125];
-        for (f, p) in frequencies(&mut sampler(1.0, 0, 1.0), &ln(&p))
-            .iter()
-            .zip(p)
-        {
-            assert!((f - f64::from(p)).abs() < 0.01, "{f} {p}");
-        }
-        // At temperature 1/2 probabilities are squared: 16 : 4 : 1 : 1.
-        let f = frequencies(&mut sampler(0.5, 0, 1.0), &ln(&p));
-        for (f, p) in f
-            .iter()
-            .zip([16.0 / 22.0, 4.0 / 22.0, 1.0 / 22.0, 1.0 / 22.0])
-        {
-            assert!((f - p).abs() < 0.01, "{f} {p}");
-        }
-    }
-
-    #[test]
-    fn top_k_and_top_p_exclude_the_rest() {
-        let logits = ln(&[0.1, 0.2, 0.4, 0.3]);
-        let f = frequencies(&mut sampler(1.0, 2, 1.0), &logits);
-        assert!(f[0] == 0.0 && f[1] == 0.0 && (f[2] - 4.0 / 7.0).abs() < 0.01);
-        let f = frequencies(&mut sampler(1.0, 0, 0.65), &logits);
-        assert!(f[0] == 0.0 && f[1] == 0.0 && (f[2] - 4.0 / 7.0).abs() < 0.01);
-        let f = frequencies(&mut sampler(1.0, 0, 0.85), &logits);
-        assert!(f[0] == 0.0 && (f[1] - 2.0 / 9.0).abs() < 0.01);
-    }
-
-    #[test]
-    fn one_seed_picks_the_same_and_seeds_differ() {
-        let logits = vec![0.0; 50];
-        let picks = |seed| {
-            let options = SamplerOptions {
-                seed: Some(seed),
-                ..SamplerOptions::default()
-            };
-            let mut sampler = Sampler::new(&options).unwrap();
-            (0..20)
-                .map(|step| sampler.sample(&logits, step).unwrap())
-                .collect::<Vec<_>>()
-        };
-        assert_eq!(picks(1), picks(1));
-        assert_ne!(picks(1), picks(2));
-        let random = Sampler::new(&SamplerOptions::default()).unwrap();
-        assert_ne!(
-            random.seed(),
-            Sampler::new(&SamplerOptions::default()).unwrap().seed()
-        );
-    }
-
-    #[test]
-    fn logits_without_a_choice_are_refused() {
-        let mut s = sampler(1.0, 0, 1.0);
-        assert_eq!(
-            s.sample(&[0.0, f32::NAN], 0).unwrap_err().code(),
-            Code::NonFinite
-        );
-        assert_eq!(
-            s.sample(&[f32::NEG_INFINITY; 3], 0).unwrap_err().code(),
-            Code::NonFinite
-        );
-        assert_eq!(s.sample(&[], 0).unwrap_err().code(), Code::NonFinite);
-        assert_eq!(s.sample(&[f32::NEG_INFINITY, 2.0], 0), Ok(1));
-    }
-
-    #[test]
-    fn options_out_of_range_are_refused() {
-        for (temperature, top_p) in [(-1.0, 1.0), (f32::NAN, 1.0), (1.0, 0.0), (1.0, 1.5)] {
-            let options = SamplerOptions {
-                temperature,
-                top_p,
-                ..SamplerOptions::default()
-            };
-            assert_eq!(
-                Sampler::new(&options).unwrap_err().code(),
-                Code::InvalidArgument
-            );
-        }
-    }
-}
+mod tests;

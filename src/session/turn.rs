@@ -6,7 +6,7 @@ use crate::control::{Control, Flow, cancelled};
 use crate::error::{Code, Error, Result};
 use crate::sampler::Sampler;
 use crate::session::stop::Stops;
-use crate::session::{Session, reserve};
+use crate::session::{STEADY_TOKENS, Session, reserve};
 use crate::tokenizer::{Attribute, DecodeOptions, StreamDecoder};
 
 /// How a turn's text is generated.
@@ -112,7 +112,7 @@ impl Session {
         }
         let stops = Stops::new(&options.stops)?;
         let mut sampler = options.sampler.clone();
-        sampler.reserve(self.logits.len())?;
+        sampler.reserve(self.logits.len(), self.context.min(STEADY_TOKENS))?;
         self.want_logits()?;
         self.turn_begins();
         self.generation = Some(Generation {
@@ -220,9 +220,10 @@ impl Session {
     fn pick(&mut self) -> Result<Step> {
         let began = Instant::now();
         let generation = self.generation.as_mut().expect("step has checked it");
-        let token = generation
-            .sampler
-            .sample(&self.logits, self.tokens.len() as u64)?;
+        let token =
+            generation
+                .sampler
+                .sample(&self.logits, &self.tokens, self.tokens.len() as u64)?;
         let tokenizer = self.model.tokenizer().ok();
         if !generation.ignore_end && tokenizer.is_some_and(|t| t.is_end(token)) {
             return Ok(self.finish(Finish::End));

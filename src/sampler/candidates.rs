@@ -1,0 +1,507 @@
+//! The tokens that may still be picked, and their logits.
+//!
+//! Tokens stand in rising order. As long as no stage has changed anything, the logits are those of
+//! the caller; as long as few are excluded, an excluded one keeps its place with a logit of minus
+//! infinity. Weights are `exp(logit - reference)`: proportional to the probabilities.
+
+use crate::error::{Code, Error, Result};
+use crate::float;
+use crate::kernel::{BLOCK, CELLS, Histogram, Kernels, Ranked};
+use crate::sampler::rank::{Cut, Ranking, better};
+
+/// Memory of a pick, kept from pick to pick. All but `masses` are (vocab) or, for blocks,
+/// (vocab / 64).
+#[derive(Debug, Default)]
+pub(super) struct Buffers {
+    pub tokens: Vec<u32>,
+    pub logits: Vec<f32>,
+    pub weights: Vec<f32>,
+    pub keys: Vec<f32>,
+    pub order: Vec<Ranked>,
+    /// Zeros between stages.
+    pub counts: Vec<u32>,
+    pub maxima: Vec<f32>,
+    pub room: Vec<f32>,
+    /// (tokens looked back on)
+    pub matches: Vec<u32>,
+    pub masses: Vec<Histogram>,
+}
+
+impl Buffers {
+    /// Makes room for a vocabulary and a history; or `OUT_OF_MEMORY`.
+    pub fn reserve(&mut self, vocab: usize, history: usize) -> Result<()> {
+        let blocks = vocab.div_ceil(BLOCK);
+        if self.tokens.len() < vocab {
+            grow(&mut self.tokens, vocab, 0)?;
+            grow(&mut self.logits, vocab, 0.0)?;
+            grow(&mut self.weights, vocab, 0.0)?;
+            grow(&mut self.keys, vocab, 0.0)?;
+            grow(&mut self.order, vocab, Ranked::default())?;
+            grow(&mut self.counts, vocab, 0)?;
+            grow(&mut self.maxima, blocks, 0.0)?;
+            grow(&mut self.room, blocks, 0.0)?;
+        }
+        if self.masses.is_empty() {
+            grow(&mut self.masses, 1, [[0.0; CELLS]; 4])?;
+        }
+        self.matches.clear();
+        let room = self.matches.try_reserve(history);
+        room.map_err(|_| no_memory(history))
+    }
+}
+
+fn grow<T: Copy>(list: &mut Vec<T>, len: usize, value: T) -> Result<()> {
+    let more = len.saturating_sub(list.len());
+    list.try_reserve_exact(more).map_err(|_| no_memory(len))?;
+    list.resize(len.max(list.len()), value);
+    Ok(())
+}
+
+fn no_memory(len: usize) -> Error {
+    let message = format!("no memory to choose from {len} tokens");
+    Error::new(Code::OutOfMemory, "sampler", message)
+}
+
+/// The tokens that may still be picked. A stage of one's own sees and changes them.
+#[derive(Debug)]
+pub struct Candidates<'a> {
+    pub(super) kernels: &'static Kernels,
+    pub(super) buffers: Buffers,
+    input: &'a [f32],
+    history: &'a [u32],
+    step: u64,
+    len: usize,
+    /// The logits are still the caller's.
+    borrowed: bool,
+    /// Token `i` is at position `i`; `buffers.tokens` is not written.
+    all: bool,
+    /// The largest logit, while it and `buffers.maxima` hold.
+    largest: Option<f32>,
+    /// What the weights refer to, while they hold.
+    reference: Option<f32>,
+    chosen: Option<usize>,
+}
+
+impl<'a> Candidates<'a> {
+    pub(super) fn new(
+        kernels: &'static Kernels,
+        mut buffers: Buffers,
+        input: &'a [f32],
+        history: &'a [u32],
+        step: u64,
+    ) -> Result<Self> {
+        buffers.reserve(input.len(), 0)?;
+        Ok(Self {
+            kernels,
+            buffers,
+            input,
+            history,
+            step,
+            len: input.len(),
+            borrowed: true,
+            all: true,
+            largest: None,
+            reference: None,
+            chosen: None,
+        })
+    }
+
+    /// The tokens before the one that is picked.
+    pub fn history(&self) -> &'a [u32] {
+        self.history
+    }
+
+    /// The step that is picked for: the token's position in its sequence.
+    pub fn step(&self) -> u64 {
+        self.step
+    }
+
+    /// How many tokens there are, excluded ones with a place included.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The token at a position below `len`. Positions and tokens rise together.
+    pub fn token(&self, position: usize) -> u32 {
+        if self.all {
+            position as u32
+        } else {
+            self.buffers.tokens[position]
+        }
+    }
+
+    /// The position of a token, unless it is gone.
+    pub fn position(&self, token: u32) -> Option<usize> {
+        if self.all {
+            let position = token as usize;
+            return (position < self.len).then_some(position);
+        }
+        self.buffers.tokens[..self.len].binary_search(&token).ok()
+    }
+
+    /// The logits, (len); minus infinity: excluded.
+    pub fn logits(&self) -> &[f32] {
+        if self.borrowed {
+            self.input
+        } else {
+            &self.buffers.logits[..self.len]
+        }
+    }
+
+    /// The logits to change; minus infinity excludes a token for good.
+    pub fn logits_mut(&mut self) -> &mut [f32] {
+        self.own();
+        self.largest = None;
+        self.reference = None;
+        &mut self.buffers.logits[..self.len]
+    }
+
+    /// The tokens, rising, and their logits to change; both (len).
+    pub fn parts_mut(&mut self) -> (&[u32], &mut [f32]) {
+        self.name_tokens();
+        self.logits_mut();
+        let Buffers { tokens, logits, .. } = &mut self.buffers;
+        (&tokens[..self.len], &mut logits[..self.len])
+    }
+
+    /// Excludes the tokens for which `keep`, given token and logit, is false.
+    pub fn retain(&mut self, mut keep: impl FnMut(u32, f32) -> bool) {
+        let (tokens, logits) = self.parts_mut();
+        for (token, logit) in tokens.iter().zip(logits) {
+            if *logit > f32::NEG_INFINITY && !keep(*token, *logit) {
+                *logit = f32::NEG_INFINITY;
+            }
+        }
+    }
+
+    /// Picks the token at a position: the stages behind this one are skipped.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT` if there is none, or it is excluded.
+    pub fn choose(&mut self, position: usize) -> Result<()> {
+        match self.logits().get(position) {
+            Some(logit) if *logit > f32::NEG_INFINITY => {
+                self.chosen = Some(position);
+                Ok(())
+            }
+            _ => {
+                let message = format!("position {position} holds no candidate");
+                Err(Error::new(Code::InvalidArgument, "choose", message))
+            }
+        }
+    }
+
+    pub(super) fn chosen(&self) -> Option<usize> {
+        self.chosen
+    }
+
+    pub(super) fn into_buffers(self) -> Buffers {
+        self.buffers
+    }
+
+    /// The largest logit.
+    ///
+    /// # Errors
+    /// `NONFINITE` if there is none, or one that is not a number or plus infinity.
+    pub(super) fn largest(&mut self) -> Result<f32> {
+        if let Some(largest) = self.largest {
+            return Ok(largest);
+        }
+        let blocks = self.len.div_ceil(BLOCK);
+        let maxima = &mut self.buffers.maxima[..blocks];
+        let logits = if self.borrowed {
+            self.input
+        } else {
+            &self.buffers.logits[..self.len]
+        };
+        let sound = self.kernels.block_maxima(logits, maxima);
+        let largest = maxima
+            .iter()
+            .fold(f32::NEG_INFINITY, |a, b| float::max(a, *b));
+        if !sound || largest == f32::NEG_INFINITY {
+            return Err(self.unsound());
+        }
+        self.largest = Some(largest);
+        Ok(largest)
+    }
+
+    #[cold]
+    fn unsound(&self) -> Error {
+        let bad = |logit: &f32| logit.is_nan() || *logit == f32::INFINITY;
+        let message = match self.logits().iter().position(bad) {
+            Some(at) => format!("token {}: {}", self.token(at), self.logits()[at]),
+            None => "no token is left to pick".into(),
+        };
+        Error::new(Code::NonFinite, "logits", message)
+    }
+
+    /// Makes the weights; returns their sum.
+    pub(super) fn weigh(&mut self) -> Result<f64> {
+        if self.reference.is_some() {
+            let total = self.sum_blocks();
+            if total > 0.0 {
+                return Ok(total);
+            }
+        }
+        let largest = self.largest()?;
+        self.reference = Some(largest);
+        let weights = &mut self.buffers.weights[..self.len];
+        let logits = if self.borrowed {
+            self.input
+        } else {
+            &self.buffers.logits[..self.len]
+        };
+        Ok(self.kernels.exp_weights(logits, largest, weights))
+    }
+
+    /// Sums the weights of each block into `buffers.room`; returns the whole sum.
+    pub(super) fn sum_blocks(&mut self) -> f64 {
+        let Buffers { weights, room, .. } = &mut self.buffers;
+        let sums = &mut room[..self.len.div_ceil(BLOCK)];
+        self.kernels.block_sums(&weights[..self.len], sums);
+        sums.iter().map(|sum| f64::from(*sum)).sum()
+    }
+
+    /// The weights made last, (len).
+    pub(super) fn weights(&self) -> &[f32] {
+        &self.buffers.weights[..self.len]
+    }
+
+    /// The logit that weighs 1.
+    pub(super) fn reference(&self) -> f32 {
+        self.reference.unwrap_or(0.0)
+    }
+
+    /// The entropy of the distribution, in nats; `total` is the sum of the weights.
+    ///
+    /// With `p = w / total`: `-sum p ln p = ln total + sum w (reference - x) / total`.
+    pub(super) fn entropy(&self, total: f64) -> f64 {
+        let (logits, weights) = (self.logits(), self.weights());
+        let depth = self
+            .kernels
+            .weighted_depth(logits, weights, self.reference());
+        float::ln64(total) + depth / total
+    }
+
+    /// How many are not excluded.
+    pub(super) fn count(&self) -> usize {
+        self.kernels.count_from(self.logits(), f32::MIN)
+    }
+
+    /// What is needed to rank the logits: maxima, ranking, room, weights, histogram.
+    pub(super) fn ranking(&mut self) -> Result<Ranks<'_>> {
+        self.largest()?;
+        let blocks = self.len.div_ceil(BLOCK);
+        let buffers = &mut self.buffers;
+        Ok(Ranks {
+            ranking: Ranking {
+                kernels: self.kernels,
+                keys: if self.borrowed {
+                    self.input
+                } else {
+                    &buffers.logits[..self.len]
+                },
+                order: &mut buffers.order[..self.len],
+            },
+            maxima: &buffers.maxima[..blocks],
+            room: &mut buffers.room[..blocks],
+            weights: &buffers.weights[..self.len],
+            masses: &mut buffers.masses[0],
+        })
+    }
+
+    /// Where the `count` largest logits end.
+    pub(super) fn cut_count(&mut self, count: usize) -> Result<Cut> {
+        let Ranks {
+            mut ranking,
+            maxima,
+            room,
+            ..
+        } = self.ranking()?;
+        Ok(ranking.by_count(count, maxima, room))
+    }
+
+    /// The `count` best, the best first.
+    pub(super) fn best(&mut self, count: usize) -> Result<&[Ranked]> {
+        let cut = self.cut_count(count)?;
+        let Ranks {
+            ranking, maxima, ..
+        } = self.ranking()?;
+        let mut found = 0;
+        for (block, (keys, max)) in ranking.keys.chunks(BLOCK).zip(maxima).enumerate() {
+            if *max < cut.key {
+                continue;
+            }
+            for (i, &key) in keys.iter().enumerate() {
+                let position = block * BLOCK + i;
+                ranking.order[found] = Ranked {
+                    key,
+                    position: position as u32,
+                };
+                found += usize::from(cut.keeps(key, position));
+            }
+        }
+        let best = &mut ranking.order[..found];
+        best.sort_unstable_by(better);
+        Ok(best)
+    }
+
+    /// Keeps what a cut of the logits keeps.
+    pub(super) fn keep(&mut self, cut: Cut) -> Result<()> {
+        self.largest()?;
+        let blocks = self.len.div_ceil(BLOCK);
+        let maxima = &self.buffers.maxima[..blocks];
+        let reach = maxima.iter().filter(|max| **max >= cut.key).count();
+        if 2 * reach <= blocks || self.len <= BLOCK {
+            self.compress(cut);
+            return Ok(());
+        }
+        if cut.tied {
+            let behind = cut.position as usize + 1;
+            let equal = |logit: &f32| *logit == cut.key;
+            for i in behind..self.len {
+                if equal(&self.logits()[i]) {
+                    self.exclude(i);
+                }
+            }
+        }
+        self.own();
+        let Buffers {
+            logits, weights, ..
+        } = &mut self.buffers;
+        let logits = &mut logits[..self.len];
+        self.kernels.floor(logits, cut.key);
+        if self.reference.is_some() {
+            let weights = &mut weights[..self.len];
+            self.kernels.mask(logits, f32::MIN, 0.0, weights);
+        }
+        // Maxima of blocks that lost all of theirs are too large: they only cost time. The largest
+        // of all stays where it is.
+        Ok(())
+    }
+
+    /// Keeps what a cut of `buffers.keys` keeps.
+    pub(super) fn keep_by_keys(&mut self, cut: Cut) {
+        self.own();
+        if cut.tied {
+            for i in cut.position as usize + 1..self.len {
+                if self.buffers.keys[i] == cut.key {
+                    self.exclude(i);
+                }
+            }
+        }
+        let Buffers {
+            logits,
+            weights,
+            keys,
+            ..
+        } = &mut self.buffers;
+        let keys = &keys[..self.len];
+        self.kernels
+            .mask(keys, cut.key, f32::NEG_INFINITY, &mut logits[..self.len]);
+        self.kernels
+            .mask(keys, cut.key, 0.0, &mut weights[..self.len]);
+        self.largest = None;
+    }
+
+    /// Excludes the token at a position.
+    pub(super) fn exclude(&mut self, position: usize) {
+        self.own();
+        self.buffers.logits[position] = f32::NEG_INFINITY;
+        self.buffers.weights[position] = 0.0;
+    }
+
+    /// Leaves the token at a position alone.
+    pub(super) fn keep_only(&mut self, position: usize) {
+        self.replace_all(self.token(position));
+    }
+
+    /// Leaves one token alone, whatever it was before.
+    pub(super) fn replace_all(&mut self, token: u32) {
+        self.buffers.tokens[0] = token;
+        self.buffers.logits[0] = 0.0;
+        self.len = 1;
+        self.all = false;
+        self.borrowed = false;
+        self.largest = None;
+        self.reference = None;
+    }
+
+    /// To be called after tokens were excluded one by one.
+    pub(super) fn excluded_some(&mut self) {
+        self.largest = None;
+    }
+
+    /// Takes the places of excluded tokens away.
+    pub(super) fn compact(&mut self) -> Result<()> {
+        self.largest()?;
+        self.compress(Cut::NONE);
+        Ok(())
+    }
+
+    /// Moves what a cut of the logits keeps together; needs the maxima of the blocks.
+    fn compress(&mut self, cut: Cut) {
+        let Buffers {
+            tokens,
+            logits,
+            weights,
+            maxima,
+            ..
+        } = &mut self.buffers;
+        let weighed = self.reference.is_some();
+        let mut kept = 0;
+        for (block, max) in maxima[..self.len.div_ceil(BLOCK)].iter().enumerate() {
+            if *max < cut.key {
+                continue;
+            }
+            for i in block * BLOCK..self.len.min((block + 1) * BLOCK) {
+                let logit = if self.borrowed {
+                    self.input[i]
+                } else {
+                    logits[i]
+                };
+                tokens[kept] = if self.all { i as u32 } else { tokens[i] };
+                logits[kept] = logit;
+                if weighed {
+                    weights[kept] = weights[i];
+                }
+                kept += usize::from(cut.keeps(logit, i));
+            }
+        }
+        self.all = false;
+        self.borrowed = false;
+        self.len = kept;
+        self.largest = None;
+    }
+
+    /// Copies the caller's logits.
+    fn own(&mut self) {
+        if self.borrowed {
+            self.buffers.logits[..self.len].copy_from_slice(self.input);
+            self.borrowed = false;
+        }
+    }
+
+    fn name_tokens(&mut self) {
+        if self.all {
+            for (token, place) in (0..).zip(&mut self.buffers.tokens[..self.len]) {
+                *place = token;
+            }
+            self.all = false;
+        }
+    }
+}
+
+/// What ranking the logits takes.
+pub(super) struct Ranks<'a> {
+    pub ranking: Ranking<'a>,
+    pub maxima: &'a [f32],
+    pub room: &'a mut [f32],
+    pub weights: &'a [f32],
+    pub masses: &'a mut Histogram,
+}

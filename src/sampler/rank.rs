@@ -1,0 +1,223 @@
+//! Cutting a ranking without sorting it.
+//!
+//! A ranking is by falling key, ties by rising position. By count: at least `count` keys reach the
+//! `count`-th largest block maximum, so only blocks that reach it are looked at. By mass: a
+//! histogram of masses over the keys finds the cell in which the sum is reached, and only what lies
+//! in it is sorted; nothing of the work depends on the CPU.
+
+use std::cmp::Ordering;
+
+use crate::kernel::{BLOCK, CELLS, Histogram, Kernels, Ranked, Scale};
+
+/// As many are sorted rather than narrowed down.
+const FEW: usize = 64;
+
+/// The last of a ranking that stays.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Cut {
+    pub key: f32,
+    /// Of several with the key, those up to this one stay.
+    pub position: u32,
+    /// Whether one with the same key does not stay.
+    pub tied: bool,
+}
+
+impl Cut {
+    /// All that is not excluded stays.
+    pub const NONE: Self = Self::at(f32::MIN);
+
+    /// What reaches the key stays.
+    pub const fn at(key: f32) -> Self {
+        Self {
+            key,
+            position: u32::MAX,
+            tied: false,
+        }
+    }
+
+    #[inline(always)]
+    pub fn keeps(&self, key: f32, position: usize) -> bool {
+        (key > self.key) | ((key == self.key) & (position <= self.position as usize))
+    }
+
+    /// The cut that keeps more.
+    pub fn or(self, other: Self) -> Self {
+        let (a, b) = (self.ranked(), other.ranked());
+        if better(&a, &b) == Ordering::Greater {
+            self
+        } else {
+            other
+        }
+    }
+
+    fn ranked(&self) -> Ranked {
+        let &Self { key, position, .. } = self;
+        Ranked { key, position }
+    }
+}
+
+/// What is ranked, and where there is room to do it.
+#[derive(Debug)]
+pub(super) struct Ranking<'a> {
+    pub kernels: &'static Kernels,
+    /// Minus infinity: excluded.
+    pub keys: &'a [f32],
+    /// As long as the keys.
+    pub order: &'a mut [Ranked],
+}
+
+/// Less: `a` stands before `b`.
+pub(super) fn better(a: &Ranked, b: &Ranked) -> Ordering {
+    b.key
+        .partial_cmp(&a.key)
+        .unwrap_or(Ordering::Equal)
+        .then(a.position.cmp(&b.position))
+}
+
+impl Ranking<'_> {
+    /// Cuts after `count`. `maxima` are those of the blocks of keys, `room` is as long.
+    pub fn by_count(&mut self, count: usize, maxima: &[f32], room: &mut [f32]) -> Cut {
+        if count == 0 || count >= self.keys.len() {
+            return Cut::NONE;
+        }
+        let threshold = if count <= maxima.len() {
+            room.copy_from_slice(maxima);
+            let falling = |a: &f32, b: &f32| b.partial_cmp(a).unwrap_or(Ordering::Equal);
+            *room.select_nth_unstable_by(count - 1, falling).1
+        } else {
+            f32::NEG_INFINITY
+        };
+        let found = self.collect(threshold.max(f32::MIN), maxima);
+        let found = &mut self.order[..found];
+        if count >= found.len() {
+            return Cut::NONE;
+        }
+        let (_, last, rest) = found.select_nth_unstable_by(count - 1, better);
+        Cut {
+            key: last.key,
+            position: last.position,
+            tied: rest.iter().any(|other| other.key == last.key),
+        }
+    }
+
+    /// Cuts where the masses sum up to `wanted`. Keys below `bound` are certain not to be reached,
+    /// up to rounding; `maxima` are those of the blocks of keys, if they are known.
+    pub fn by_mass(
+        &mut self,
+        weights: &[f32],
+        wanted: f64,
+        (top, bound): (f32, f32),
+        maxima: Option<&[f32]>,
+        masses: &mut Histogram,
+    ) -> Cut {
+        let few = |maxima: &&[f32]| {
+            let reach = maxima.iter().filter(|max| **max >= bound).count();
+            reach * BLOCK <= self.keys.len() / 4 || self.keys.len() <= FEW
+        };
+        let mut sum = 0.0;
+        let mut found = if let Some(maxima) = maxima.filter(few) {
+            self.collect(bound, maxima)
+        } else {
+            let scale = Scale::new(top, top - bound);
+            masses.as_flattened_mut().fill(0.0);
+            self.kernels.histogram(self.keys, weights, scale, masses);
+            let Some((cell, before)) = find(masses, wanted) else {
+                return Cut::NONE;
+            };
+            sum = before;
+            self.kernels.find_cell(self.keys, scale, cell, self.order)
+        };
+        while found > FEW {
+            let order = &mut self.order[..found];
+            let Some((fewer, before)) = narrow(order, weights, wanted - sum, masses) else {
+                break;
+            };
+            sum += before;
+            found = fewer;
+        }
+        let order = &mut self.order[..found];
+        order.sort_unstable_by(better);
+        let reached = order.iter().position(|ranked| {
+            sum += f64::from(weights[ranked.position as usize]);
+            sum >= wanted
+        });
+        let Some(at) = reached.or(found.checked_sub(1)) else {
+            return Cut::NONE;
+        };
+        let Ranked { key, position } = order[at];
+        Cut {
+            key: key.max(f32::MIN),
+            position,
+            tied: order.get(at + 1).is_some_and(|next| next.key == key),
+        }
+    }
+
+    /// The keys that reach `threshold`, by rising position; returns how many.
+    fn collect(&mut self, threshold: f32, maxima: &[f32]) -> usize {
+        let mut found = 0;
+        for (block, (keys, max)) in self.keys.chunks(BLOCK).zip(maxima).enumerate() {
+            if *max < threshold {
+                continue;
+            }
+            for (i, &key) in keys.iter().enumerate() {
+                let position = (block * BLOCK + i) as u32;
+                self.order[found] = Ranked { key, position };
+                found += usize::from(key >= threshold);
+            }
+        }
+        found
+    }
+}
+
+/// Keeps the cell in which the masses reach `wanted`; returns how many that are, and the mass of
+/// those before. `None` if it cannot be narrowed.
+fn narrow(
+    order: &mut [Ranked],
+    weights: &[f32],
+    wanted: f64,
+    masses: &mut Histogram,
+) -> Option<(usize, f64)> {
+    let mut range = (f32::INFINITY, f32::NEG_INFINITY);
+    for ranked in &*order {
+        range = (
+            if ranked.key < range.0 {
+                ranked.key
+            } else {
+                range.0
+            },
+            if ranked.key > range.1 {
+                ranked.key
+            } else {
+                range.1
+            },
+        );
+    }
+    let scale = Scale::new(range.1, range.1 - range.0);
+    masses.as_flattened_mut().fill(0.0);
+    for ranked in &*order {
+        let cell = scale.cell(ranked.key) as usize % CELLS;
+        masses[0][cell] += weights[ranked.position as usize];
+    }
+    let (cell, before) = find(masses, wanted)?;
+    let mut kept = 0;
+    for i in 0..order.len() {
+        let ranked = order[i];
+        order[kept] = ranked;
+        kept += usize::from(scale.cell(ranked.key) == cell);
+    }
+    (kept < order.len()).then_some((kept, before))
+}
+
+/// The first cell in which the sum of the masses reaches `wanted`, and the sum before it.
+fn find(masses: &Histogram, wanted: f64) -> Option<(u32, f64)> {
+    let mut sum = 0.0;
+    for (cell, mass) in (0..).zip(0..CELLS) {
+        let [a, b, c, d] = masses;
+        let next = sum + f64::from((a[mass] + b[mass]) + (c[mass] + d[mass]));
+        if next >= wanted {
+            return Some((cell, sum));
+        }
+        sum = next;
+    }
+    None
+}
