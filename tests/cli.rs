@@ -3,60 +3,18 @@
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
 use std::fs;
-use std::io::{Read, Write};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::io::Read;
+use std::path::Path;
+use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
 mod support;
+#[path = "support/tool.rs"]
+mod tool;
+
 use support::shared;
-
-const TOOL: &str = env!("CARGO_BIN_EXE_lightgpt");
-const ROOT: &str = env!("CARGO_MANIFEST_DIR");
-const MODEL: &str = "models/tales-4m-q8_0.gguf";
-
-/// The tool, run in the root of the project without what the environment may say.
-fn tool(arguments: &[&str]) -> Command {
-    let mut command = Command::new(TOOL);
-    command.args(arguments).current_dir(ROOT);
-    command.env_remove("RAYON_NUM_THREADS");
-    command
-}
-
-fn run(arguments: &[&str]) -> Output {
-    tool(arguments).output().unwrap()
-}
-
-fn error(output: &Output) -> String {
-    String::from_utf8(output.stderr.clone()).unwrap()
-}
-
-/// Standard output of a run that must succeed, quietly.
-fn quiet(output: &Output) -> String {
-    assert_eq!(output.status.code(), Some(0), "{output:?}");
-    assert_eq!(error(output), "");
-    String::from_utf8(output.stdout.clone()).unwrap()
-}
-
-/// Runs with `input` on standard input.
-fn run_with(input: &[u8], arguments: &[&str]) -> Output {
-    let mut command = tool(arguments);
-    command.stdin(Stdio::piped()).stdout(Stdio::piped());
-    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
-    child.stdin.take().unwrap().write_all(input).unwrap();
-    child.wait_with_output().unwrap()
-}
-
-/// An empty folder of that name.
-fn folder(name: &str) -> PathBuf {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"))
-        .join("cli")
-        .join(name);
-    let _ = fs::remove_dir_all(&folder);
-    fs::create_dir_all(&folder).unwrap();
-    folder
-}
+use tool::{MODEL, ROOT, TOOL, error, folder, quiet, run, run_with, tool};
 
 fn commands() -> Vec<String> {
     let help = quiet(&run(&["--help"]));
@@ -87,7 +45,7 @@ fn every_example_runs() {
     for command in commands() {
         helps.push(quiet(&run(&[&command, "--help"])));
     }
-    assert_eq!(helps.len(), 8);
+    assert_eq!(helps.len(), 10);
     for help in helps {
         let examples = examples(&help);
         assert!(!examples.is_empty(), "{help}");
@@ -214,78 +172,6 @@ fn a_reader_that_goes_ends_the_tool_quietly() {
         let output = child.wait_with_output().unwrap();
         assert_eq!(quiet(&output), "");
     }
-}
-
-#[test]
-fn a_story_is_the_same_each_time() {
-    let story = |more: &[&str]| {
-        let arguments = [
-            "run",
-            MODEL,
-            "-p",
-            "Once upon a time",
-            "-n",
-            "40",
-            "--seed",
-            "7",
-        ];
-        quiet(&run(&[&arguments[..], more].concat()))
-    };
-    let first = story(&[]);
-    assert!(first.len() > 40 && !first.ends_with('\n'), "{first:?}");
-    for same in [
-        &["--threads", "1"][..],
-        &["--chunk", "2"],
-        &["--copy"],
-        &["--prefault"],
-    ] {
-        assert_eq!(story(same), first, "{same:?}");
-    }
-    assert_ne!(
-        story(&["--top-k", "0", "--top-p", "1", "--temperature", "2"]),
-        first
-    );
-    let greedy = quiet(&run(&[
-        "run",
-        MODEL,
-        "-p",
-        "",
-        "--temperature",
-        "0",
-        "-n",
-        "40",
-    ]));
-    let start = "Once upon a time, there was a little girl named Lily.";
-    assert!(greedy.starts_with(start), "{greedy}");
-    let from_file = folder("story").join("prompt.txt");
-    fs::write(&from_file, "Once upon a time").unwrap();
-    let path = from_file.to_str().unwrap();
-    let arguments = ["run", MODEL, "-n", "40", "--seed", "7", "--file"];
-    assert_eq!(quiet(&run(&[&arguments[..], &[path]].concat())), first);
-    let piped = run_with(b"Once upon a time", &[&arguments[..], &["-"]].concat());
-    assert_eq!(quiet(&piped), first);
-}
-
-#[test]
-fn stop_strings_end_the_text() {
-    let arguments = ["run", MODEL, "-p", "", "--temperature", "0", "-n", "40"];
-    let stopped = |stops: &[&str]| {
-        let stops = stops.iter().flat_map(|stop| ["--stop", stop]);
-        quiet(&run(&arguments
-            .into_iter()
-            .chain(stops)
-            .collect::<Vec<_>>()))
-    };
-    assert_eq!(
-        stopped(&["Lily", "never"]),
-        "Once upon a time, there was a little girl named "
-    );
-    assert_eq!(stopped(&["Lily", " was"]), "Once upon a time, there");
-    let told = run(&[&arguments[..], &["--stop", "-", "--stop", "girl", "-v"]].concat());
-    assert!(error(&told).contains("a stop string came"));
-    let refused = run(&[&arguments[..], &["--stop", ""]].concat());
-    assert_eq!(refused.status.code(), Some(2));
-    assert!(error(&refused).contains("stop: "));
 }
 
 #[test]

@@ -121,6 +121,28 @@ fn threads_of_environment() -> Result<usize, Failure> {
     })
 }
 
+/// The prompt: one of the two.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub struct PromptArguments {
+    /// The prompt
+    #[arg(short, long, value_name = "TEXT")]
+    prompt: Option<String>,
+    /// A file with the prompt, all of which counts; -: standard input
+    #[arg(short, long)]
+    file: Option<PathBuf>,
+}
+
+impl PromptArguments {
+    /// The prompt's text.
+    pub fn text(&self) -> Result<String, Failure> {
+        match &self.prompt {
+            Some(text) => Ok(text.clone()),
+            None => read_text(self.file.as_ref().unwrap_or(&standard_input())),
+        }
+    }
+}
+
 /// How a text becomes tokens.
 #[derive(Debug, Args)]
 pub struct EncodeArguments {

@@ -5,13 +5,16 @@
 //! on standard error with its place; 2 for wrong usage. Standard output carries results only.
 
 mod arguments;
+mod check_sampling;
 mod completions;
 mod detokenize;
+mod diversity;
 mod hardware;
 mod inspect;
 mod logits;
 mod output;
 mod run;
+mod sampler;
 mod system;
 mod tokenize;
 
@@ -49,6 +52,8 @@ enum Command {
     Detokenize(detokenize::Arguments),
     Logits(logits::Arguments),
     Inspect(inspect::Arguments),
+    Diversity(diversity::Arguments),
+    CheckSampling(check_sampling::Arguments),
     Hardware(hardware::Arguments),
     Completions(completions::Arguments),
 }
@@ -82,6 +87,8 @@ fn perform(command: &Command) -> Result<(), Failure> {
         Command::Detokenize(arguments) => detokenize::perform(arguments),
         Command::Logits(arguments) => logits::perform(arguments),
         Command::Inspect(arguments) => inspect::perform(arguments),
+        Command::Diversity(arguments) => diversity::perform(arguments),
+        Command::CheckSampling(arguments) => check_sampling::perform(arguments),
         Command::Hardware(arguments) => hardware::perform(arguments),
         Command::Completions(arguments) => completions::perform(arguments),
     }

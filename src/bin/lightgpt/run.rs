@@ -4,14 +4,14 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use clap::{ArgGroup, Args};
+use clap::Args;
 
 use lightgpt::control::Control;
-use lightgpt::sampler::{Sampler, SamplerOptions};
 use lightgpt::session::{Finish, GenerateOptions, Session, SessionOptions, Step};
 
-use crate::arguments::{EncodeArguments, Kv, LoadArguments, ThreadArguments, read_text};
+use crate::arguments::{EncodeArguments, Kv, LoadArguments, PromptArguments, ThreadArguments};
 use crate::output::{Failure, bytes, end_text, note, standard};
+use crate::sampler::SamplerArguments;
 
 const EXAMPLES: &str = "\
 The text comes as it is generated, without the prompt. The same model, prompt, options and seed give
@@ -22,22 +22,19 @@ Examples:
   lightgpt run models/tales-4m-q8_0.gguf -p 'Once upon a time' -n 40 --seed 7 --verbose
   lightgpt run models/tales-4m-q8_0.gguf -p 'The little dog' --temperature 0 --threads 1
   lightgpt run models/tales-4m-q8_0.gguf -p 'Lily' -n 60 --top-k 0 --top-p 0.9 --kv f32
+  lightgpt run models/tales-4m-q8_0.gguf -p 'A cat' --samplers penalties,temperature,min-p --min-p 0.1 --repetition-penalty 1.1
+  lightgpt run models/tales-4m-q8_0.gguf -p 'Tim' --mirostat 2 --mirostat-tau 3 --logit-bias 403=-inf
   lightgpt run models/tales-4m-q8_0.gguf -p 'Once upon a time' --stop . --stop '!'
   printf 'Tom had a red ball.' | lightgpt run models/tales-4m-q8_0.gguf --file - -n 100 > story.txt";
 
 /// Generates text after a prompt
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
-#[command(group = ArgGroup::new("input").required(true))]
 pub struct Arguments {
     /// The model: a GGUF file
     model: PathBuf,
-    /// The prompt
-    #[arg(short, long, value_name = "TEXT", group = "input")]
-    prompt: Option<String>,
-    /// A file with the prompt, all of which counts; -: standard input
-    #[arg(short, long, group = "input")]
-    file: Option<PathBuf>,
+    #[command(flatten)]
+    prompt: PromptArguments,
     /// Tokens to generate at most; 0: until the model ends the text or the context is full
     #[arg(short = 'n', long = "tokens", value_name = "N", default_value_t = 256)]
     tokens: usize,
@@ -61,24 +58,6 @@ pub struct Arguments {
 }
 
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Sampling")]
-struct SamplerArguments {
-    /// Divides the logits: below 1 more likely tokens are preferred; 0: always the most likely one
-    #[arg(long, value_name = "X", allow_negative_numbers = true,
-        default_value_t = SamplerOptions::default().temperature)]
-    temperature: f32,
-    /// Considers only so many of the most likely tokens; 0: all
-    #[arg(long, value_name = "N", default_value_t = SamplerOptions::default().top_k)]
-    top_k: usize,
-    /// Considers only the most likely tokens whose probabilities sum up to this; 1: all
-    #[arg(long, value_name = "P", default_value_t = SamplerOptions::default().top_p)]
-    top_p: f32,
-    /// Seed of the picks; without it a random one, which --verbose tells
-    #[arg(long, value_name = "N")]
-    seed: Option<u64>,
-}
-
-#[derive(Debug, Args)]
 #[command(next_help_heading = "Session")]
 struct SessionArguments {
     #[command(flatten)]
@@ -96,18 +75,14 @@ struct SessionArguments {
 
 /// Streams the text to standard output.
 pub fn perform(arguments: &Arguments) -> Result<(), Failure> {
-    let sampler = sampler(&arguments.sampler)?;
-    let prompt = match (&arguments.prompt, &arguments.file) {
-        (Some(text), _) => text.clone(),
-        (None, Some(path)) => read_text(path)?,
-        (None, None) => return Err(Failure::Usage("expected -p or --file".into())),
-    };
+    let prompt = arguments.prompt.text()?;
     let team = arguments.session.threads.team()?;
     let threads = team.threads();
 
     let began = Instant::now();
     let model = arguments.load.open(&arguments.model)?;
     let opened = began.elapsed();
+    let sampler = arguments.sampler.sampler(&model)?;
     let options = SessionOptions {
         context: arguments.session.context,
         kv: arguments.session.kv.into(),
@@ -132,16 +107,6 @@ pub fn perform(arguments: &Arguments) -> Result<(), Failure> {
         report(&session, finish, opened)?;
     }
     Ok(())
-}
-
-fn sampler(arguments: &SamplerArguments) -> Result<Sampler, Failure> {
-    let options = SamplerOptions {
-        temperature: arguments.temperature,
-        top_k: arguments.top_k,
-        top_p: arguments.top_p,
-        seed: arguments.seed,
-    };
-    Ok(Sampler::new(&options)?)
 }
 
 /// Generates to the end; every piece of text is written as soon as it is whole.
