@@ -8,6 +8,7 @@
 mod instance;
 mod lanes;
 mod logits;
+mod measure;
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -26,6 +27,7 @@ use crate::team::Tile;
 
 pub use lanes::LANES;
 pub use logits::{BLOCK, CELLS, Histogram, Ranked, Scale};
+pub use measure::Peak;
 
 /// An instruction set that has kernels, from the plainest to the widest of each architecture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
