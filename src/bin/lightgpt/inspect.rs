@@ -13,7 +13,6 @@ use lightgpt::gguf::{Array, Gguf, LoadOptions, Source, Value};
 use lightgpt::model::{MemoryEstimate, Model, OpenOptions};
 use lightgpt::quant::Format;
 use lightgpt::session::CHUNK_TOKENS;
-use lightgpt::team::physical_cores;
 
 use crate::arguments::Kv;
 use crate::output::{self, Failure, bytes, standard};
@@ -92,7 +91,7 @@ fn memory(model: &Model, arguments: &Arguments) -> Result<Result<Memory, String>
         return Err(Failure::Usage(message));
     }
     let rows = CHUNK_TOKENS.min(context);
-    let estimate = model.memory_estimate(context, arguments.kv.into(), rows, physical_cores())?;
+    let estimate = model.memory_estimate(context, arguments.kv.into(), rows)?;
     let MemoryEstimate {
         weights_mapped,
         weights_copied,
