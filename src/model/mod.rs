@@ -16,6 +16,7 @@ use crate::error::{Code, Error, Result};
 use crate::gguf::{Gguf, LoadOptions, Source};
 use crate::kernel::{self, Kernels};
 use crate::kv::{KvFormat, Layout};
+use crate::team::THREADS_MAX;
 use crate::tokenizer::Tokenizer;
 
 pub use arch::names as architectures;
@@ -96,7 +97,12 @@ impl Model {
         let tokenizer = Tokenizer::load(gguf.metadata())?;
         let network = match options.describe_only {
             true => None,
-            false => Some(Network::load(&gguf, tokenizer.as_ref(), kernels)?),
+            false => Some(Network::load(
+                &gguf,
+                tokenizer.as_ref(),
+                kernels,
+                &options.load.budget,
+            )?),
         };
         let budget = options.load.budget.clone();
         Ok(Arc::new(Self {
@@ -172,8 +178,12 @@ impl Model {
             .sum()
     }
 
-    /// What a session needs with `context` tokens of `kv`, passes of at most `rows` tokens and
-    /// `threads` threads. Exact for what is counted (KV, scratch, logits, copied weights).
+    /// What a session needs with `context` tokens of `kv` (0: as many as the model can attend
+    /// over), passes of at most `rows` tokens and `threads` threads. Exact for what is counted (KV,
+    /// scratch, logits, copied weights).
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT` where such a session or team is refused.
     pub fn memory_estimate(
         &self,
         context: usize,
@@ -182,29 +192,45 @@ impl Model {
         threads: usize,
     ) -> Result<MemoryEstimate> {
         let spec = &self.network()?.spec;
+        let context = match context {
+            0 => spec.context,
+            context => context,
+        };
+        for (name, found, max) in [
+            ("context", context, spec.context),
+            ("threads", threads, THREADS_MAX),
+        ] {
+            if found > max {
+                let message = format!("expected at most {max}, found {found}");
+                return Err(Error::new(Code::InvalidArgument, name, message));
+            }
+        }
         let layout = Layout::new(kv, spec.layer_shapes());
         let pages = context.div_ceil(crate::kv::PAGE_TOKENS) as u64;
         let copied = self.budget.tag_bytes(crate::budget::Tag::Weights);
+        let size = Size {
+            rows: rows.min(context),
+            outputs: 1,
+            workers: threads,
+            context,
+        };
         Ok(MemoryEstimate {
             weights_mapped: self.weight_bytes().saturating_sub(copied),
             weights_copied: copied,
-            kv: pages * Budget::charge_of::<u8>(layout.page_bytes()),
-            scratch: Scratch::bytes(
-                spec,
-                Size {
-                    rows,
-                    outputs: 1,
-                    workers: threads,
-                    context,
-                },
-            ),
+            kv: pages.saturating_mul(Budget::charge_of::<u8>(layout.page_bytes())),
+            scratch: Scratch::bytes(spec, size),
             logits: Budget::charge_of::<f32>(spec.vocab),
         })
     }
 }
 
 impl Network {
-    fn load(gguf: &Gguf, tokenizer: Option<&Tokenizer>, kernels: &'static Kernels) -> Result<Self> {
+    fn load(
+        gguf: &Gguf,
+        tokenizer: Option<&Tokenizer>,
+        kernels: &'static Kernels,
+        budget: &Budget,
+    ) -> Result<Self> {
         let spec = arch::spec(gguf.metadata(), || weights::vocab(gguf))?;
         if let Some(tokenizer) = tokenizer {
             let name = "vocab_size (rows of the embedding)";
@@ -215,7 +241,7 @@ impl Network {
                 spec.vocab,
             )?;
         }
-        let weights = Weights::load(gguf, &spec)?;
+        let weights = Weights::load(gguf, &spec, budget)?;
         Ok(Self {
             spec,
             weights,
