@@ -71,7 +71,7 @@ fn check(what: &str, outcome: &Result<Vec<f32>>, name: &str) {
                 "{what}: {logits:?}"
             );
             for temperature in [0.0, 0.8, 1e-30, 1e30] {
-                sampler(temperature).sample(logits, 0).unwrap();
+                sampler(temperature).sample(logits, &[], 0).unwrap();
             }
         }
         Err(e) => {
