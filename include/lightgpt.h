@@ -520,7 +520,9 @@ typedef void (*lightgpt_body_fn)(void *body_data);
  * It should call body(body_data) up to `bodies` times, on any threads at once, and return when
  * those calls have returned. Fewer calls, or none, are fine: the calling thread does the work that
  * nobody takes. It runs on the thread that called in, many times in one call, also from several
- * threads when several sessions share the team.
+ * threads when several sessions share the team. A thread that it needs must not meanwhile wait in
+ * lightgpt_session_free for a session whose call runs on this executor: each would wait for the
+ * other.
  */
 typedef void (*lightgpt_parallel_for_fn)(void *user_data,
                                          uint32_t bodies,
@@ -705,6 +707,67 @@ typedef struct lightgpt_model_info {
 } lightgpt_model_info;
 
 /**
+ * How to make a session; all zero: the library chooses.
+ */
+typedef struct lightgpt_session_options {
+    /**
+     * Set by LIGHTGPT_SESSION_OPTIONS_INIT.
+     */
+    uint32_t struct_size;
+    /**
+     * One of LIGHTGPT_KV_.
+     */
+    uint32_t kv_format;
+    /**
+     * Tokens that the session can hold; 0: as many as the model was made for.
+     */
+    uint64_t context;
+    /**
+     * Prompt tokens per pass; 0: the library chooses. Changes the time, not the result.
+     */
+    uint64_t chunk;
+    /**
+     * The most bytes that keys, values and logits of the session may take; 0: what the model was
+     * opened with.
+     */
+    uint64_t memory_max;
+} lightgpt_session_options;
+
+/**
+ * Memory in bytes.
+ */
+typedef struct lightgpt_memory {
+    /**
+     * Set by the caller: sizeof(lightgpt_memory).
+     */
+    uint32_t struct_size;
+    /**
+     * Zero.
+     */
+    uint32_t reserved;
+    /**
+     * Weights used in place: shared by all processes that map the file.
+     */
+    uint64_t weights_mapped;
+    /**
+     * Weights copied.
+     */
+    uint64_t weights_copied;
+    /**
+     * Keys and values of one session.
+     */
+    uint64_t kv;
+    /**
+     * Activations of a pass; sessions that do not run at once share them.
+     */
+    uint64_t scratch;
+    /**
+     * A session's logits.
+     */
+    uint64_t logits;
+} lightgpt_memory;
+
+/**
  * What a tensor is.
  */
 typedef struct lightgpt_tensor_info {
@@ -780,67 +843,6 @@ typedef struct lightgpt_sampler_options {
      */
     uint64_t seed;
 } lightgpt_sampler_options;
-
-/**
- * How to make a session; all zero: the library chooses.
- */
-typedef struct lightgpt_session_options {
-    /**
-     * Set by LIGHTGPT_SESSION_OPTIONS_INIT.
-     */
-    uint32_t struct_size;
-    /**
-     * One of LIGHTGPT_KV_.
-     */
-    uint32_t kv_format;
-    /**
-     * Tokens that the session can hold; 0: as many as the model was made for.
-     */
-    uint64_t context;
-    /**
-     * Prompt tokens per pass; 0: the library chooses. Changes the time, not the result.
-     */
-    uint64_t chunk;
-    /**
-     * The most bytes that keys, values and logits of the session may take; 0: what the model was
-     * opened with.
-     */
-    uint64_t memory_max;
-} lightgpt_session_options;
-
-/**
- * Memory in bytes.
- */
-typedef struct lightgpt_memory {
-    /**
-     * Set by the caller: sizeof(lightgpt_memory).
-     */
-    uint32_t struct_size;
-    /**
-     * Zero.
-     */
-    uint32_t reserved;
-    /**
-     * Weights used in place: shared by all processes that map the file.
-     */
-    uint64_t weights_mapped;
-    /**
-     * Weights copied.
-     */
-    uint64_t weights_copied;
-    /**
-     * Keys and values of one session.
-     */
-    uint64_t kv;
-    /**
-     * Activations of a pass; sessions that do not run at once share them.
-     */
-    uint64_t scratch;
-    /**
-     * A session's logits.
-     */
-    uint64_t logits;
-} lightgpt_memory;
 
 /**
  * What a session has done and holds.
@@ -1103,6 +1105,18 @@ int32_t lightgpt_model_describe(const struct lightgpt_model *model,
                                 struct lightgpt_model_info *info);
 
 /**
+ * Says how much memory the model takes with a session made with `options`.
+ *
+ * options: NULL for the defaults. memory: not NULL, initialised with LIGHTGPT_MEMORY_INIT. Any
+ * thread. Errors: LIGHTGPT_INVALID_ARGUMENT (an option out of range),
+ * LIGHTGPT_UNSUPPORTED (the model was opened with LIGHTGPT_OPEN_INSPECT).
+ */
+LIGHTGPT_API
+int32_t lightgpt_model_memory_estimate(const struct lightgpt_model *model,
+                                       const struct lightgpt_session_options *options,
+                                       struct lightgpt_memory *memory);
+
+/**
  * Gives a model back. Sessions that use it go on; its memory and its file go with the last of
  * them.
  *
@@ -1186,7 +1200,8 @@ int32_t lightgpt_model_tensor_describe(const struct lightgpt_model *model,
  * text: `text_bytes` bytes of UTF-8; NULL with 0. flags: LIGHTGPT_TEXT_ADD_SPECIAL and
  * LIGHTGPT_TEXT_PARSE_SPECIAL bits. buf, cap, needed: see TEXT above, counted in tokens. Any
  * thread.
- * Errors: LIGHTGPT_UNSUPPORTED (the model has no tokenizer), LIGHTGPT_BUFFER_TOO_SMALL.
+ * Errors: LIGHTGPT_UNSUPPORTED (the model has no tokenizer), LIGHTGPT_BUFFER_TOO_SMALL,
+ * LIGHTGPT_OUT_OF_MEMORY.
  */
 LIGHTGPT_API
 int32_t lightgpt_model_tokenize(const struct lightgpt_model *model,
@@ -1204,7 +1219,7 @@ int32_t lightgpt_model_tokenize(const struct lightgpt_model *model,
  * tokens: `tokens_len` numbers; NULL with 0. flags: LIGHTGPT_TEXT_SHOW_SPECIAL and
  * LIGHTGPT_TEXT_START bits. buf, cap, needed: see TEXT above. Any thread.
  * Errors: LIGHTGPT_INVALID_ARGUMENT (a token outside the vocabulary), LIGHTGPT_UNSUPPORTED (the
- * model has no tokenizer), LIGHTGPT_BUFFER_TOO_SMALL.
+ * model has no tokenizer), LIGHTGPT_BUFFER_TOO_SMALL, LIGHTGPT_OUT_OF_MEMORY.
  */
 LIGHTGPT_API
 int32_t lightgpt_model_detokenize(const struct lightgpt_model *model,
@@ -1308,26 +1323,15 @@ int32_t lightgpt_session_new(const struct lightgpt_model *model,
                              struct lightgpt_session **session);
 
 /**
- * Says how much memory the model takes with a session made with `options`, computed on by
- * `threads` threads.
- *
- * options: NULL for the defaults. threads: 0 for the default. memory: not NULL, initialised with
- * LIGHTGPT_MEMORY_INIT. Any thread. Errors: as lightgpt_session_new.
- */
-LIGHTGPT_API
-int32_t lightgpt_model_memory_estimate(const struct lightgpt_model *model,
-                                       const struct lightgpt_session_options *options,
-                                       uint32_t threads,
-                                       struct lightgpt_memory *memory);
-
-/**
  * Appends text to what the session will evaluate next: at the next lightgpt_session_prefill,
  * _begin or _generate.
  *
  * text: `text_bytes` bytes of UTF-8; NULL with 0. flags: LIGHTGPT_TEXT_ADD_SPECIAL and
  * LIGHTGPT_TEXT_PARSE_SPECIAL bits; a new text usually wants the former. tokens: gets the number
  * of tokens it made; may be NULL.
- * Errors: LIGHTGPT_CONTEXT_FULL, LIGHTGPT_UNSUPPORTED (the model has no tokenizer), LIGHTGPT_BUSY.
+ * Errors: LIGHTGPT_CONTEXT_FULL, LIGHTGPT_UNSUPPORTED (the model has no tokenizer),
+ * LIGHTGPT_OUT_OF_MEMORY, LIGHTGPT_BUSY. LIGHTGPT_CANCELLED takes the session back to before the
+ * turn.
  */
 LIGHTGPT_API
 int32_t lightgpt_session_feed_text(struct lightgpt_session *session,

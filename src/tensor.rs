@@ -1,5 +1,6 @@
 //! Weights as the operations see them: format, shape and bytes, checked once when made.
 
+use crate::budget::{Budget, Buffer, Tag};
 use crate::error::{Code, Error, Result};
 use crate::gguf::{Bytes, TensorInfo};
 use crate::quant::{self, Format, is_computable};
@@ -68,10 +69,10 @@ impl Matrix {
     }
 }
 
-/// A tensor of one dimension as f32, for norms and biases: (len).
-pub fn vector(tensor: &TensorInfo, len: usize) -> Result<Box<[f32]>> {
+/// A tensor of one dimension as f32, for norms and biases: (len). Charged to `budget`.
+pub fn vector(tensor: &TensorInfo, len: usize, budget: &Budget) -> Result<Buffer<f32>> {
     check_shape(tensor, [len, 1])?;
-    let mut out = vec![0.0; len].into_boxed_slice();
+    let mut out = budget.allocate(Tag::Misc, len)?;
     quant::decode(tensor.format, &tensor.bytes, &mut out).map_err(|e| e.within(&place(tensor)))?;
     Ok(out)
 }

@@ -1,7 +1,8 @@
 //! The promise of the ABI: the header is what the sources say, the library exports exactly what
 //! the header says, and no size, offset, constant or prototype changes unnoticed.
 //!
-//! LIGHTGPT_UPDATE=1 writes `include/lightgpt.h` and `abi/lightgpt.txt` anew (`make header`).
+//! LIGHTGPT_UPDATE=1 writes `include/lightgpt.h` and `abi/lightgpt.txt` anew (`make header`);
+//! nothing writes `abi/lightgpt-N.txt`, what ABI number N began with.
 #![cfg(target_os = "linux")] // its tools, and the Makefile
 #![allow(clippy::unwrap_used)] // tests
 
@@ -29,6 +30,40 @@ fn the_header_is_what_the_sources_say() {
 #[test]
 fn the_snapshot_agrees_with_c() {
     agree("abi/lightgpt.txt", &snapshot());
+}
+
+/// Within an ABI number the interface only grows: every line of what it began with still holds.
+#[test]
+fn nothing_of_this_abi_is_taken_back() {
+    let path = format!("abi/lightgpt-{}.txt", capi::LIGHTGPT_ABI_VERSION);
+    let first = fs::read_to_string(Path::new(ROOT).join(&path)).unwrap();
+    let now = fs::read_to_string(Path::new(ROOT).join("abi/lightgpt.txt")).unwrap();
+    assert!(first.lines().count() > 200);
+    let gone: Vec<&str> = first.lines().filter(|line| !holds(line, &now)).collect();
+    assert!(
+        gone.is_empty(),
+        "{path} has, and the library has not: {gone:#?}"
+    );
+}
+
+#[test]
+fn additions_hold_and_changes_do_not() {
+    let first = "size s 16\noffset s.a 0\noffset s.reserved 4\nmember s: uint32_t a\n\
+        member s: uint32_t reserved\nfunction int32_t f(void)";
+    let hold = |now: &str| first.lines().all(|line| holds(line, now));
+    assert!(hold(first));
+    let grown = "size s 24\noffset s.a 0\noffset s.b 4\noffset s.c 16\nmember s: uint32_t a\n\
+        member s: uint32_t b\nfunction int32_t f(void)\nfunction int32_t g(void)";
+    assert!(hold(grown));
+    for (from, to) in [
+        ("size s 24", "size s 8"),
+        ("s.a 0", "s.a 8"),
+        ("offset s.b 4\n", ""),
+        ("uint32_t a", "int32_t a"),
+        ("f(void)", "f(int)"),
+    ] {
+        assert!(!hold(&grown.replace(from, to)), "{to}");
+    }
 }
 
 #[test]
@@ -206,6 +241,27 @@ fn every_function_answers_null_and_foreign_handles() {
     fs::write(&source, program).unwrap();
     let binary = programs::compile(source.to_str().unwrap(), programs::Link::Shared, &["-w"]);
     assert_eq!(succeed(&mut Command::new(binary)), "");
+}
+
+/// Whether what `line` of an older snapshot says is still so: structs may have grown, and reserved
+/// members may have been put to use.
+fn holds(line: &str, now: &str) -> bool {
+    let words: Vec<&str> = line.split(' ').collect();
+    match words[..] {
+        ["size", name, bytes] => now.lines().any(|line| {
+            let size = line.strip_prefix("size ").and_then(|l| l.split_once(' '));
+            let grown = |size: &str| size.parse::<u64>().ok() >= bytes.parse().ok();
+            size.is_some_and(|(n, size)| n == name && grown(size))
+        }),
+        ["offset", place, offset] if place.ends_with(".reserved") => {
+            let prefix = format!("offset {}", place.trim_end_matches("reserved"));
+            let suffix = format!(" {offset}");
+            now.lines()
+                .any(|line| line.starts_with(&prefix) && line.ends_with(&suffix))
+        }
+        ["member", .., "reserved"] => true,
+        _ => now.lines().any(|now| now == line),
+    }
 }
 
 /// Compares a committed file, or writes it.

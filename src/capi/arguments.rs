@@ -90,18 +90,26 @@ impl<T: Copy> Buffer<T> {
     /// Gives the result if the buffer can hold it, and its size in any case. No buffer at all is
     /// the question for the size.
     pub fn fill(&self, result: &[T]) -> Result<()> {
-        self.needed.set(result.len());
-        if self.memory.is_null() {
-            return Ok(());
+        if self.takes(result.len())? {
+            // SAFETY: `new` was promised room for `len` values, and these are at most as many.
+            // They come from a reference of ours, which is no memory of the caller's.
+            unsafe { self.memory.copy_from(result.as_ptr(), result.len()) };
         }
-        if result.len() > self.len {
-            let message = format!("{} are needed, it has room for {}", result.len(), self.len);
+        Ok(())
+    }
+
+    /// Gives the size of a result, and says whether it is wanted too: not if only the size was
+    /// asked for. One that does not fit is an error.
+    pub fn takes(&self, len: usize) -> Result<bool> {
+        self.needed.set(len);
+        if self.memory.is_null() {
+            return Ok(false);
+        }
+        if len > self.len {
+            let message = format!("{len} are needed, it has room for {}", self.len);
             return Err(Error::new(Code::BufferTooSmall, "buf", message));
         }
-        // SAFETY: `new` was promised room for `len` values, and these are at most as many. They
-        // come from a reference of ours, which is no memory of the caller's.
-        unsafe { self.memory.copy_from(result.as_ptr(), result.len()) };
-        Ok(())
+        Ok(true)
     }
 }
 

@@ -1,9 +1,10 @@
 //! Generating in C: with a callback, or step by step.
 
 use std::ffi::{c_char, c_void};
+use std::mem::offset_of;
 use std::ptr;
 
-use super::arguments::{flags, input, name, size};
+use super::arguments::{flags, input, invalid, name, size};
 use super::guard::callback;
 use super::model::{LIGHTGPT_CONTINUE, LIGHTGPT_STOP};
 use super::objects::enter;
@@ -14,7 +15,7 @@ use super::status::{LIGHTGPT_DONE, LIGHTGPT_OK, LIGHTGPT_PENDING, LIGHTGPT_STOPP
 use crate::control::Control;
 use crate::error::Result;
 use crate::sampler::{Sampler, SamplerOptions};
-use crate::session::{Action, Event, Finish, GenerateOptions, Step};
+use crate::session::{Action, Event, Finish, GenerateOptions, STOP_BYTES_MAX, STOPS_MAX, Step};
 
 /// Nothing happened: the budget ended first.
 pub const LIGHTGPT_EVENT_NONE: u32 = 0;
@@ -63,7 +64,9 @@ pub struct lightgpt_event {
 }
 
 // SAFETY: as the trait asks; a NULL pointer is all zeros.
-unsafe impl Struct for lightgpt_event {}
+unsafe impl Struct for lightgpt_event {
+    const SIZE_MIN: usize = offset_of!(Self, text_bytes) + size_of::<u64>();
+}
 
 /// Takes what happens in lightgpt_session_generate, and answers LIGHTGPT_CONTINUE, LIGHTGPT_STOP
 /// or LIGHTGPT_CANCEL; other answers count as LIGHTGPT_CANCEL. The event and its text are valid
@@ -96,7 +99,9 @@ pub struct lightgpt_generate_options {
 }
 
 // SAFETY: as the trait asks; a NULL pointer is all zeros.
-unsafe impl Struct for lightgpt_generate_options {}
+unsafe impl Struct for lightgpt_generate_options {
+    const SIZE_MIN: usize = offset_of!(Self, stops_len) + size_of::<u64>();
+}
 
 /// Evaluates what was fed and generates a turn, telling `event` what happens.
 ///
@@ -243,22 +248,47 @@ fn c_event(event: &Event<'_>, tokens: usize) -> lightgpt_event {
 /// What `given` points to is as its members' comments ask.
 unsafe fn generate_options(given: &lightgpt_generate_options) -> Result<GenerateOptions> {
     let flags = flags(given.flags, LIGHTGPT_GENERATE_IGNORE_END, "options.flags")?;
-    let stops = size(given.stops_len, "options.stops_len")?;
-    // SAFETY: promised by the caller.
-    let stops = unsafe { input(given.stops, stops, "options.stops") }?.iter();
-    // SAFETY: as above.
-    let stops = stops.map(|&stop| unsafe { name(stop, "options.stops") }.map(str::to_owned));
+    let sampler = if given.sampler.is_null() {
+        Sampler::new(&SamplerOptions {
+            temperature: 0.0,
+            ..SamplerOptions::default()
+        })?
+    } else {
+        enter(given.sampler)?.with(|sampler| Ok(sampler.clone()))?
+    };
     Ok(GenerateOptions {
-        stops: stops.collect::<Result<_>>()?,
-        sampler: if given.sampler.is_null() {
-            Sampler::new(&SamplerOptions {
-                temperature: 0.0,
-                ..SamplerOptions::default()
-            })?
-        } else {
-            enter(given.sampler)?.with(|sampler| Ok(sampler.clone()))?
-        },
+        // SAFETY: promised by the caller.
+        stops: unsafe { stops(given) }?,
+        sampler,
         tokens_max: size(given.tokens_max, "options.tokens_max")?,
         ignore_end: flags & LIGHTGPT_GENERATE_IGNORE_END != 0,
     })
+}
+
+/// The stop strings, copied once their number and lengths are known to be allowed.
+///
+/// # Safety
+/// `given.stops` is as its comment asks.
+unsafe fn stops(given: &lightgpt_generate_options) -> Result<Vec<String>> {
+    const PLACE: &str = "options.stops";
+    let len = size(given.stops_len, "options.stops_len")?;
+    if len > STOPS_MAX {
+        let message = format!("expected at most {STOPS_MAX} strings, found {len}");
+        return Err(invalid("options.stops_len", message));
+    }
+    // SAFETY: promised by the caller.
+    let stops = unsafe { input(given.stops, len, PLACE) }?;
+    let copy = |&stop: &*const c_char| {
+        // SAFETY: as above.
+        let stop = unsafe { name(stop, PLACE) }?;
+        if stop.len() > STOP_BYTES_MAX {
+            let message = format!(
+                "expected at most {STOP_BYTES_MAX} bytes, found {}",
+                stop.len()
+            );
+            return Err(invalid(PLACE, message));
+        }
+        Ok(stop.to_owned())
+    };
+    stops.iter().map(copy).collect()
 }

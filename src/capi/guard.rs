@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use super::message::Message;
 use super::status;
 use crate::error::{Code, Error, Result};
-use crate::team::FloatEnvironment;
+use crate::team::{FloatEnvironment, is_helper};
 
 thread_local! {
     // None of these has a destructor, so they may be used while a thread ends.
@@ -151,10 +151,7 @@ fn install_hook() {
 /// Whether this thread runs the library: it is in a call but not in a callback, or it is a helper
 /// of a team.
 fn is_ours() -> bool {
-    CALLS.get() > CALLBACKS.get()
-        || std::thread::current()
-            .name()
-            .is_some_and(|name| name.starts_with("lightgpt"))
+    CALLS.get() > CALLBACKS.get() || is_helper()
 }
 
 /// What a panic says, and where.
@@ -211,6 +208,12 @@ mod tests {
         assert_eq!(guard(handed), LIGHTGPT_INTERNAL);
         assert_eq!(last_error(), "a defect of the library: eight");
         assert_eq!((CALLS.get(), CALLBACKS.get()), (0, 0));
+    }
+
+    #[test]
+    fn a_thread_is_ours_by_what_it_is_not_by_its_name() {
+        let host = std::thread::Builder::new().name("lightgpt-1".into());
+        assert!(!host.spawn(is_ours).unwrap().join().unwrap());
     }
 
     #[test]

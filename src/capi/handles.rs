@@ -181,8 +181,10 @@ impl<T: Clone> Table<T> {
                 .unwrap_or_else(PoisonError::into_inner);
             table = held;
         }
-        // A slot whose generations have all been used would make old handles good again.
-        if table.slots[index].generation != self.first_generation() {
+        // A slot whose generations have all been used would make old handles good again. Only that
+        // of a body goes on: a call that comes so late helps another phase, which does no harm.
+        let used_up = table.slots[index].generation == self.first_generation();
+        if !used_up || kind == Kind::Body {
             table.free.push_back(index);
         }
         Ok(object)
@@ -297,15 +299,17 @@ mod tests {
 
     #[test]
     fn a_slot_is_retired_when_its_generations_are_used_up() {
-        let table = Table::new();
-        let handle = table.insert(Kind::Team, ()).unwrap();
-        table.lock().slots[0].generation =
-            table.first_generation().wrapping_sub(1) & GENERATION_MASK;
-        let last = pack(Kind::Team, 0, table.lock().slots[0].generation);
-        table.remove(Kind::Team, last, true, |()| {}).unwrap();
-        let next = table.insert(Kind::Team, ()).unwrap();
-        assert_eq!(unpack(next).0, 1);
-        assert_eq!(code(table.enter(Kind::Team, handle)), Code::InvalidHandle);
+        for (kind, expected) in [(Kind::Team, 1), (Kind::Body, 0)] {
+            let table = Table::new();
+            let handle = table.insert(kind, ()).unwrap();
+            table.lock().slots[0].generation =
+                table.first_generation().wrapping_sub(1) & GENERATION_MASK;
+            let last = pack(kind, 0, table.lock().slots[0].generation);
+            table.remove(kind, last, true, |()| {}).unwrap();
+            assert_eq!(code(table.enter(kind, handle)), Code::InvalidHandle);
+            let next = table.insert(kind, ()).unwrap();
+            assert_eq!(unpack(next).0, expected);
+        }
     }
 
     #[test]

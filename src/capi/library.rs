@@ -1,6 +1,7 @@
 //! What this library is: version, ABI, build.
 
 use std::ffi::{CString, c_char};
+use std::mem::offset_of;
 use std::sync::OnceLock;
 
 use super::guard::guard;
@@ -34,7 +35,9 @@ pub struct lightgpt_build {
 }
 
 // SAFETY: as the trait asks; NULL pointers are all zeros.
-unsafe impl Struct for lightgpt_build {}
+unsafe impl Struct for lightgpt_build {
+    const SIZE_MIN: usize = offset_of!(Self, features) + size_of::<*const c_char>();
+}
 
 const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "\0");
 

@@ -1,11 +1,12 @@
 //! What a model's file says: its metadata and its list of tensors.
 
 use std::ffi::c_char;
+use std::mem::offset_of;
 
 use super::arguments::{Buffer, Out, invalid, name, size};
 use super::guard::guard;
 use super::model::{ModelObject, cut, lightgpt_model};
-use super::objects::enter;
+use super::objects::{enter, text_of};
 use super::options::{OutStruct, Struct};
 use super::status::LIGHTGPT_OK;
 use crate::error::{Code, Error, Result};
@@ -36,7 +37,9 @@ pub struct lightgpt_tensor_info {
 }
 
 // SAFETY: as the trait asks.
-unsafe impl Struct for lightgpt_tensor_info {}
+unsafe impl Struct for lightgpt_tensor_info {
+    const SIZE_MIN: usize = offset_of!(Self, name) + size_of::<[c_char; 72]>();
+}
 
 /// Gives the name of metadata key number `index`; the count is in lightgpt_model_info.
 ///
@@ -50,20 +53,14 @@ pub unsafe extern "C" fn lightgpt_model_metadata_key(
     cap: usize,
     needed: *mut usize,
 ) -> i32 {
-    guard(|| {
-        // SAFETY: the header asks for a buffer of `cap` bytes and a place for its size.
-        let out = unsafe { Buffer::new(buf.cast::<u8>(), cap, needed) }?;
-        let model = enter(model)?;
-        let found = model
-            .model
-            .gguf()
-            .metadata()
-            .iter()
-            .nth(size(index, "index")?);
+    let fill = |model: &ModelObject, out: &Buffer<u8>| {
+        let index = size(index, "index")?;
+        let found = model.model.gguf().metadata().iter().nth(index);
         let (key, _) = found.ok_or_else(|| none("index", format!("no key has number {index}")))?;
-        out.fill(key.as_bytes())?;
-        Ok(LIGHTGPT_OK)
-    })
+        out.fill(key.as_bytes())
+    };
+    // SAFETY: the header asks for a buffer of `cap` bytes and a place for its size.
+    unsafe { text_of(model, buf, cap, needed, fill) }
 }
 
 /// Gives the value of a metadata key as text: strings as they are in the file, numbers in decimal,
@@ -79,17 +76,15 @@ pub unsafe extern "C" fn lightgpt_model_metadata_text(
     cap: usize,
     needed: *mut usize,
 ) -> i32 {
-    guard(|| {
-        // SAFETY: the header asks for a buffer of `cap` bytes and a place for its size.
-        let out = unsafe { Buffer::new(buf.cast::<u8>(), cap, needed) }?;
-        let model = enter(model)?;
+    let fill = |model: &ModelObject, out: &Buffer<u8>| {
         // SAFETY: the header asks for a zero byte.
-        match value(&model, unsafe { name(key, "key") }?)? {
-            Value::String(bytes) => out.fill(bytes)?,
-            other => out.fill(other.to_string().as_bytes())?,
+        match value(model, unsafe { name(key, "key") }?)? {
+            Value::String(bytes) => out.fill(bytes),
+            other => out.fill(other.to_string().as_bytes()),
         }
-        Ok(LIGHTGPT_OK)
-    })
+    };
+    // SAFETY: the header asks for a buffer of `cap` bytes and a place for its size.
+    unsafe { text_of(model, buf, cap, needed, fill) }
 }
 
 /// Gives the value of a metadata key that holds an integer (of any type, not negative) or a flag

@@ -2,6 +2,7 @@
 
 use std::ffi::{c_char, c_void};
 use std::fmt;
+use std::mem::offset_of;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -10,6 +11,7 @@ use super::guard::{callback, guard};
 use super::handles::Kind;
 use super::objects::{Handle, Object, enter, free, insert};
 use super::options::{OutStruct, Struct, UserData, lightgpt_destroy_fn, read};
+use super::session::{lightgpt_session_options, session_options};
 use super::status::LIGHTGPT_OK;
 use crate::budget::Budget;
 use crate::control::{Control, ProgressFn};
@@ -84,7 +86,9 @@ pub struct lightgpt_open_options {
 }
 
 // SAFETY: as the trait asks; NULL pointers and functions are all zeros.
-unsafe impl Struct for lightgpt_open_options {}
+unsafe impl Struct for lightgpt_open_options {
+    const SIZE_MIN: usize = offset_of!(Self, log_destroy) + size_of::<lightgpt_destroy_fn>();
+}
 
 /// What a model is. Of one opened with LIGHTGPT_OPEN_INSPECT the members from `layers` to
 /// `context` are 0.
@@ -130,7 +134,34 @@ pub struct lightgpt_model_info {
 }
 
 // SAFETY: as the trait asks.
-unsafe impl Struct for lightgpt_model_info {}
+unsafe impl Struct for lightgpt_model_info {
+    const SIZE_MIN: usize = offset_of!(Self, name) + size_of::<[c_char; 96]>();
+}
+
+/// Memory in bytes.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct lightgpt_memory {
+    /// Set by the caller: sizeof(lightgpt_memory).
+    pub struct_size: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// Weights used in place: shared by all processes that map the file.
+    pub weights_mapped: u64,
+    /// Weights copied.
+    pub weights_copied: u64,
+    /// Keys and values of one session.
+    pub kv: u64,
+    /// Activations of a pass; sessions that do not run at once share them.
+    pub scratch: u64,
+    /// A session's logits.
+    pub logits: u64,
+}
+
+// SAFETY: as the trait asks.
+unsafe impl Struct for lightgpt_memory {
+    const SIZE_MIN: usize = offset_of!(Self, logits) + size_of::<u64>();
+}
 
 pub(super) struct ModelObject {
     pub model: Arc<Model>,
@@ -255,6 +286,40 @@ pub unsafe extern "C" fn lightgpt_model_describe(
         let out = unsafe { OutStruct::new(info, "info") }?;
         let model = enter(model)?;
         out.set(&describe(&model.model));
+        Ok(LIGHTGPT_OK)
+    })
+}
+
+/// Says how much memory the model takes with a session made with `options`.
+///
+/// options: NULL for the defaults. memory: not NULL, initialised with LIGHTGPT_MEMORY_INIT. Any
+/// thread. Errors: LIGHTGPT_INVALID_ARGUMENT (an option out of range),
+/// LIGHTGPT_UNSUPPORTED (the model was opened with LIGHTGPT_OPEN_INSPECT).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lightgpt_model_memory_estimate(
+    model: *const lightgpt_model,
+    options: *const lightgpt_session_options,
+    memory: *mut lightgpt_memory,
+) -> i32 {
+    guard(|| {
+        // SAFETY: the header asks for structs as large as they say.
+        let (out, options) =
+            unsafe { (OutStruct::new(memory, "memory")?, read(options, "options")?) };
+        let options = session_options(&options)?;
+        let estimate = enter(model)?.model.memory_estimate(
+            options.context,
+            options.kv,
+            options.chunk_tokens(),
+        )?;
+        out.set(&lightgpt_memory {
+            struct_size: 0,
+            reserved: 0,
+            weights_mapped: estimate.weights_mapped,
+            weights_copied: estimate.weights_copied,
+            kv: estimate.kv,
+            scratch: estimate.scratch,
+            logits: estimate.logits,
+        });
         Ok(LIGHTGPT_OK)
     })
 }

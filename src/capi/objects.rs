@@ -1,10 +1,13 @@
 //! Handles with types: each opaque C type names the Rust object behind it.
 
 use std::any::Any;
+use std::ffi::c_char;
 use std::sync::Arc;
 
-use super::guard::in_callback;
+use super::arguments::Buffer;
+use super::guard::{guard, in_callback};
 use super::handles::{Entered, Kind, Table};
+use super::status::LIGHTGPT_OK;
 use crate::error::Result;
 
 /// All objects of this copy of the library.
@@ -52,6 +55,25 @@ pub(super) fn enter<H: Handle>(handle: *const H) -> Result<Call<H::Object>> {
     Ok(Call {
         object,
         _entered: entered,
+    })
+}
+
+/// The body of a function that fills a buffer of the caller with text of the object of `handle`.
+///
+/// # Safety
+/// As for [`Buffer::new`].
+pub(super) unsafe fn text_of<H: Handle>(
+    handle: *const H,
+    buf: *mut c_char,
+    cap: usize,
+    needed: *mut usize,
+    fill: impl FnOnce(&H::Object, &Buffer<u8>) -> Result<()>,
+) -> i32 {
+    guard(|| {
+        // SAFETY: promised by the caller.
+        let out = unsafe { Buffer::new(buf.cast::<u8>(), cap, needed) }?;
+        fill(&*enter(handle)?, &out)?;
+        Ok(LIGHTGPT_OK)
     })
 }
 

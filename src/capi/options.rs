@@ -1,8 +1,8 @@
 //! The rule for structs that cross the border, in one place.
 //!
 //! The first member is `struct_size`, which the caller's compiler fills in. A shorter struct than
-//! ours comes from an older header: its missing tail is zero, which means the defaults. A longer
-//! one comes from a newer header: what it asks for beyond our end must be zero. Of a struct that
+//! ours comes from an older header (if one was ever that short): its missing tail is zero, which
+//! means the defaults. A longer one comes from a newer header: what it asks for beyond our end must be zero. Of a struct that
 //! we fill, nothing beyond the caller's `struct_size` is written.
 
 use std::ffi::c_void;
@@ -21,7 +21,11 @@ const STRUCT_BYTES_MAX: usize = 4096;
 /// # Safety
 /// `repr(C)` with a first member `struct_size: u32`, an alignment of 8 where pointers have 8 bytes,
 /// no padding, and valid with all bits zero.
-pub(super) unsafe trait Struct: Copy {}
+pub(super) unsafe trait Struct: Copy {
+    /// Where its last member of the first release ends: a shorter struct was never in a header of
+    /// this ABI. Members that are appended later leave it alone.
+    const SIZE_MIN: usize;
+}
 
 /// Reads options; NULL means all defaults, which are zeros.
 ///
@@ -87,7 +91,7 @@ impl<T: Struct> OutStruct<T> {
 
 /// # Safety
 /// `pointer` is misaligned (which is answered), or may be read for 4 bytes.
-unsafe fn struct_size<T>(pointer: *const T, place: &str) -> Result<usize> {
+unsafe fn struct_size<T: Struct>(pointer: *const T, place: &str) -> Result<usize> {
     if !pointer.is_aligned() {
         return Err(invalid(place, "the struct is not aligned"));
     }
@@ -97,7 +101,8 @@ unsafe fn struct_size<T>(pointer: *const T, place: &str) -> Result<usize> {
         let message = "struct_size is 0: initialise the struct with its _INIT macro";
         return Err(invalid(place, message));
     }
-    if given > STRUCT_BYTES_MAX || !given.is_multiple_of(align_of::<T>()) {
+    let possible = T::SIZE_MIN..=STRUCT_BYTES_MAX;
+    if !possible.contains(&given) || !given.is_multiple_of(align_of::<T>()) {
         let message = format!("struct_size is {given}, which no header of this ABI has");
         return Err(Error::new(Code::AbiMismatch, place, message));
     }
@@ -161,7 +166,9 @@ mod tests {
     }
 
     // SAFETY: as the trait asks.
-    unsafe impl Struct for Options {}
+    unsafe impl Struct for Options {
+        const SIZE_MIN: usize = 8;
+    }
 
     #[repr(C, align(8))]
     struct Newer {

@@ -1,5 +1,6 @@
 //! The sampler in C.
 
+use std::mem::offset_of;
 use std::sync::{Mutex, TryLockError};
 
 use super::arguments::{Out, flags, input, invalid};
@@ -49,7 +50,9 @@ pub struct lightgpt_sampler_options {
 }
 
 // SAFETY: as the trait asks.
-unsafe impl Struct for lightgpt_sampler_options {}
+unsafe impl Struct for lightgpt_sampler_options {
+    const SIZE_MIN: usize = offset_of!(Self, seed) + size_of::<u64>();
+}
 
 pub(super) struct SamplerObject(Mutex<Sampler>);
 

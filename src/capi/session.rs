@@ -1,6 +1,7 @@
 //! The session in C: make, feed, ask, free. Generating is in `generate`.
 
 use std::ffi::c_char;
+use std::mem::offset_of;
 use std::sync::{Mutex, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
@@ -9,7 +10,7 @@ use super::guard::{catch, guard};
 use super::handles::Kind;
 use super::message::Message;
 use super::model::lightgpt_model;
-use super::objects::{Handle, Object, enter, free, insert};
+use super::objects::{Handle, Object, enter, free, insert, text_of};
 use super::options::{OutStruct, Struct, read};
 use super::status::{LIGHTGPT_DONE, LIGHTGPT_OK, LIGHTGPT_PENDING};
 use super::team::lightgpt_team;
@@ -19,7 +20,6 @@ use crate::control::{Control, Flow, Signals};
 use crate::error::{Code, Error, Result};
 use crate::kv::KvFormat;
 use crate::session::{Canceller, Session, SessionOptions};
-use crate::team::physical_cores;
 
 /// One timeline of text: the tokens so far and what the model remembers of them. Any thread, one
 /// at a time.
@@ -53,30 +53,9 @@ pub struct lightgpt_session_options {
 }
 
 // SAFETY: as the trait asks.
-unsafe impl Struct for lightgpt_session_options {}
-
-/// Memory in bytes.
-#[repr(C)]
-#[derive(Debug, Clone, Copy)]
-pub struct lightgpt_memory {
-    /// Set by the caller: sizeof(lightgpt_memory).
-    pub struct_size: u32,
-    /// Zero.
-    pub reserved: u32,
-    /// Weights used in place: shared by all processes that map the file.
-    pub weights_mapped: u64,
-    /// Weights copied.
-    pub weights_copied: u64,
-    /// Keys and values of one session.
-    pub kv: u64,
-    /// Activations of a pass; sessions that do not run at once share them.
-    pub scratch: u64,
-    /// A session's logits.
-    pub logits: u64,
+unsafe impl Struct for lightgpt_session_options {
+    const SIZE_MIN: usize = offset_of!(Self, memory_max) + size_of::<u64>();
 }
-
-// SAFETY: as the trait asks.
-unsafe impl Struct for lightgpt_memory {}
 
 /// What a session has done and holds.
 #[repr(C)]
@@ -103,7 +82,9 @@ pub struct lightgpt_metrics {
 }
 
 // SAFETY: as the trait asks.
-unsafe impl Struct for lightgpt_metrics {}
+unsafe impl Struct for lightgpt_metrics {
+    const SIZE_MIN: usize = offset_of!(Self, kv_bytes) + size_of::<u64>();
+}
 
 pub(super) struct SessionObject {
     session: Mutex<Session>,
@@ -204,56 +185,15 @@ pub unsafe extern "C" fn lightgpt_session_new(
     })
 }
 
-/// Says how much memory the model takes with a session made with `options`, computed on by
-/// `threads` threads.
-///
-/// options: NULL for the defaults. threads: 0 for the default. memory: not NULL, initialised with
-/// LIGHTGPT_MEMORY_INIT. Any thread. Errors: as lightgpt_session_new.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn lightgpt_model_memory_estimate(
-    model: *const lightgpt_model,
-    options: *const lightgpt_session_options,
-    threads: u32,
-    memory: *mut lightgpt_memory,
-) -> i32 {
-    guard(|| {
-        // SAFETY: the header asks for structs as large as they say.
-        let (out, options) =
-            unsafe { (OutStruct::new(memory, "memory")?, read(options, "options")?) };
-        let options = session_options(&options)?;
-        let model = enter(model)?;
-        let model = &model.model;
-        let context = match options.context {
-            0 => model.network()?.spec.context,
-            context => context,
-        };
-        let rows = options.chunk_tokens().min(context);
-        let threads = if threads == 0 {
-            physical_cores()
-        } else {
-            threads as usize
-        };
-        let estimate = model.memory_estimate(context, options.kv, rows)?;
-        out.set(&lightgpt_memory {
-            struct_size: 0,
-            reserved: 0,
-            weights_mapped: estimate.weights_mapped,
-            weights_copied: estimate.weights_copied,
-            kv: estimate.kv,
-            scratch: estimate.scratch,
-            logits: estimate.logits,
-        });
-        Ok(LIGHTGPT_OK)
-    })
-}
-
 /// Appends text to what the session will evaluate next: at the next lightgpt_session_prefill,
 /// _begin or _generate.
 ///
 /// text: `text_bytes` bytes of UTF-8; NULL with 0. flags: LIGHTGPT_TEXT_ADD_SPECIAL and
 /// LIGHTGPT_TEXT_PARSE_SPECIAL bits; a new text usually wants the former. tokens: gets the number
 /// of tokens it made; may be NULL.
-/// Errors: LIGHTGPT_CONTEXT_FULL, LIGHTGPT_UNSUPPORTED (the model has no tokenizer), LIGHTGPT_BUSY.
+/// Errors: LIGHTGPT_CONTEXT_FULL, LIGHTGPT_UNSUPPORTED (the model has no tokenizer),
+/// LIGHTGPT_OUT_OF_MEMORY, LIGHTGPT_BUSY. LIGHTGPT_CANCELLED takes the session back to before the
+/// turn.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lightgpt_session_feed_text(
     session: *mut lightgpt_session,
@@ -412,14 +352,12 @@ pub unsafe extern "C" fn lightgpt_session_last_error(
     cap: usize,
     needed: *mut usize,
 ) -> i32 {
-    guard(|| {
-        // SAFETY: the header asks for a buffer of `cap` bytes and a place for its size.
-        let out = unsafe { Buffer::new(buf.cast::<u8>(), cap, needed) }?;
-        let session = enter(session)?;
+    let fill = |session: &SessionObject, out: &Buffer<u8>| {
         let message = session.message.lock();
-        out.fill(message.unwrap_or_else(PoisonError::into_inner).as_bytes())?;
-        Ok(LIGHTGPT_OK)
-    })
+        out.fill(message.unwrap_or_else(PoisonError::into_inner).as_bytes())
+    };
+    // SAFETY: the header asks for a buffer of `cap` bytes and a place for its size.
+    unsafe { text_of(session, buf, cap, needed, fill) }
 }
 
 /// Gives a session back. A call that uses it on another thread is cancelled and waited for; from a
@@ -431,7 +369,7 @@ pub extern "C" fn lightgpt_session_free(session: *mut lightgpt_session) -> i32 {
     guard(|| free(session).map(|()| LIGHTGPT_OK))
 }
 
-fn session_options(given: &lightgpt_session_options) -> Result<SessionOptions> {
+pub(super) fn session_options(given: &lightgpt_session_options) -> Result<SessionOptions> {
     Ok(SessionOptions {
         context: size(given.context, "options.context")?,
         kv: match given.kv_format {

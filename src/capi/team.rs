@@ -1,6 +1,7 @@
 //! The team in C: own helper threads or the host's executor.
 
 use std::ffi::c_void;
+use std::mem::offset_of;
 use std::sync::Arc;
 
 use super::arguments::{Out, input, invalid, size};
@@ -29,7 +30,9 @@ pub type lightgpt_body_fn = Option<unsafe extern "C" fn(body_data: *mut c_void)>
 /// It should call body(body_data) up to `bodies` times, on any threads at once, and return when
 /// those calls have returned. Fewer calls, or none, are fine: the calling thread does the work that
 /// nobody takes. It runs on the thread that called in, many times in one call, also from several
-/// threads when several sessions share the team.
+/// threads when several sessions share the team. A thread that it needs must not meanwhile wait in
+/// lightgpt_session_free for a session whose call runs on this executor: each would wait for the
+/// other.
 pub type lightgpt_parallel_for_fn = Option<
     unsafe extern "C" fn(
         user_data: *mut c_void,
@@ -65,7 +68,10 @@ pub struct lightgpt_team_options {
 }
 
 // SAFETY: as the trait asks; NULL pointers and functions are all zeros.
-unsafe impl Struct for lightgpt_team_options {}
+unsafe impl Struct for lightgpt_team_options {
+    const SIZE_MIN: usize =
+        offset_of!(Self, parallel_for_destroy) + size_of::<lightgpt_destroy_fn>();
+}
 
 pub(super) struct TeamObject {
     pub team: Arc<Team>,

@@ -4,8 +4,8 @@ use std::ffi::c_char;
 
 use super::arguments::{Buffer, Out, flags, input, invalid, text};
 use super::guard::guard;
-use super::model::lightgpt_model;
-use super::objects::enter;
+use super::model::{ModelObject, lightgpt_model};
+use super::objects::{enter, text_of};
 use super::status::LIGHTGPT_OK;
 use crate::error::{Code, Error, Result};
 use crate::tokenizer::{Attribute, DecodeOptions, EncodeOptions, Tokenizer};
@@ -53,7 +53,8 @@ pub const LIGHTGPT_SPECIAL_PADDING: u32 = 6;
 /// text: `text_bytes` bytes of UTF-8; NULL with 0. flags: LIGHTGPT_TEXT_ADD_SPECIAL and
 /// LIGHTGPT_TEXT_PARSE_SPECIAL bits. buf, cap, needed: see TEXT above, counted in tokens. Any
 /// thread.
-/// Errors: LIGHTGPT_UNSUPPORTED (the model has no tokenizer), LIGHTGPT_BUFFER_TOO_SMALL.
+/// Errors: LIGHTGPT_UNSUPPORTED (the model has no tokenizer), LIGHTGPT_BUFFER_TOO_SMALL,
+/// LIGHTGPT_OUT_OF_MEMORY.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lightgpt_model_tokenize(
     model: *const lightgpt_model,
@@ -87,7 +88,7 @@ pub unsafe extern "C" fn lightgpt_model_tokenize(
 /// tokens: `tokens_len` numbers; NULL with 0. flags: LIGHTGPT_TEXT_SHOW_SPECIAL and
 /// LIGHTGPT_TEXT_START bits. buf, cap, needed: see TEXT above. Any thread.
 /// Errors: LIGHTGPT_INVALID_ARGUMENT (a token outside the vocabulary), LIGHTGPT_UNSUPPORTED (the
-/// model has no tokenizer), LIGHTGPT_BUFFER_TOO_SMALL.
+/// model has no tokenizer), LIGHTGPT_BUFFER_TOO_SMALL, LIGHTGPT_OUT_OF_MEMORY.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lightgpt_model_detokenize(
     model: *const lightgpt_model,
@@ -98,26 +99,26 @@ pub unsafe extern "C" fn lightgpt_model_detokenize(
     cap: usize,
     needed: *mut usize,
 ) -> i32 {
-    guard(|| {
-        // SAFETY: the header asks for a buffer of `cap` bytes, a place for its size, and tokens.
-        let out = unsafe { Buffer::new(buf.cast::<u8>(), cap, needed) }?;
+    let fill = |model: &ModelObject, out: &Buffer<u8>| {
         let known = LIGHTGPT_TEXT_SHOW_SPECIAL | LIGHTGPT_TEXT_START;
         let flags = self::flags(flags, known, "flags")?;
         let options = DecodeOptions {
             special: flags & LIGHTGPT_TEXT_SHOW_SPECIAL != 0,
             start: flags & LIGHTGPT_TEXT_START != 0,
         };
-        let model = enter(model)?;
-        let mut bytes = Vec::new();
-        // SAFETY: as above.
+        // SAFETY: the header asks for `tokens_len` tokens.
         let tokens = unsafe { input(tokens, tokens_len, "tokens") }?;
-        model
-            .model
-            .tokenizer()?
-            .decode(tokens, options, &mut bytes)?;
-        out.fill(&bytes)?;
-        Ok(LIGHTGPT_OK)
-    })
+        let tokenizer = model.model.tokenizer()?;
+        // Only what fits is made: a few tokens may stand for much more text than the caller expects.
+        if !out.takes(tokenizer.decoded_len(tokens, options)?)? {
+            return Ok(());
+        }
+        let mut bytes = Vec::new();
+        tokenizer.decode(tokens, options, &mut bytes)?;
+        out.fill(&bytes)
+    };
+    // SAFETY: the header asks for a buffer of `cap` bytes and a place for its size.
+    unsafe { text_of(model, buf, cap, needed, fill) }
 }
 
 /// Gives a token as its vocabulary spells it.
@@ -133,14 +134,12 @@ pub unsafe extern "C" fn lightgpt_model_token_text(
     cap: usize,
     needed: *mut usize,
 ) -> i32 {
-    guard(|| {
-        // SAFETY: the header asks for a buffer of `cap` bytes and a place for its size.
-        let out = unsafe { Buffer::new(buf.cast::<u8>(), cap, needed) }?;
-        let model = enter(model)?;
+    let fill = |model: &ModelObject, out: &Buffer<u8>| {
         let text = model.model.tokenizer()?.token_text(token);
-        out.fill(text.ok_or_else(|| unknown(token))?)?;
-        Ok(LIGHTGPT_OK)
-    })
+        out.fill(text.ok_or_else(|| unknown(token))?)
+    };
+    // SAFETY: the header asks for a buffer of `cap` bytes and a place for its size.
+    unsafe { text_of(model, buf, cap, needed, fill) }
 }
 
 /// Gives the LIGHTGPT_TOKEN_ bits of a token.

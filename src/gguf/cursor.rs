@@ -27,16 +27,18 @@ pub(super) struct Cursor<'i, 'c> {
 
 impl<'i, 'c> Cursor<'i, 'c> {
     /// Starts at the first byte of `input`.
-    pub(super) fn new(input: &'i Input, control: &'i mut Control<'c>) -> Self {
+    pub(super) fn new(input: &'i Input, control: &'i mut Control<'c>) -> Result<Self> {
         let len = usize::try_from(input.len()).map_or(WINDOW, |len| len.min(WINDOW));
-        Self {
+        let mut window = reserved(len)?;
+        window.resize(len, 0);
+        Ok(Self {
             input,
             control,
-            window: vec![0; len],
+            window,
             at: 0,
             filled: 0,
             next: 0,
-        }
+        })
     }
 
     /// Offset of the next byte.
@@ -154,7 +156,7 @@ mod tests {
         words.iter().for_each(|word| word.push_le(&mut bytes));
         let input = Input::Memory(Memory::Owned(bytes));
         let mut control = Control::none();
-        let mut cursor = Cursor::new(&input, &mut control);
+        let mut cursor = Cursor::new(&input, &mut control).unwrap();
         assert_eq!(cursor.number::<u8>("a").unwrap(), 9);
         let count = words.len() as u64;
         assert_eq!(
@@ -173,7 +175,7 @@ mod tests {
     fn claims_are_held_against_what_is_left() {
         let input = Input::Memory(Memory::Owned(vec![0; 100]));
         let mut control = Control::none();
-        let mut cursor = Cursor::new(&input, &mut control);
+        let mut cursor = Cursor::new(&input, &mut control).unwrap();
         for count in [13, 1 << 61, u64::MAX / 8 + 1, u64::MAX] {
             let e = cursor.numbers::<u64>(count, "x").unwrap_err();
             assert_eq!(e.code(), Code::Format);
@@ -190,7 +192,7 @@ mod tests {
         let flag = std::sync::atomic::AtomicBool::new(true);
         let input = Input::Memory(Memory::Owned(vec![0; 100]));
         let mut control = Control::cancellable(&flag);
-        let mut cursor = Cursor::new(&input, &mut control);
+        let mut cursor = Cursor::new(&input, &mut control).unwrap();
         assert_eq!(
             cursor.number::<u8>("x").unwrap_err().code(),
             Code::Cancelled

@@ -1,5 +1,6 @@
 //! One entry of the tensor directory, and the rules that its numbers must keep.
 
+use super::cursor::reserved;
 use super::value::quoted;
 use crate::error::{Code, Error, Result};
 use crate::quant::Format;
@@ -94,8 +95,10 @@ pub(super) fn check_extents(
             )));
         }
     }
-    let mut order: Vec<&Descriptor> = tensors.iter().collect();
-    order.sort_by_key(|tensor| tensor.offset);
+    let mut order: Vec<&Descriptor> = reserved(tensors.len())?;
+    order.extend(tensors);
+    // In file order where offsets are equal; a stable sort would need memory of its own.
+    order.sort_unstable_by_key(|tensor| (tensor.offset, tensor.at));
     for pair in order.windows(2) {
         let (before, after) = (pair[0], pair[1]);
         let end = before.offset + before.bytes;

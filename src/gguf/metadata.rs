@@ -18,13 +18,15 @@ pub struct Metadata {
 }
 
 impl Metadata {
-    /// Takes the entries over; `Err` holds the position of the second of two equal keys, and the
-    /// key.
-    pub(super) fn new(mut entries: Vec<(Box<str>, Value)>) -> Result<Self, (usize, Box<str>)> {
-        match Names::new(&entries, |entry| &entry.0) {
+    /// Takes the entries over; the inner `Err` holds the position of the second of two equal keys,
+    /// and the key.
+    pub(super) fn new(
+        mut entries: Vec<(Box<str>, Value)>,
+    ) -> Result<Result<Self, (usize, Box<str>)>> {
+        Ok(match Names::new(&entries, |entry| &entry.0)? {
             Ok(names) => Ok(Self { entries, names }),
             Err(second) => Err((second, entries.swap_remove(second).0)),
-        }
+        })
     }
 
     /// Number of keys.
@@ -168,8 +170,8 @@ impl Metadata {
             Value::Array(array) => array.integers(),
             _ => None,
         })?;
+        let items = items.transpose()?.transpose();
         items
-            .transpose()
             .map(|items| items.map(Cow::Owned))
             .map_err(|item| misfit(key, expected, item))
     }
@@ -231,7 +233,7 @@ mod tests {
             ("words", Strings::from_iter(["x", "y"]).into()),
         ];
         let entries = entries.map(|(key, value)| (key.into(), value));
-        Metadata::new(entries.into()).unwrap()
+        Metadata::new(entries.into()).unwrap().unwrap()
     }
 
     #[test]

@@ -34,6 +34,7 @@ use crate::control::Control;
 use crate::error::{Code, Error, Result};
 use crate::quant::Format;
 
+use cursor::reserved;
 use map::Region;
 use names::Names;
 use source::{Progress, Watch};
@@ -125,22 +126,23 @@ impl Gguf {
             total,
         };
 
-        let mut tensors = Vec::new();
-        let mut open_parts = Vec::new();
+        let mut tensors = reserved(parts.iter().map(|part| part.head.tensors.len()).sum())?;
+        let mut open_parts = reserved(parts.len())?;
         for (number, part) in parts.into_iter().enumerate() {
             open_parts.push(load(part, number, options, &mut progress, &mut tensors)?);
         }
         progress.control.report(total, total)?;
-        let names = Names::new(&tensors, |tensor: &TensorInfo| &tensor.name).map_err(|second| {
-            let twin = &tensors[second];
-            let place = &open_parts[twin.part].place;
-            let tensor = format!("tensor {}", value::quoted(twin.name.as_bytes()));
-            let message = format!(
-                "the name is there twice, the second with data at {}",
-                twin.offset
-            );
-            Error::new(Code::Format, tensor, message).within(place)
-        })?;
+        let names =
+            Names::new(&tensors, |tensor: &TensorInfo| &tensor.name)?.map_err(|second| {
+                let twin = &tensors[second];
+                let place = &open_parts[twin.part].place;
+                let tensor = format!("tensor {}", value::quoted(twin.name.as_bytes()));
+                let message = format!(
+                    "the name is there twice, the second with data at {}",
+                    twin.offset
+                );
+                Error::new(Code::Format, tensor, message).within(place)
+            })?;
         Ok(Self {
             version,
             metadata,

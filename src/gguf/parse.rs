@@ -48,7 +48,7 @@ pub(super) struct Head {
 impl Head {
     /// Parses and checks the head of `input`.
     pub(super) fn parse(input: &Input, control: &mut Control<'_>) -> Result<Self> {
-        let mut cursor = Cursor::new(input, control);
+        let mut cursor = Cursor::new(input, control)?;
         let version = version(&mut cursor)?;
         let tensors: u64 = cursor.number("tensor count")?;
         let keys: u64 = cursor.number("key count")?;
@@ -136,7 +136,7 @@ fn metadata(cursor: &mut Cursor<'_, '_>, count: u64) -> Result<Metadata> {
         let value = entry.map_err(|e| e.within(&format!("key {}", quoted(key.as_bytes()))))?;
         entries.push((key, value));
     }
-    Metadata::new(entries).map_err(|(second, key)| {
+    Metadata::new(entries)?.map_err(|(second, key)| {
         key_error(
             &key,
             format!("the key at offset {} is there twice", offsets[second]),
@@ -241,7 +241,9 @@ fn flags(cursor: &mut Cursor<'_, '_>, count: u64) -> Result<Box<[bool]>> {
         let message = format!("expected 0 or 1, found {}", bytes[i]);
         return Err(cursor.bad("bool", (bytes.len() - i) as u64, message));
     }
-    Ok(bytes.iter().map(|&byte| byte == 1).collect())
+    let mut flags = reserved(bytes.len())?;
+    flags.extend(bytes.iter().map(|&byte| byte == 1));
+    Ok(flags.into())
 }
 
 fn strings(cursor: &mut Cursor<'_, '_>, count: u64) -> Result<Strings> {

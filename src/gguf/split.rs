@@ -6,6 +6,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use super::cursor::reserved;
 use super::limits::{PARTS_MAX, TENSORS_MAX};
 use super::metadata::{Metadata, key_error};
 use super::parse::Head;
@@ -57,7 +58,7 @@ fn open_path(path: &Path, control: &mut Control<'_>) -> Result<Vec<Part>> {
         return Ok(vec![opened]);
     }
     let name = PartName::of(path, count).map_err(|e| e.within(&place))?;
-    let mut parts = Vec::new();
+    let mut parts = reserved(count as usize)?;
     let mut opened = Some(opened);
     for number in 1..=count {
         // The part that was opened by name is not opened twice.

@@ -282,11 +282,22 @@ impl Array {
         self.len() == 0
     }
 
-    /// Every item converted, if they are integers; `Err` holds the first that does not fit.
-    pub(super) fn integers<T: TryFrom<i128>>(&self) -> Option<Result<Vec<T>, i128>> {
-        fn convert<S: Copy + Into<i128>, T: TryFrom<i128>>(items: &[S]) -> Result<Vec<T>, i128> {
-            let fit = |&item: &S| T::try_from(item.into()).map_err(|_| item.into());
-            items.iter().map(fit).collect()
+    /// Every item converted, if they are integers; the inner `Err` holds the first that does not
+    /// fit.
+    pub(super) fn integers<T: TryFrom<i128>>(&self) -> Option<Result<Result<Vec<T>, i128>>> {
+        fn convert<S: Copy + Into<i128>, T: TryFrom<i128>>(
+            items: &[S],
+        ) -> Result<Result<Vec<T>, i128>> {
+            let mut all = Vec::new();
+            let room = all.try_reserve_exact(items.len());
+            room.map_err(|_| no_memory(items.len()))?;
+            for &item in items {
+                match T::try_from(item.into()) {
+                    Ok(item) => all.push(item),
+                    Err(_) => return Ok(Err(item.into())),
+                }
+            }
+            Ok(Ok(all))
         }
         Some(match self {
             Self::U8(items) => convert(items),
@@ -346,9 +357,13 @@ impl Strings {
         Ok(())
     }
 
-    /// Gives back what growing reserved in excess.
+    /// Gives back what growing reserved in excess, if there is memory for the move.
     pub(super) fn shrink(&mut self) {
-        self.bytes.shrink_to_fit();
+        let mut bytes = Vec::new();
+        if bytes.try_reserve_exact(self.bytes.len()).is_ok() {
+            bytes.extend_from_slice(&self.bytes);
+            self.bytes = bytes;
+        }
     }
 }
 

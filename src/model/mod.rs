@@ -100,7 +100,12 @@ impl Model {
         let tokenizer = Tokenizer::load(gguf.metadata())?;
         let network = match options.describe_only {
             true => None,
-            false => Some(Network::load(&gguf, tokenizer.as_ref(), kernels)?),
+            false => Some(Network::load(
+                &gguf,
+                tokenizer.as_ref(),
+                kernels,
+                &options.load.budget,
+            )?),
         };
         let budget = options.load.budget.clone();
         Ok(Arc::new(Self {
@@ -189,8 +194,12 @@ impl Model {
             .sum()
     }
 
-    /// What a session needs with `context` tokens of `kv` and passes of at most `rows` tokens. Exact
-    /// for what is counted (KV, scratch, logits, copied weights).
+    /// What a session needs with `context` tokens of `kv` (0: as many as the model can attend over)
+    /// and passes of at most `rows` tokens. Exact for what is counted (KV, scratch, logits, copied
+    /// weights).
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT` where such a session is refused.
     pub fn memory_estimate(
         &self,
         context: usize,
@@ -198,28 +207,39 @@ impl Model {
         rows: usize,
     ) -> Result<MemoryEstimate> {
         let spec = &self.network()?.spec;
+        let context = match context {
+            0 => spec.context,
+            context => context,
+        };
+        if context > spec.context {
+            let message = format!("expected at most {}, found {context}", spec.context);
+            return Err(Error::new(Code::InvalidArgument, "context", message));
+        }
+        let size = Size {
+            rows: rows.min(context),
+            outputs: 1,
+            context,
+        };
         let layout = Layout::new(kv, spec.layer_shapes());
         let pages = context.div_ceil(crate::kv::PAGE_TOKENS) as u64;
         let copied = self.budget.tag_bytes(crate::budget::Tag::Weights);
         Ok(MemoryEstimate {
             weights_mapped: self.weight_bytes().saturating_sub(copied),
             weights_copied: copied,
-            kv: pages * Budget::charge_of::<u8>(layout.page_bytes()),
-            scratch: Scratch::bytes(
-                spec,
-                Size {
-                    rows,
-                    outputs: 1,
-                    context,
-                },
-            ),
+            kv: pages.saturating_mul(Budget::charge_of::<u8>(layout.page_bytes())),
+            scratch: Scratch::bytes(spec, size),
             logits: Budget::charge_of::<f32>(spec.vocab),
         })
     }
 }
 
 impl Network {
-    fn load(gguf: &Gguf, tokenizer: Option<&Tokenizer>, kernels: &'static Kernels) -> Result<Self> {
+    fn load(
+        gguf: &Gguf,
+        tokenizer: Option<&Tokenizer>,
+        kernels: &'static Kernels,
+        budget: &Budget,
+    ) -> Result<Self> {
         let spec = arch::spec(gguf.metadata(), || weights::vocab(gguf))?;
         if let Some(tokenizer) = tokenizer {
             let name = "vocab_size (rows of the embedding)";
@@ -230,7 +250,7 @@ impl Network {
                 spec.vocab,
             )?;
         }
-        let weights = Weights::load(gguf, &spec)?;
+        let weights = Weights::load(gguf, &spec, budget)?;
         Ok(Self {
             spec,
             weights,

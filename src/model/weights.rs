@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use crate::budget::{Budget, Buffer};
 use crate::error::{Code, Error, Result};
 use crate::gguf::{Gguf, TensorInfo};
 use crate::model::spec::Spec;
@@ -17,7 +18,7 @@ pub struct Weights {
     /// One entry a layer.
     pub layers: Vec<Layer>,
     /// (dim)
-    pub output_norm: Box<[f32]>,
+    pub output_norm: Buffer<f32>,
     /// (vocab, dim); the embedding again where the file ties them.
     pub output: Linear,
     /// Angles of the position embedding.
@@ -28,7 +29,7 @@ pub struct Weights {
 #[derive(Debug)]
 pub struct Layer {
     /// (dim)
-    pub attention_norm: Box<[f32]>,
+    pub attention_norm: Buffer<f32>,
     /// (heads * k_dim, dim)
     pub q: Linear,
     /// (kv_heads * k_dim, dim)
@@ -38,7 +39,7 @@ pub struct Layer {
     /// (dim, heads * v_dim)
     pub attention_out: Linear,
     /// (dim)
-    pub ffn_norm: Box<[f32]>,
+    pub ffn_norm: Buffer<f32>,
     /// (hidden, dim)
     pub gate: Linear,
     /// (hidden, dim)
@@ -66,18 +67,24 @@ pub fn vocab(gguf: &Gguf) -> Result<usize> {
 }
 
 impl Weights {
-    /// Takes all tensors of the file. One that is missing, has another shape, or is not part of
-    /// the model is an error.
-    pub fn load(gguf: &Gguf, spec: &Spec) -> Result<Self> {
+    /// Takes all tensors of the file; norms and biases are decoded into memory of `budget`. One
+    /// that is missing, has another shape, or is not part of the model is an error.
+    pub fn load(gguf: &Gguf, spec: &Spec, budget: &Budget) -> Result<Self> {
         let mut file = File {
             gguf,
+            budget,
             taken: HashSet::new(),
         };
+        let tensors = gguf.tensors().len();
+        let taken = file.taken.try_reserve(tensors);
+        taken.map_err(|_| no_memory(tensors))?;
         let embedding = file.matrix(EMBEDDING, spec.vocab, spec.dim)?;
-        let layers = (0..spec.layers)
-            .map(|i| Layer::load(&mut file, spec, i))
-            .collect::<Result<_>>();
-        let layers = layers?;
+        let mut layers = Vec::new();
+        let room = layers.try_reserve_exact(spec.layers);
+        room.map_err(|_| no_memory(spec.layers))?;
+        for i in 0..spec.layers {
+            layers.push(Layer::load(&mut file, spec, i)?);
+        }
         let output_norm = file.vector("output_norm.weight", spec.dim)?;
         let output = match file.find("output.weight") {
             Some(_) => file.linear("output", spec.vocab, spec.dim)?,
@@ -87,7 +94,7 @@ impl Weights {
             },
         };
         let factors = match file.find("rope_freqs.weight") {
-            Some(tensor) => Some(positive(tensor, spec.rope.dims / 2)?),
+            Some(tensor) => Some(positive(tensor, spec.rope.dims / 2, budget)?),
             None => None,
         };
         file.check_all_taken()?;
@@ -123,6 +130,7 @@ impl Layer {
 /// The file's tensors, and which of them were taken.
 struct File<'a> {
     gguf: &'a Gguf,
+    budget: &'a Budget,
     taken: HashSet<&'a str>,
 }
 
@@ -141,14 +149,16 @@ impl<'a> File<'a> {
         Matrix::new(self.tensor(name)?, rows, columns)
     }
 
-    fn vector(&mut self, name: &str, len: usize) -> Result<Box<[f32]>> {
-        tensor::vector(self.tensor(name)?, len)
+    fn vector(&mut self, name: &str, len: usize) -> Result<Buffer<f32>> {
+        tensor::vector(self.tensor(name)?, len, self.budget)
     }
 
     fn linear(&mut self, name: &str, rows: usize, columns: usize) -> Result<Linear> {
         let weight = self.matrix(&format!("{name}.weight"), rows, columns)?;
         let bias = self.find(&format!("{name}.bias"));
-        let bias = bias.map(|bias| tensor::vector(bias, rows)).transpose()?;
+        let bias = bias
+            .map(|bias| tensor::vector(bias, rows, self.budget))
+            .transpose()?;
         Ok(Linear { weight, bias })
     }
 
@@ -169,14 +179,19 @@ impl<'a> File<'a> {
     }
 }
 
+fn no_memory(items: usize) -> Error {
+    let message = format!("no memory for a list of {items}");
+    Error::new(Code::OutOfMemory, "weights", message)
+}
+
 fn missing(name: &str) -> Error {
     let message = "expected by the hyperparameters, not found in the file";
     Error::new(Code::Format, format!("tensor '{name}'"), message)
 }
 
 /// The factors that a file gives for its frequencies.
-fn positive(tensor: &TensorInfo, len: usize) -> Result<Box<[f32]>> {
-    let factors = tensor::vector(tensor, len)?;
+fn positive(tensor: &TensorInfo, len: usize, budget: &Budget) -> Result<Buffer<f32>> {
+    let factors = tensor::vector(tensor, len, budget)?;
     match factors
         .iter()
         .find(|factor| !(factor.is_finite() && **factor > 0.0))

@@ -1,5 +1,6 @@
 //! Rows times weights: `y = x W^T + b`, for several matrices side by side.
 
+use crate::budget::Buffer;
 use crate::kernel::{Input, Kernels};
 use crate::ops::TASK_MAX;
 use crate::team::Tile;
@@ -18,7 +19,7 @@ pub struct Linear {
     /// The weights.
     pub weight: Matrix,
     /// (rows)
-    pub bias: Option<Box<[f32]>>,
+    pub bias: Option<Buffer<f32>>,
 }
 
 /// How to cut (tokens, outputs) of dot products over `columns` into tiles for `threads`: tokens and

@@ -22,6 +22,7 @@ use crate::model::{Model, Network};
 use crate::team::Team;
 use crate::tokenizer::{DecodeOptions, EncodeOptions, StreamDecoder};
 
+pub use stop::{STOP_BYTES_MAX, STOPS_MAX};
 pub use turn::{Action, Event, Finish, GenerateOptions, Step};
 
 use turn::Generation;
@@ -243,11 +244,36 @@ impl Session {
     }
 
     /// Tokenizes text and queues it; returns how many tokens it is.
+    ///
+    /// # Errors
+    /// As [`Session::feed`]; `CANCELLED` takes the session back to before the turn.
     pub fn feed_text(&mut self, text: &str, options: EncodeOptions) -> Result<usize> {
+        self.check_sound()?;
+        let room = self.context - self.tokens.len();
+        let outside_turn = self.turn_start.is_none();
+        // A long text can be cancelled, so the turn begins before it is one.
+        self.turn_begins();
+        let canceller = self.canceller.clone();
+        let signals = Signals {
+            cancel: [None, Some(canceller.flag())],
+            ..Signals::default()
+        };
         let mut tokens = Vec::new();
-        self.model.tokenizer()?.encode(text, options, &mut tokens)?;
-        self.feed(&tokens)?;
-        Ok(tokens.len())
+        let encoded = match self.model.tokenizer() {
+            Ok(tokenizer) => tokenizer.encode_with(text, options, room, signals, &mut tokens),
+            Err(error) => Err(error),
+        };
+        match encoded.and_then(|()| self.feed(&tokens)) {
+            Ok(()) => Ok(tokens.len()),
+            Err(error) => {
+                match error.code() {
+                    Code::Cancelled => self.roll_back(),
+                    _ if outside_turn => self.turn_ends(),
+                    _ => {}
+                }
+                Err(error)
+            }
+        }
     }
 
     /// Keeps the first `tokens` tokens and drops the rest; ends the turn.

@@ -1,5 +1,5 @@
 //! What a helper thread is given by the operating system: its CPUs, and a mask that leaves all
-//! signals to the host's threads.
+//! signals but its own faults to the host's threads.
 
 /// The CPUs that this thread may run on.
 #[cfg(target_os = "linux")]
@@ -32,15 +32,31 @@ pub fn restrict(_: &[usize]) -> bool {
     false
 }
 
-/// Runs `spawn` with all signals blocked, so that the thread it makes never runs a host's handler.
+/// The signals that a fault of the thread itself raises: while one of them is blocked, its fault
+/// ends the process without a word to the host's handler (a crash reporter, say).
+#[cfg(unix)]
+const FAULTS: [libc::c_int; 6] = [
+    libc::SIGSEGV,
+    libc::SIGBUS,
+    libc::SIGFPE,
+    libc::SIGILL,
+    libc::SIGTRAP,
+    libc::SIGABRT,
+];
+
+/// Runs `spawn` with all signals but faults blocked, so that the thread it makes never runs a
+/// handler for what happens elsewhere.
 #[cfg(unix)]
 pub fn without_signals<R>(spawn: impl FnOnce() -> R) -> R {
-    // SAFETY: `sigfillset` makes the set valid before it is used; the old mask is written by
+    // SAFETY: `sigfillset` makes the set valid before it is used; the faults are signals; the old mask is written by
     // `pthread_sigmask` and restored as it was.
     unsafe {
         let mut all: libc::sigset_t = std::mem::zeroed();
         let mut before: libc::sigset_t = std::mem::zeroed();
         libc::sigfillset(&mut all);
+        for fault in FAULTS {
+            libc::sigdelset(&mut all, fault);
+        }
         libc::pthread_sigmask(libc::SIG_SETMASK, &all, &mut before);
         let result = spawn();
         libc::pthread_sigmask(libc::SIG_SETMASK, &before, std::ptr::null_mut());
@@ -52,4 +68,31 @@ pub fn without_signals<R>(spawn: impl FnOnce() -> R) -> R {
 #[cfg(not(unix))]
 pub fn without_signals<R>(spawn: impl FnOnce() -> R) -> R {
     spawn()
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    fn is_blocked(signal: libc::c_int) -> bool {
+        // SAFETY: an all-zero set is overwritten with the thread's mask before it is read.
+        unsafe {
+            let mut mask: libc::sigset_t = std::mem::zeroed();
+            libc::pthread_sigmask(libc::SIG_SETMASK, std::ptr::null(), &mut mask);
+            libc::sigismember(&mask, signal) == 1
+        }
+    }
+
+    #[test]
+    fn only_faults_reach_a_helper() {
+        let others = [libc::SIGINT, libc::SIGALRM, libc::SIGUSR1, libc::SIGPROF];
+        let thread = without_signals(|| {
+            std::thread::spawn(move || {
+                assert!(others.iter().all(|&signal| is_blocked(signal)));
+                assert!(!FAULTS.iter().any(|&signal| is_blocked(signal)));
+            })
+        });
+        thread.join().unwrap();
+        assert!(!others.iter().any(|&signal| is_blocked(signal)));
+    }
 }

@@ -5,7 +5,7 @@
 //! caller closes the gate and waits until the count is zero, so a phase on the caller's stack
 //! outlives every helper in it.
 
-use std::cell::UnsafeCell;
+use std::cell::{Cell, UnsafeCell};
 use std::fmt;
 use std::hint::spin_loop;
 use std::io;
@@ -25,6 +25,15 @@ const STACK_BYTES: usize = 2 << 20;
 const OPEN: u64 = 1 << 31;
 const INSIDE: u64 = OPEN - 1;
 const SEQUENCE: u64 = !(OPEN | INSIDE);
+
+thread_local! {
+    static HELPER: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether this thread is a helper of a team.
+pub fn is_helper() -> bool {
+    HELPER.get()
+}
 
 /// The helper threads of a team. Dropping it ends and joins them.
 pub struct Crew {
@@ -86,6 +95,7 @@ impl Crew {
                 .name(format!("lightgpt-{}", helper.index() + 1))
                 .stack_size(stack);
             threads.push(builder.spawn(move || {
+                HELPER.set(true);
                 // A mask that the system refuses changes where the thread runs, nothing else.
                 let _ = cpus.is_empty() || affinity::restrict(&cpus);
                 helper.run();

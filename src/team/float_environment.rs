@@ -67,21 +67,38 @@ mod word {
 
 #[cfg(target_arch = "aarch64")]
 mod word {
-    pub type Word = u64;
+    /// FPCR, the control word, and FPSR, the sticky flags.
+    pub type Word = [u64; 2];
 
-    /// FPCR: round to nearest, denormals kept, default NaN off, no traps.
-    pub const DEFAULT: Word = 0;
+    /// Round to nearest, denormals kept, default NaN off, no traps; no flags.
+    pub const DEFAULT: Word = [0; 2];
 
     pub fn read() -> Word {
-        let word: Word;
-        // SAFETY: reads a register.
-        unsafe { std::arch::asm!("mrs {}, fpcr", out(reg) word, options(nomem, nostack)) };
-        word
+        let (control, status): (u64, u64);
+        // SAFETY: reads two registers.
+        unsafe {
+            std::arch::asm!(
+                "mrs {}, fpcr",
+                "mrs {}, fpsr",
+                out(reg) control,
+                out(reg) status,
+                options(nomem, nostack)
+            );
+        }
+        [control, status]
     }
 
-    pub fn write(word: Word) {
-        // SAFETY: writes a word that is the default or was read from the register before.
-        unsafe { std::arch::asm!("msr fpcr, {}", in(reg) word, options(nostack)) };
+    pub fn write([control, status]: Word) {
+        // SAFETY: writes words that are the default or were read from the registers before.
+        unsafe {
+            std::arch::asm!(
+                "msr fpcr, {}",
+                "msr fpsr, {}",
+                in(reg) control,
+                in(reg) status,
+                options(nostack)
+            );
+        }
     }
 }
 
@@ -95,21 +112,29 @@ mod word {
 
 use word::{DEFAULT, Word, read, write};
 
-#[cfg(all(test, target_arch = "x86_64"))]
+#[cfg(all(test, any(target_arch = "x86_64", target_arch = "aarch64")))]
 mod tests {
     use super::*;
 
+    /// Flush denormals, and a sticky flag of the host's.
+    #[cfg(target_arch = "x86_64")]
+    const HOST: Word = 0x9FC0 | 1 << 4;
+    #[cfg(target_arch = "aarch64")]
+    const HOST: Word = [1 << 24, 1 << 2];
+
     #[test]
     fn the_host_keeps_its_word() {
-        const FLUSH: u32 = 0x9FC0; // flush to zero, denormals are zero
-        write(FLUSH);
+        let before = read();
+        write(HOST);
         let mut environment = FloatEnvironment::enter();
-        assert_eq!(read() & !0x3F, DEFAULT);
-        environment.outside(|| assert_eq!(read(), FLUSH));
-        assert_eq!(read() & !0x3F, DEFAULT);
+        let inside = read();
+        environment.outside(|| assert_eq!(read(), HOST));
+        let again = read();
+        // A sticky flag of ours.
+        std::hint::black_box(std::hint::black_box(1.0f32) / 3.0);
         drop(environment);
         let after = read();
-        write(DEFAULT);
-        assert_eq!(after, FLUSH);
+        write(before);
+        assert_eq!((inside, again, after), (DEFAULT, DEFAULT, HOST));
     }
 }

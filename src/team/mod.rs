@@ -22,6 +22,7 @@ use crate::control::{Flow, Signals, cancelled};
 use crate::error::{Code, Error, Result};
 
 pub use cores::physical_cores;
+pub use crew::is_helper;
 pub use float_environment::FloatEnvironment;
 pub use parts::{Chunks, Partition, Tasks, Tile, Tiles};
 

@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use crate::error::{Code, Result};
 use crate::gguf::Strings;
 use crate::tokenizer::hash::Seed;
+use crate::tokenizer::job::Watch;
 use crate::tokenizer::merge::{Join, Merger, NO_ID, Rules, Symbol};
 use crate::tokenizer::split::Pattern;
 use crate::tokenizer::vocabulary::{
@@ -56,6 +57,11 @@ impl Bpe {
         })
     }
 
+    /// Whether every byte is a token.
+    pub(super) fn is_complete(&self) -> bool {
+        !self.bytes.contains(&NO_ID)
+    }
+
     pub(super) fn pattern(&self) -> Pattern {
         self.pattern
     }
@@ -72,13 +78,15 @@ impl Bpe {
         vocabulary: &Vocabulary,
         piece: &[u8],
         merger: &mut Merger,
+        watch: &mut Watch<'_>,
         out: &mut Vec<u32>,
     ) -> Result<()> {
         merger.clear(piece.len())?;
         for (at, &byte) in piece.iter().enumerate() {
+            watch.work(1)?;
             merger.push(self.bytes[byte as usize], at, at + 1);
         }
-        for symbol in merger.merge(self, piece)? {
+        for symbol in merger.merge(self, piece, watch)? {
             match symbol.id {
                 NO_ID => out.extend(vocabulary.unknown()),
                 id => out.push(id),

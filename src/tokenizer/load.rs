@@ -1,5 +1,7 @@
 //! From a file's metadata to a checked tokenizer. Nothing after this trusts the file.
 
+use std::num::NonZeroUsize;
+
 use crate::error::{Code, Error, Result};
 use crate::gguf::{Array, Metadata, Strings, Value};
 use crate::tokenizer::bpe::{self, Bpe};
@@ -95,6 +97,7 @@ impl Tokenizer {
             user_defined: Finder::new(&vocabulary, |id| is(id, &always))?,
             special: Finder::new(&vocabulary, |id| is(id, &parsed))?,
             trims: trims(metadata, &vocabulary, kind)?,
+            token_bytes_max: token_bytes_max(&vocabulary, &family),
             seed: Seed::random(),
             vocabulary,
             family,
@@ -332,6 +335,17 @@ fn roles(metadata: &Metadata, vocabulary: &Vocabulary, ids: Ids, kind: Kind) -> 
         adds_eos: adds_eos && eos.is_some(),
         ends,
     })
+}
+
+/// Bytes that one token can stand for, if no character is left out of what encoding makes.
+fn token_bytes_max(vocabulary: &Vocabulary, family: &Family) -> Option<NonZeroUsize> {
+    let complete = match family {
+        Family::Spm(spm) => spm.is_complete(),
+        Family::Bpe(bpe) => bpe.is_complete(),
+    };
+    // What no token spells is unknown character by character.
+    let max = vocabulary.longest().max(char::MAX.len_utf8());
+    NonZeroUsize::new(max).filter(|_| complete || vocabulary.unknown().is_some())
 }
 
 /// The tokens that take the white space after them, ascending.

@@ -7,6 +7,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use crate::error::Result;
+use crate::tokenizer::job::Watch;
 use crate::tokenizer::vocabulary::{out_of_memory, reserve};
 
 /// The id of a symbol that is no token.
@@ -17,6 +18,9 @@ const NO_RANK: u32 = u32::MAX;
 
 /// Pieces of at most this many symbols are scanned; measured: a heap pays off beyond.
 const SCAN_MAX: usize = 24;
+
+/// Bytes that can be gone through while an entry of the heap is made or taken.
+const ENTRY_WORK: usize = 16;
 
 /// What a pair becomes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,11 +88,12 @@ impl Merger {
         &mut self,
         rules: &impl Rules,
         piece: &[u8],
+        watch: &mut Watch<'_>,
     ) -> Result<impl Iterator<Item = &Symbol>> {
         if self.symbols.len() <= SCAN_MAX {
             self.merge_by_scan(rules, piece);
         } else {
-            self.merge_by_heap(rules, piece)?;
+            self.merge_by_heap(rules, piece, watch)?;
         }
         Ok(self.remaining())
     }
@@ -128,23 +133,31 @@ impl Merger {
         }
     }
 
-    fn merge_by_heap(&mut self, rules: &impl Rules, piece: &[u8]) -> Result<()> {
+    fn merge_by_heap(
+        &mut self,
+        rules: &impl Rules,
+        piece: &[u8],
+        watch: &mut Watch<'_>,
+    ) -> Result<()> {
         let mut entries = std::mem::take(&mut self.heap).into_vec();
         entries.clear();
         reserve(&mut entries, self.symbols.len())?;
         for at in 0..self.symbols.len() {
+            watch.work(ENTRY_WORK)?;
             entries.extend(self.refresh(rules, piece, at));
         }
         self.heap = BinaryHeap::from(entries);
         while let Some(Reverse(entry)) = self.heap.pop() {
             let (rank, at) = ((entry >> 32) as u32, entry as u32 as usize);
             let symbol = self.symbols[at];
+            watch.work(ENTRY_WORK)?;
             if symbol.rank != rank {
                 continue;
             }
             let gone = &mut self.symbols[symbol.right as usize];
             gone.rank = NO_RANK;
             let (end, right) = (gone.end, gone.right);
+            watch.work((end - symbol.start) as usize)?;
             let joined = &mut self.symbols[at];
             (joined.id, joined.end, joined.right) = (symbol.joined, end, right);
             if let Some(next) = self.symbols.get_mut(right as usize) {
@@ -222,7 +235,9 @@ mod tests {
             merger.push(NO_ID, at, at + 1);
         }
         if by_heap {
-            merger.merge_by_heap(rules, piece).unwrap();
+            merger
+                .merge_by_heap(rules, piece, &mut Watch::default())
+                .unwrap();
         } else {
             merger.merge_by_scan(rules, piece);
         }

@@ -5,12 +5,15 @@
 //! file's metadata, `special` finds tokens that are never cut, `stream` decodes token by token.
 
 use std::fmt;
+use std::num::NonZeroUsize;
 
+use crate::control::Signals;
 use crate::error::{Code, Error, Result};
 
 mod bpe;
 mod cache;
 mod hash;
+mod job;
 mod load;
 mod merge;
 mod names;
@@ -28,8 +31,8 @@ pub use vocabulary::Attribute;
 use bpe::Bpe;
 use cache::Cache;
 use hash::Seed;
+use job::Job;
 use load::Roles;
-use merge::Merger;
 use special::Finder;
 use spm::Spm;
 use vocabulary::{Vocabulary, out_of_memory};
@@ -48,6 +51,8 @@ pub struct Tokenizer {
     special: Finder,
     /// Tokens that take the white space after them, ascending.
     trims: Vec<u32>,
+    /// Bytes that one token can stand for, if no character is left out; else `None`.
+    token_bytes_max: Option<NonZeroUsize>,
     /// Of the caches of repeated pieces.
     seed: Seed,
 }
@@ -93,14 +98,21 @@ impl Tokenizer {
     /// `INVALID_ARGUMENT` for a text of 2 GiB or more, or more than `i32::MAX` tokens;
     /// `OUT_OF_MEMORY`. `out` is as before then.
     pub fn encode(&self, text: &str, options: EncodeOptions, out: &mut Vec<u32>) -> Result<()> {
-        self.encode_at_most(text, options, COUNT_MAX, out)
+        self.encode_with(text, options, COUNT_MAX, Signals::default(), out)
     }
 
-    fn encode_at_most(
+    /// As [`encode`](Self::encode), for at most `tokens_max` tokens, and with `signals` that
+    /// cancel it; their deadline is not used.
+    ///
+    /// # Errors
+    /// `CONTEXT_FULL` for more tokens, as soon as that is certain; `CANCELLED`. `out` is as before
+    /// then.
+    pub fn encode_with(
         &self,
         text: &str,
         options: EncodeOptions,
         tokens_max: usize,
+        signals: Signals<'_>,
         out: &mut Vec<u32>,
     ) -> Result<()> {
         if text.len() > COUNT_MAX {
@@ -108,20 +120,14 @@ impl Tokenizer {
             return Err(Error::new(Code::InvalidArgument, "text", message));
         }
         let before = out.len();
-        let end_max = before.saturating_add(tokens_max).min(COUNT_MAX);
-        let mut job = Job {
-            merger: Merger::default(),
-            out,
-            end_max,
-        };
-        let result = self.encode_all(text, options, &mut job);
+        let result = self.encode_all(text, options, &mut Job::new(tokens_max, signals, out));
         if result.is_err() {
             out.truncate(before);
         }
         result
     }
 
-    fn encode_all(&self, text: &str, options: EncodeOptions, job: &mut Job) -> Result<()> {
+    fn encode_all(&self, text: &str, options: EncodeOptions, job: &mut Job<'_, '_>) -> Result<()> {
         let (bos, eos) = (self.bos(), self.eos());
         if let Some(bos) = bos.filter(|_| options.add_special && self.adds_bos()) {
             job.token(bos)?;
@@ -132,7 +138,7 @@ impl Tokenizer {
             &self.user_defined
         };
         let mut from = 0;
-        while let Some(found) = finder.find(&self.vocabulary, text, from) {
+        while let Some(found) = finder.find(&self.vocabulary, text, from, &mut job.watch)? {
             self.encode_plain(&text[from..found.start], job)?;
             job.token(found.id)?;
             from = found.end;
@@ -148,7 +154,7 @@ impl Tokenizer {
     }
 
     /// Encodes text that holds no special token.
-    fn encode_plain(&self, text: &str, job: &mut Job) -> Result<()> {
+    fn encode_plain(&self, text: &str, job: &mut Job<'_, '_>) -> Result<()> {
         if text.is_empty() {
             return Ok(());
         }
@@ -156,20 +162,22 @@ impl Tokenizer {
         match &self.family {
             Family::Spm(spm) => {
                 let text = spm.normalize(text)?;
+                job.check(self.tokens_min(text.len()))?;
                 let mut cache = Cache::new(text.len(), self.seed)?;
                 spm.split(&text, &mut |piece| {
-                    job.piece(&mut cache, piece, |merger, out| {
-                        spm.encode(vocabulary, piece, merger, out)
+                    job.piece(&mut cache, piece, |merger, watch, out| {
+                        spm.encode(vocabulary, piece, merger, watch, out)
                     })
                 })
             }
             Family::Bpe(bpe) => {
+                job.check(self.tokens_min(text.len()))?;
                 let mut cache = Cache::new(text.len(), self.seed)?;
                 bpe.pattern().split(text, &mut |piece| {
-                    job.piece(&mut cache, piece, |merger, out| {
+                    job.piece(&mut cache, piece, |merger, watch, out| {
                         match bpe.whole(vocabulary, piece.as_bytes()) {
                             Some(id) => out.push(id),
-                            None => bpe.encode(vocabulary, piece.as_bytes(), merger, out)?,
+                            None => bpe.encode(vocabulary, piece.as_bytes(), merger, watch, out)?,
                         }
                         Ok(())
                     })
@@ -178,29 +186,41 @@ impl Tokenizer {
         }
     }
 
+    /// The fewest tokens that so many bytes without special tokens can make.
+    fn tokens_min(&self, bytes: usize) -> usize {
+        self.token_bytes_max.map_or(0, |max| bytes / max)
+    }
+
     /// Appends the bytes that `tokens` stand for to `out`; they need not be UTF-8.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT` for an id that is no token; `out` is as before then.
+    /// `INVALID_ARGUMENT` for an id that is no token, `OUT_OF_MEMORY`; `out` is as before then.
     pub fn decode(&self, tokens: &[u32], options: DecodeOptions, out: &mut Vec<u8>) -> Result<()> {
-        let before = out.len();
+        let bytes = self.decoded_len(tokens, options)?;
+        out.try_reserve_exact(bytes).map_err(|_| out_of_memory())?;
         let mut strip = options.start;
         for &id in tokens {
-            match self.rendered(id, options.special, &mut strip) {
-                Ok(bytes) => out.extend_from_slice(bytes),
-                Err(error) => {
-                    out.truncate(before);
-                    return Err(error);
-                }
-            }
+            out.extend_from_slice(self.rendered(id, options.special, &mut strip)?);
         }
         Ok(())
+    }
+
+    /// How many bytes [`decode`](Self::decode) appends for the same arguments.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT` for an id that is no token.
+    pub fn decoded_len(&self, tokens: &[u32], options: DecodeOptions) -> Result<usize> {
+        let mut strip = options.start;
+        tokens.iter().try_fold(0usize, |bytes, &id| {
+            let more = self.rendered(id, options.special, &mut strip)?.len();
+            Ok(bytes.saturating_add(more))
+        })
     }
 
     /// The text that `tokens` stand for, with U+FFFD for what is not UTF-8.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT` for an id that is no token.
+    /// `INVALID_ARGUMENT` for an id that is no token, `OUT_OF_MEMORY`.
     pub fn decode_text(&self, tokens: &[u32], options: DecodeOptions) -> Result<String> {
         let mut decoder = StreamDecoder::new(options);
         let mut out = String::new();
@@ -320,89 +340,99 @@ impl fmt::Debug for Tokenizer {
     }
 }
 
-/// What one call of `encode` works with.
-struct Job<'o> {
-    merger: Merger,
-    out: &'o mut Vec<u32>,
-    /// Tokens that `out` may hold in the end.
-    end_max: usize,
-}
-
-impl Job<'_> {
-    fn token(&mut self, id: u32) -> Result<()> {
-        self.out.try_reserve(1).map_err(|_| out_of_memory())?;
-        self.out.push(id);
-        self.check()
-    }
-
-    /// Appends the tokens of `piece`: those of an equal piece before, or what `encode` appends.
-    #[inline]
-    fn piece<'t>(
-        &mut self,
-        cache: &mut Cache<'t>,
-        piece: &'t str,
-        encode: impl FnOnce(&mut Merger, &mut Vec<u32>) -> Result<()>,
-    ) -> Result<()> {
-        // A byte makes at most one token; a space spelled as its mark makes three.
-        self.out
-            .try_reserve(3 * piece.len())
-            .map_err(|_| out_of_memory())?;
-        match cache.find(piece.as_bytes()) {
-            Ok(known) => self.out.extend_from_within(known),
-            Err(place) => {
-                let start = self.out.len();
-                encode(&mut self.merger, self.out)?;
-                self.check()?;
-                if let Some(place) = place {
-                    cache.remember(place, piece.as_bytes(), start..self.out.len());
-                }
-            }
-        }
-        self.check()
-    }
-
-    fn check(&self) -> Result<()> {
-        if self.out.len() > self.end_max {
-            let message = format!("expected at most {} tokens, found more", self.end_max);
-            return Err(Error::new(Code::InvalidArgument, "text", message));
-        }
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::time::Duration;
+
     use super::*;
     use crate::control::Control;
     use crate::gguf::{Gguf, LoadOptions, Source, Strings, Writer};
 
-    #[test]
-    fn more_tokens_than_allowed_are_refused() {
-        let tokens: Strings = ["<unk>", "<s>", "</s>", "a", "▁", "▁a"].iter().collect();
+    /// A vocabulary of three words, and of more if the test wants them.
+    fn tokenizer(more: &[&str]) -> Tokenizer {
+        let tokens = ["<unk>", "<s>", "</s>", "a", "▁", "▁a"].iter().chain(more);
+        let tokens: Strings = tokens.collect();
         let mut writer = Writer::new();
         writer.set("tokenizer.ggml.model", "llama").unwrap();
-        writer.set("tokenizer.ggml.tokens", tokens).unwrap();
         writer
-            .set("tokenizer.ggml.scores", vec![0.0f32; 6])
+            .set("tokenizer.ggml.scores", vec![0.0f32; tokens.len()])
             .unwrap();
+        writer.set("tokenizer.ggml.tokens", tokens).unwrap();
         let source = Source::Owned(writer.to_bytes());
         let file = Gguf::open(source, &LoadOptions::default(), &mut Control::none()).unwrap();
-        let tokenizer = Tokenizer::load(file.metadata()).unwrap().unwrap();
+        Tokenizer::load(file.metadata()).unwrap().unwrap()
+    }
+
+    #[test]
+    fn more_tokens_than_allowed_are_refused() {
+        let tokenizer = tokenizer(&[]);
         let options = EncodeOptions {
             add_special: true,
             parse_special: false,
         };
         let mut out = vec![9];
+        let mut encode = |text: &str, max| {
+            let result = tokenizer.encode_with(text, options, max, Signals::default(), &mut out);
+            result.map_err(|e| (e.code(), out.clone()))
+        };
         for (text, max) in [("a a", 2), ("aaaa", 4), ("a a a a", 3), ("", 0)] {
-            let error = tokenizer
-                .encode_at_most(text, options, max, &mut out)
-                .unwrap_err();
-            assert_eq!(error.code(), Code::InvalidArgument, "{text}");
-            assert_eq!(out, [9]);
+            assert_eq!(
+                encode(text, max),
+                Err((Code::ContextFull, vec![9])),
+                "{text}"
+            );
         }
-        tokenizer
-            .encode_at_most("a a", options, 3, &mut out)
-            .unwrap();
+        assert_eq!(encode("a a", 3), Ok(()));
         assert_eq!(out, [9, 1, 5, 5]);
+    }
+
+    #[test]
+    fn a_text_that_cannot_fit_is_refused_at_once_and_a_cancel_is_heeded() {
+        // With "a a" the text is one piece; without, it is many.
+        for more in [&[][..], &["a▁a"]] {
+            let tokenizer = tokenizer(more);
+            let text = "a ".repeat(2 << 20);
+            let cancel = AtomicBool::new(false);
+            let signals = Signals {
+                cancel: [None, Some(&cancel)],
+                ..Signals::default()
+            };
+            let options = EncodeOptions::default();
+            let mut out = Vec::new();
+            let encode = |max, out: &mut Vec<u32>| {
+                let result = tokenizer.encode_with(&text, options, max, signals, out);
+                result.unwrap_err().code()
+            };
+            assert_eq!(encode(1 << 18, &mut out), Code::ContextFull);
+            assert_eq!(out.capacity(), 0, "not begun");
+            cancel.store(true, Ordering::Relaxed);
+            assert_eq!(encode(COUNT_MAX, &mut out), Code::Cancelled);
+            std::thread::scope(|scope| {
+                cancel.store(false, Ordering::Relaxed);
+                scope.spawn(|| {
+                    std::thread::sleep(Duration::from_millis(5));
+                    cancel.store(true, Ordering::Relaxed);
+                });
+                assert_eq!(encode(COUNT_MAX, &mut out), Code::Cancelled);
+            });
+        }
+    }
+
+    #[test]
+    fn the_length_of_what_tokens_stand_for_is_known_without_them() {
+        let tokenizer = tokenizer(&[]);
+        let tokens = [1, 5, 3, 0, 4, 2];
+        for special in [false, true] {
+            for start in [false, true] {
+                let options = DecodeOptions { special, start };
+                let mut out = vec![7];
+                tokenizer.decode(&tokens, options, &mut out).unwrap();
+                let len = tokenizer.decoded_len(&tokens, options);
+                assert_eq!(len, Ok(out.len() - 1));
+                assert!(tokenizer.decode(&[3, 6], options, &mut out).is_err());
+                assert_eq!(Ok(out.len() - 1), len);
+            }
+        }
     }
 }

@@ -5,6 +5,7 @@
 //! the longest token.
 
 use crate::error::Result;
+use crate::tokenizer::job::Watch;
 use crate::tokenizer::vocabulary::{Vocabulary, reserve};
 
 /// A set of tokens to look for.
@@ -46,33 +47,48 @@ impl Finder {
     }
 
     /// The first token in `text` at or after `from`, and the longest of those that start there.
-    pub(super) fn find(&self, vocabulary: &Vocabulary, text: &str, from: usize) -> Option<Found> {
+    pub(super) fn find(
+        &self,
+        vocabulary: &Vocabulary,
+        text: &str,
+        from: usize,
+        watch: &mut Watch<'_>,
+    ) -> Result<Option<Found>> {
         if self.ids.is_empty() {
-            return None;
+            return Ok(None);
         }
         let bytes = text.as_bytes();
-        (from..bytes.len()).find_map(|start| {
+        for start in from..bytes.len() {
             let (low, high) = self.starts[bytes[start] as usize];
             let candidates = &self.ids[low as usize..high as usize];
-            longest(vocabulary, candidates, &bytes[start..]).map(|(id, length)| Found {
-                id,
-                start,
-                end: start + length,
-            })
-        })
+            let found = longest(vocabulary, candidates, &bytes[start..], watch)?;
+            if let Some((id, length)) = found {
+                let end = start + length;
+                return Ok(Some(Found { id, start, end }));
+            }
+        }
+        Ok(None)
     }
 }
 
 /// The longest of `candidates`, sorted tokens with the first byte of `text`, that `text` starts
 /// with, and its length.
 #[inline]
-fn longest(vocabulary: &Vocabulary, candidates: &[u32], text: &[u8]) -> Option<(u32, usize)> {
+fn longest(
+    vocabulary: &Vocabulary,
+    candidates: &[u32],
+    text: &[u8],
+    watch: &mut Watch<'_>,
+) -> Result<Option<(u32, usize)>> {
     let mut candidates = candidates;
     let mut best = None;
     let mut length = 1;
     loop {
+        watch.work(1)?;
         // The shortest candidate is first: all agree with the text as far as `length`.
-        let first = *candidates.first()?;
+        let Some(&first) = candidates.first() else {
+            return Ok(best);
+        };
         if vocabulary
             .text(first)
             .is_some_and(|token| token.len() == length)
@@ -80,7 +96,7 @@ fn longest(vocabulary: &Vocabulary, candidates: &[u32], text: &[u8]) -> Option<(
             best = Some((first, length));
         }
         let Some(&byte) = text.get(length) else {
-            return best;
+            return Ok(best);
         };
         let at = |id: u32| {
             vocabulary
@@ -91,9 +107,6 @@ fn longest(vocabulary: &Vocabulary, candidates: &[u32], text: &[u8]) -> Option<(
         let low = candidates.partition_point(|&id| at(id) < Some(byte));
         let high = candidates.partition_point(|&id| at(id) <= Some(byte));
         candidates = &candidates[low..high];
-        if candidates.is_empty() {
-            return best;
-        }
         length += 1;
     }
 }

@@ -8,6 +8,7 @@
 use std::borrow::Cow;
 
 use crate::error::{Code, Result};
+use crate::tokenizer::job::Watch;
 use crate::tokenizer::merge::{Join, Merger, NO_ID, Rules, Symbol};
 use crate::tokenizer::vocabulary::{Attribute, TextTable, Vocabulary, refused, reserve};
 
@@ -56,6 +57,11 @@ impl Spm {
             words_apart,
             space_prefix,
         })
+    }
+
+    /// Whether every byte is a token.
+    pub(super) fn is_complete(&self) -> bool {
+        !self.bytes.contains(&NO_ID)
     }
 
     /// Whether text gets a space in front, and decoding takes it away.
@@ -111,10 +117,12 @@ impl Spm {
         vocabulary: &Vocabulary,
         piece: &str,
         merger: &mut Merger,
+        watch: &mut Watch<'_>,
         out: &mut Vec<u32>,
     ) -> Result<()> {
         merger.clear(piece.len())?;
         for (at, c) in piece.char_indices() {
+            watch.work(1)?;
             merger.push(NO_ID, at, at + c.len_utf8());
         }
         let piece = piece.as_bytes();
@@ -122,7 +130,7 @@ impl Spm {
             spm: self,
             vocabulary,
         };
-        for symbol in merger.merge(&rules, piece)? {
+        for symbol in merger.merge(&rules, piece, watch)? {
             let text = &piece[symbol.start as usize..symbol.end as usize];
             match self.table.get(&vocabulary.bytes, text) {
                 Some(id) => out.push(id),

@@ -1,6 +1,7 @@
 //! Tokens to text, one at a time, in whole code points.
 
 use crate::error::Result;
+use crate::tokenizer::vocabulary::out_of_memory;
 use crate::tokenizer::{DecodeOptions, Tokenizer};
 
 /// Turns tokens into text as they come.
@@ -33,9 +34,15 @@ impl StreamDecoder {
     /// Appends to `out` the text that token `id` of `tokenizer` completes.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT` when the vocabulary has no token `id`; nothing changes then.
+    /// `INVALID_ARGUMENT` when the vocabulary has no token `id`, `OUT_OF_MEMORY`; nothing changes
+    /// then.
     pub fn push(&mut self, tokenizer: &Tokenizer, id: u32, out: &mut String) -> Result<()> {
-        let bytes = tokenizer.rendered(id, self.special, &mut self.strip)?;
+        let mut strip = self.strip;
+        let bytes = tokenizer.rendered(id, self.special, &mut strip)?;
+        // At worst every byte is shown as U+FFFD.
+        let room = (self.held_bytes + bytes.len()) * char::REPLACEMENT_CHARACTER.len_utf8();
+        out.try_reserve(room).map_err(|_| out_of_memory())?;
+        self.strip = strip;
         self.push_bytes(bytes, out);
         Ok(())
     }

@@ -90,6 +90,11 @@ impl Vocabulary {
         self.unknown
     }
 
+    /// Bytes of the longest token, as stored or as what it stands for.
+    pub(super) fn longest(&self) -> usize {
+        self.texts.longest().max(self.bytes.longest())
+    }
+
     /// The first byte token of each byte, or `NO_ID`.
     pub(super) fn byte_ids(&self) -> [u32; 256] {
         let mut ids = [NO_ID; 256];
