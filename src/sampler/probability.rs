@@ -7,6 +7,7 @@ use crate::kernel::{self, BLOCK, Kernels, Ranked};
 use crate::sampler::rank::better;
 
 /// A token and the logarithm of its probability.
+#[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Scored {
     /// The token.
