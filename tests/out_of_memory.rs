@@ -99,6 +99,24 @@ enum From {
     Memory,
 }
 
+/// All that can be chosen, as it is by default.
+fn options() -> (
+    lightgpt_open_options,
+    lightgpt_generate_options,
+    lightgpt_team_options,
+) {
+    // SAFETY: all bits zero are options that want their size.
+    let mut all: (
+        lightgpt_open_options,
+        lightgpt_generate_options,
+        lightgpt_team_options,
+    ) = unsafe { std::mem::zeroed() };
+    all.0.struct_size = size_of_val(&all.0) as u32;
+    all.1.struct_size = size_of_val(&all.1) as u32;
+    all.2.struct_size = size_of_val(&all.2) as u32;
+    all
+}
+
 /// What one run works with, made beforehand.
 struct Work {
     path: CString,
@@ -113,18 +131,8 @@ impl Work {
     fn run(&mut self, from: From) -> Result<(), i32> {
         let good = |status: i32| if status < 0 { Err(status) } else { Ok(()) };
         let (mut model, mut session) = (ptr::null_mut(), ptr::null_mut());
-        // SAFETY: all bits zero are options that want their size.
-        let (mut open, mut generate, mut team_options) = unsafe {
-            std::mem::zeroed::<(
-                lightgpt_open_options,
-                lightgpt_generate_options,
-                lightgpt_team_options,
-            )>()
-        };
-        open.struct_size = size_of_val(&open) as u32;
-        generate.struct_size = size_of_val(&generate) as u32;
+        let (mut open, mut generate, mut team_options) = options();
         generate.tokens_max = 3;
-        team_options.struct_size = size_of_val(&team_options) as u32;
         team_options.threads = 1;
         let mut team = ptr::null_mut();
         let mut needed = 0;
