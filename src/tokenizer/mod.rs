@@ -161,6 +161,8 @@ impl Tokenizer {
         let vocabulary = &self.vocabulary;
         match &self.family {
             Family::Spm(spm) => {
+                // Of a space mark's three bytes a normalized text keeps one.
+                job.check(self.tokens_min(text.len() / 3))?;
                 let text = spm.normalize(text)?;
                 job.check(self.tokens_min(text.len()))?;
                 let mut cache = Cache::new(text.len(), self.seed)?;
