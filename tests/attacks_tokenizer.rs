@@ -28,7 +28,7 @@ fn are_refused(rows: Vec<(Entries, (&'static str, Value), &str)>) {
     for (entries, change, place) in rows {
         let found = change.1.type_name();
         let start = Instant::now();
-        let error = load(&with(entries, vec![change])).unwrap_err();
+        let error = load(&with(entries, vec![change])).expect_err("refused");
         let place = place_of(place);
         assert_eq!(
             (error.code(), error.place()),

@@ -163,7 +163,7 @@ impl Tokenizer {
             Family::Spm(spm) => {
                 // Of a space mark's three bytes a normalized text keeps one.
                 job.check(self.tokens_min(text.len() / 3))?;
-                let text = spm.normalize(text)?;
+                let text = spm.normalize(text, &mut job.watch)?;
                 job.check(self.tokens_min(text.len()))?;
                 let mut cache = Cache::new(text.len(), self.seed)?;
                 spm.split(&text, &mut |piece| {
