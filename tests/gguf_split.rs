@@ -136,7 +136,7 @@ fn one_part_of_one_is_a_whole_model() {
 #[test]
 fn only_paths_can_be_split() {
     let source = Source::Owned(part(1, 2, 0).to_bytes());
-    let e = Gguf::open_path(source, &LoadOptions::default(), &mut Control::none()).unwrap_err();
+    let e = open_with(source, &LoadOptions::default()).unwrap_err();
     assert_eq!(e.code(), Code::Unsupported);
     assert!(
         e.to_string().contains("by the path of one of its parts"),

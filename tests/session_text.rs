@@ -57,6 +57,7 @@ fn the_texts_of_all_events_are_the_text_of_the_tokens() {
                 top_k: 0,
                 top_p: 1.0,
                 seed: Some(seed),
+                ..SamplerOptions::default()
             };
             let sampler = Sampler::new(&sampler).unwrap();
             let options = GenerateOptions {
@@ -108,6 +109,7 @@ fn broken_code_points_reach_the_callback_as_the_decoder_gives_them() {
             top_k: 0,
             top_p: 1.0,
             seed: Some(seed),
+            ..SamplerOptions::default()
         };
         let sampler = Sampler::new(&sampler).unwrap();
         let options = GenerateOptions {
