@@ -9,6 +9,7 @@ INSTALL ?= install
 
 PREFIX ?= /usr/local
 LIBDIR ?= $(PREFIX)/lib
+BINDIR ?= $(PREFIX)/bin
 INCLUDEDIR ?= $(PREFIX)/include
 DESTDIR ?=
 
@@ -24,18 +25,26 @@ STRICT := -std=c99 -Wall -Wextra -Wpedantic -Werror
 MODEL ?= models/tales-4m-q8_0.gguf
 PROMPT ?= Once upon a time
 
-.PHONY: help library shared static run test check header install install-files clean
+# Set, it makes `install` build and install the command line tool too.
+TOOL ?=
+
+.PHONY: help library tool shared static run test check header install install-files clean
 
 help:
 	@echo "make run       build, and stream a story from $(MODEL)"
+	@echo "make tool      build the command line tool, $(LIBRARY)/lightgpt"
 	@echo "make test      run all tests, Rust and C"
 	@echo "make check     formatting, lints, documentation, tests"
 	@echo "make header    write include/lightgpt.h and abi/lightgpt.txt anew"
 	@echo "make install   [PREFIX=$(PREFIX)] [DESTDIR=] library, header, pkg-config file"
+	@echo "               [TOOL=1] and the tool in PREFIX/bin"
 	@echo "make clean     remove what was built"
 
 library:
 	$(CARGO) build --release --lib --locked
+
+tool:
+	$(CARGO) build --release --bin lightgpt --features cli --locked
 
 # The shared library under the names that programs look for.
 shared:
@@ -63,21 +72,21 @@ run: library shared
 
 # The C programs are tested against the library that is installed: the release build.
 test: library
-	LIGHTGPT_LIBRARY="$(abspath $(LIBRARY))" $(CARGO) test --locked
+	LIGHTGPT_LIBRARY="$(abspath $(LIBRARY))" $(CARGO) test --features cli --locked
 
 check:
 	$(CARGO) fmt --check
-	$(CARGO) clippy --all-targets --locked -- -D warnings
+	$(CARGO) clippy --all-targets --features cli --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --locked
 	$(MAKE) test
 
 header:
 	LIGHTGPT_UPDATE=1 $(CARGO) test --test abi --locked
 
-install: library
+install: library $(if $(TOOL),tool)
 	$(MAKE) install-files
 
-# What `install` does with a library that is already built.
+# What `install` does with a library (and a tool) that is already built.
 install-files: shared static
 	$(INSTALL) -d $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(INCLUDEDIR)
 	$(INSTALL) -m 755 $(OUT)/liblightgpt.so.$(VERSION) $(DESTDIR)$(LIBDIR)/
@@ -89,6 +98,11 @@ install-files: shared static
 	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@INCLUDEDIR@|$(INCLUDEDIR)|' \
 		-e 's|@VERSION@|$(VERSION)|' lightgpt.pc.in > $(OUT)/lightgpt.pc
 	$(INSTALL) -m 644 $(OUT)/lightgpt.pc $(DESTDIR)$(LIBDIR)/pkgconfig/
+ifneq ($(TOOL),)
+	$(INSTALL) -d $(DESTDIR)$(BINDIR)
+	$(INSTALL) -m 755 $(LIBRARY)/lightgpt $(DESTDIR)$(BINDIR)/
+	strip --strip-unneeded $(DESTDIR)$(BINDIR)/lightgpt
+endif
 
 clean:
 	$(CARGO) clean

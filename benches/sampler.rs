@@ -99,7 +99,7 @@ fn pick(criterion: &mut Criterion) {
             let mut group = criterion.benchmark_group(format!("{vocab} {shape}"));
             for (name, stages) in chains() {
                 let mut sampler = Sampler::from_stages(stages, Some(1)).expect("valid stages");
-                sampler.reserve(vocab, history.len());
+                sampler.reserve(vocab, history.len()).expect("memory");
                 let mut step = 0;
                 group.bench_function(name, |bench| {
                     bench.iter(|| {

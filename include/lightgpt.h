@@ -6,7 +6,7 @@
  *
  * OBJECTS. A lightgpt_model is an open GGUF file: weights, metadata, tokenizer. A lightgpt_session
  * is one timeline of text with the memory of a conversation; a model serves any number of them. A
- * lightgpt_team is the threads that compute; without one, each session makes its own. A
+ * lightgpt_team is the threads that compute; without one, the sessions of a model share one. A
  * lightgpt_sampler chooses tokens. There is nothing to initialise or to shut down, there are no
  * global settings, and no environment is needed. The least program:
  *
@@ -1106,17 +1106,15 @@ int32_t lightgpt_model_describe(const struct lightgpt_model *model,
                                 struct lightgpt_model_info *info);
 
 /**
- * Says how much memory the model takes with a session made with `options`, computed on by
- * `threads` threads.
+ * Says how much memory the model takes with a session made with `options`.
  *
- * options: NULL for the defaults. threads: 0 for the default. memory: not NULL, initialised with
- * LIGHTGPT_MEMORY_INIT. Any thread. Errors: LIGHTGPT_INVALID_ARGUMENT (an option out of range),
+ * options: NULL for the defaults. memory: not NULL, initialised with LIGHTGPT_MEMORY_INIT. Any
+ * thread. Errors: LIGHTGPT_INVALID_ARGUMENT (an option out of range),
  * LIGHTGPT_UNSUPPORTED (the model was opened with LIGHTGPT_OPEN_INSPECT).
  */
 LIGHTGPT_API
 int32_t lightgpt_model_memory_estimate(const struct lightgpt_model *model,
                                        const struct lightgpt_session_options *options,
-                                       uint32_t threads,
                                        struct lightgpt_memory *memory);
 
 /**
@@ -1312,7 +1310,8 @@ LIGHTGPT_API int32_t lightgpt_sampler_free(struct lightgpt_sampler *sampler);
 /**
  * Makes a session of a model.
  *
- * team: the threads to compute with; NULL: a team of the session's own with default options.
+ * team: the threads to compute with; NULL: a team with default options that all such sessions of
+ * the model share, from the first to the last of them.
  * options: NULL for the defaults. session: not NULL; gets a handle that lightgpt_session_free
  * gives back. Model and team may be freed before the session. Any thread.
  * Errors: LIGHTGPT_OUT_OF_MEMORY, LIGHTGPT_MEMORY_CAP, LIGHTGPT_INVALID_ARGUMENT (an option out of

@@ -44,6 +44,21 @@ pub trait HostAllocator: Send + Sync {
     unsafe fn release(&self, memory: NonNull<u8>, bytes: usize, align: usize, tag: Tag);
 }
 
+/// Numbers whose zero is all zero bits.
+///
+/// # Safety
+/// Zeroed memory is a valid value.
+pub unsafe trait Zero: Copy {}
+
+macro_rules! zero {
+    ($($type:ty),*) => {$(
+        // SAFETY: zero bits are the number 0.
+        unsafe impl Zero for $type {}
+    )*};
+}
+
+zero!(u8, u16, u32, u64, f32, [f32; 2]);
+
 /// Counts large memory against an optional cap. Clones share one account.
 #[derive(Clone, Default)]
 pub struct Budget(Arc<Account>);
@@ -87,30 +102,38 @@ impl Budget {
         self.0.by_tag[tag as usize].load(Ordering::Relaxed)
     }
 
-    /// `len` values, each `T::default()`.
-    pub fn allocate<T: Copy + Default>(&self, tag: Tag, len: usize) -> Result<Buffer<T>> {
-        let layout = Layout::array::<T>(len)
-            .and_then(|layout| layout.align_to(ALIGN))
-            .map_err(|_| self.out_of_memory(u64::MAX))?;
-        let layout = layout.pad_to_align();
-        if layout.size() == 0 {
-            return Ok(Buffer {
-                memory: NonNull::dangling(),
-                len,
-                layout,
-                tag,
-                budget: self.clone(),
-            });
-        }
-        self.charge(layout.size() as u64, tag)?;
-        let Some(memory) = self.0.take(layout, tag) else {
-            self.release(layout.size() as u64, tag);
-            return Err(self.out_of_memory(layout.size() as u64));
-        };
-        let memory = memory.cast::<T>();
+    /// `len` zeros. Memory of the machine is not touched until it is used.
+    pub fn allocate<T: Zero>(&self, tag: Tag, len: usize) -> Result<Buffer<T>> {
+        // SAFETY: zeroed memory is what `T: Zero` needs to be initialised.
+        unsafe { self.zeroed(tag, len) }
+    }
+
+    /// `len` copies of `value`.
+    pub fn allocate_filled<T: Copy>(&self, tag: Tag, len: usize, value: T) -> Result<Buffer<T>> {
+        // SAFETY: every value is written before the buffer is given out, and `T: Copy` drops none.
+        let buffer = unsafe { self.zeroed::<T>(tag, len) }?;
         for i in 0..len {
-            // SAFETY: `take` gave `layout.size() >= len * size_of::<T>()` bytes, aligned for `T`.
-            unsafe { memory.add(i).write(T::default()) };
+            // SAFETY: the buffer has room for `len` values, aligned for `T`.
+            unsafe { buffer.memory.add(i).write(value) };
+        }
+        Ok(buffer)
+    }
+
+    /// # Safety
+    /// Zeros are initialised values of `T`, or the caller writes all before it lets anyone read.
+    unsafe fn zeroed<T>(&self, tag: Tag, len: usize) -> Result<Buffer<T>> {
+        let layout = Layout::array::<T>(len).and_then(|layout| layout.align_to(ALIGN));
+        let layout = layout
+            .map_err(|_| self.out_of_memory(u64::MAX))?
+            .pad_to_align();
+        let mut memory = NonNull::dangling();
+        if layout.size() > 0 {
+            self.charge(layout.size() as u64, tag)?;
+            let Some(taken) = self.0.take(layout, tag) else {
+                self.release(layout.size() as u64, tag);
+                return Err(self.out_of_memory(layout.size() as u64));
+            };
+            memory = taken.cast();
         }
         Ok(Buffer {
             memory,
@@ -173,6 +196,8 @@ impl Account {
                     unsafe { host.release(memory, layout.size(), layout.align(), tag) };
                     return None;
                 }
+                // SAFETY: the host gave so many bytes.
+                unsafe { memory.write_bytes(0, layout.size()) };
                 Some(memory)
             }
             None => system::take(layout),
@@ -207,7 +232,7 @@ impl<T> Deref for Buffer<T> {
     type Target = [T];
 
     fn deref(&self) -> &[T] {
-        // SAFETY: `allocate` initialised `len` values, or `len * size_of::<T>()` is zero.
+        // SAFETY: `Budget` initialised `len` values, or `len * size_of::<T>()` is zero.
         unsafe { std::slice::from_raw_parts(self.memory.as_ptr(), self.len) }
     }
 }

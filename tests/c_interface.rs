@@ -284,7 +284,6 @@ fn memory_is_estimated_and_capped() {
         ok(lightgpt_model_memory_estimate(
             model,
             &options,
-            1,
             &raw mut memory,
         ));
         assert!(memory.weights_mapped > 4_000_000 && memory.weights_copied == 0);

@@ -280,6 +280,7 @@ fn what_is_linked_is_credited() {
     let mut tree = std::process::Command::new(env!("CARGO"));
     tree.current_dir(ROOT)
         .args(["tree", "--offline", "--locked", "--prefix", "none"]);
+    tree.args(["--features", "cli"]);
     tree.args(["--edges", "normal,no-proc-macro", "--format", "{p}"]);
     let output = tree.output().unwrap();
     assert!(

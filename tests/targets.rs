@@ -1,4 +1,4 @@
-//! The library compiles for the platforms that this machine cannot run, where their std is there.
+//! Library and tool compile for the platforms that this machine cannot run, where their std is there.
 #![allow(clippy::unwrap_used)] // tests
 
 #[path = "support/programs.rs"]
@@ -25,7 +25,8 @@ fn it_compiles_for_windows_and_macos() {
         let mut check = Command::new(env!("CARGO"));
         check
             .current_dir(ROOT)
-            .args(["check", "--lib", "--locked", "--target", target]);
+            .args(["check", "--lib", "--bins", "--features", "cli"])
+            .args(["--locked", "--target", target]);
         check
             .arg("--target-dir")
             .arg(Path::new(env!("CARGO_TARGET_TMPDIR")).join("targets"));

@@ -18,7 +18,6 @@ use crate::control::{Control, ProgressFn};
 use crate::error::Result;
 use crate::gguf::{Borrowed, LoadOptions, Source};
 use crate::model::{Model, OpenOptions};
-use crate::team::physical_cores;
 
 /// A model: its weights, metadata and tokenizer. Immutable; any number of threads and sessions may
 /// use it at once.
@@ -291,17 +290,15 @@ pub unsafe extern "C" fn lightgpt_model_describe(
     })
 }
 
-/// Says how much memory the model takes with a session made with `options`, computed on by
-/// `threads` threads.
+/// Says how much memory the model takes with a session made with `options`.
 ///
-/// options: NULL for the defaults. threads: 0 for the default. memory: not NULL, initialised with
-/// LIGHTGPT_MEMORY_INIT. Any thread. Errors: LIGHTGPT_INVALID_ARGUMENT (an option out of range),
+/// options: NULL for the defaults. memory: not NULL, initialised with LIGHTGPT_MEMORY_INIT. Any
+/// thread. Errors: LIGHTGPT_INVALID_ARGUMENT (an option out of range),
 /// LIGHTGPT_UNSUPPORTED (the model was opened with LIGHTGPT_OPEN_INSPECT).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lightgpt_model_memory_estimate(
     model: *const lightgpt_model,
     options: *const lightgpt_session_options,
-    threads: u32,
     memory: *mut lightgpt_memory,
 ) -> i32 {
     guard(|| {
@@ -309,15 +306,10 @@ pub unsafe extern "C" fn lightgpt_model_memory_estimate(
         let (out, options) =
             unsafe { (OutStruct::new(memory, "memory")?, read(options, "options")?) };
         let options = session_options(&options)?;
-        let threads = match threads {
-            0 => physical_cores(),
-            threads => threads as usize,
-        };
         let estimate = enter(model)?.model.memory_estimate(
             options.context,
             options.kv,
             options.chunk_tokens(),
-            threads,
         )?;
         out.set(&lightgpt_memory {
             struct_size: 0,

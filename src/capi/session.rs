@@ -20,7 +20,6 @@ use crate::control::{Control, Flow, Signals};
 use crate::error::{Code, Error, Result};
 use crate::kv::KvFormat;
 use crate::session::{Canceller, Session, SessionOptions};
-use crate::team::{Team, TeamOptions};
 
 /// One timeline of text: the tokens so far and what the model remembers of them. Any thread, one
 /// at a time.
@@ -151,7 +150,8 @@ pub(super) fn control(budget_us: u64) -> Control<'static> {
 
 /// Makes a session of a model.
 ///
-/// team: the threads to compute with; NULL: a team of the session's own with default options.
+/// team: the threads to compute with; NULL: a team with default options that all such sessions of
+/// the model share, from the first to the last of them.
 /// options: NULL for the defaults. session: not NULL; gets a handle that lightgpt_session_free
 /// gives back. Model and team may be freed before the session. Any thread.
 /// Errors: LIGHTGPT_OUT_OF_MEMORY, LIGHTGPT_MEMORY_CAP, LIGHTGPT_INVALID_ARGUMENT (an option out of
@@ -169,7 +169,7 @@ pub unsafe extern "C" fn lightgpt_session_new(
         let options = session_options(&options)?;
         let model = enter(model)?;
         let team = if team.is_null() {
-            Team::new(TeamOptions::default())?
+            model.model.team()?
         } else {
             enter(team)?.team.clone()
         };

@@ -73,7 +73,7 @@ macro_rules! instance {
                 { lanes::values::<f32, $mul_add> };
             values_f16(weights: &[f32], values: &[u16], out: &mut [f32])
                 { lanes::values::<u16, $mul_add> };
-            join_spans(spans: &[f32], out: &mut [f32]) { lanes::join_spans::<$mul_add> };
+            join_spans(spans: &[f32], stride: usize, count: usize, out: &mut [f32]) { lanes::join_spans::<$mul_add> };
             block_maxima(x: &[f32], maxima: &mut [f32]) -> bool { logits::block_maxima };
             block_sums(x: &[f32], sums: &mut [f32]) { logits::block_sums };
             exp_weights(x: &[f32], max: f32, weights: &mut [f32]) -> f64 { logits::exp_weights };

@@ -8,6 +8,7 @@
 mod instance;
 mod lanes;
 mod logits;
+mod measure;
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -26,6 +27,7 @@ use crate::team::Tile;
 
 pub use lanes::LANES;
 pub use logits::{BLOCK, CELLS, Histogram, Ranked, Scale};
+pub use measure::Peak;
 
 /// An instruction set that has kernels, from the plainest to the widest of each architecture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -78,7 +80,7 @@ struct Functions {
     softmax: unsafe fn(&mut [f32], f32) -> (f32, f32),
     values_f32: unsafe fn(&[f32], &[f32], &mut [f32]),
     values_f16: unsafe fn(&[f32], &[u16], &mut [f32]),
-    join_spans: unsafe fn(&[f32], &mut [f32]),
+    join_spans: unsafe fn(&[f32], usize, usize, &mut [f32]),
     logits: logits::LogitFunctions,
 }
 
@@ -295,11 +297,14 @@ impl Kernels {
         }
     }
 
-    /// Joins spans, (spans, 2 + out.len()), each (max, sum, weighted row), into one softmax row.
-    pub fn join_spans(&self, spans: &[f32], out: &mut [f32]) {
-        assert!(spans.len().is_multiple_of(out.len() + 2), "whole spans");
+    /// Joins `count` spans, which begin `stride` apart, each (max, sum, weighted row), into one
+    /// softmax row.
+    pub fn join_spans(&self, spans: &[f32], stride: usize, count: usize, out: &mut [f32]) {
+        assert!(count > 0 && stride >= out.len() + 2, "spans hold rows");
+        let last = (count - 1) * stride;
+        assert!(spans.len() >= last + out.len() + 2, "as many spans");
         // SAFETY: `self` proves the CPU's features.
-        unsafe { (self.functions.join_spans)(spans, out) }
+        unsafe { (self.functions.join_spans)(spans, stride, count, out) }
     }
 }
 

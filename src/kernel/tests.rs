@@ -231,7 +231,7 @@ fn attention_pieces() {
             .collect();
         same("join_spans", |kernels| {
             let mut out = vec![0.0; dims];
-            kernels.join_spans(&spans, &mut out);
+            kernels.join_spans(&spans, dims + 2, 5, &mut out);
             out
         });
     }

@@ -3,12 +3,13 @@
 mod arch;
 mod batch;
 pub mod forward;
+mod phases;
 mod scratch;
 mod spec;
 mod weights;
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use crate::budget::Budget;
 use crate::control::Control;
@@ -16,7 +17,7 @@ use crate::error::{Code, Error, Result};
 use crate::gguf::{Gguf, LoadOptions, Source};
 use crate::kernel::{self, Kernels};
 use crate::kv::{KvFormat, Layout};
-use crate::team::THREADS_MAX;
+use crate::team::{FloatEnvironment, Team, TeamOptions};
 use crate::tokenizer::Tokenizer;
 
 pub use arch::names as architectures;
@@ -42,6 +43,7 @@ pub struct Model {
     tokenizer: Option<Tokenizer>,
     network: Option<Network>,
     budget: Budget,
+    team: Mutex<Weak<Team>>,
 }
 
 /// What a forward pass needs of a model.
@@ -93,6 +95,7 @@ impl Model {
         control: &mut Control<'_>,
         kernels: &'static Kernels,
     ) -> Result<Arc<Self>> {
+        let _environment = FloatEnvironment::enter();
         let gguf = Gguf::open(source, &options.load, control)?;
         let tokenizer = Tokenizer::load(gguf.metadata())?;
         let network = match options.describe_only {
@@ -110,6 +113,7 @@ impl Model {
             tokenizer,
             network,
             budget,
+            team: Mutex::new(Weak::new()),
         }))
     }
 
@@ -160,6 +164,18 @@ impl Model {
         &self.budget
     }
 
+    /// The team of the model's sessions that bring none of their own: default options, begun with
+    /// the first of them and joined with the last.
+    pub fn team(&self) -> Result<Arc<Team>> {
+        let mut team = self.team.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(team) = team.upgrade() {
+            return Ok(team);
+        }
+        let new = Team::new(TeamOptions::default())?;
+        *team = Arc::downgrade(&new);
+        Ok(new)
+    }
+
     /// Weights in the file.
     pub fn parameters(&self) -> u64 {
         self.gguf
@@ -178,42 +194,35 @@ impl Model {
             .sum()
     }
 
-    /// What a session needs with `context` tokens of `kv` (0: as many as the model can attend
-    /// over), passes of at most `rows` tokens and `threads` threads. Exact for what is counted (KV,
-    /// scratch, logits, copied weights).
+    /// What a session needs with `context` tokens of `kv` (0: as many as the model can attend over)
+    /// and passes of at most `rows` tokens. Exact for what is counted (KV, scratch, logits, copied
+    /// weights).
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT` where such a session or team is refused.
+    /// `INVALID_ARGUMENT` where such a session is refused.
     pub fn memory_estimate(
         &self,
         context: usize,
         kv: KvFormat,
         rows: usize,
-        threads: usize,
     ) -> Result<MemoryEstimate> {
         let spec = &self.network()?.spec;
         let context = match context {
             0 => spec.context,
             context => context,
         };
-        for (name, found, max) in [
-            ("context", context, spec.context),
-            ("threads", threads, THREADS_MAX),
-        ] {
-            if found > max {
-                let message = format!("expected at most {max}, found {found}");
-                return Err(Error::new(Code::InvalidArgument, name, message));
-            }
+        if context > spec.context {
+            let message = format!("expected at most {}, found {context}", spec.context);
+            return Err(Error::new(Code::InvalidArgument, "context", message));
         }
-        let layout = Layout::new(kv, spec.layer_shapes());
-        let pages = context.div_ceil(crate::kv::PAGE_TOKENS) as u64;
-        let copied = self.budget.tag_bytes(crate::budget::Tag::Weights);
         let size = Size {
             rows: rows.min(context),
             outputs: 1,
-            workers: threads,
             context,
         };
+        let layout = Layout::new(kv, spec.layer_shapes());
+        let pages = context.div_ceil(crate::kv::PAGE_TOKENS) as u64;
+        let copied = self.budget.tag_bytes(crate::budget::Tag::Weights);
         Ok(MemoryEstimate {
             weights_mapped: self.weight_bytes().saturating_sub(copied),
             weights_copied: copied,

@@ -1,13 +1,13 @@
 //! The activations of a pass: allocated once for a number of rows, lent to one pass after another.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::budget::{Budget, Buffer, Tag};
 use crate::error::Result;
 use crate::kv::Page;
 use crate::model::batch::{Batch, reserved};
 use crate::model::spec::Spec;
-use crate::ops::attention;
+use crate::ops::attention::Spans;
 use crate::quant::{Activation, GROUP};
 
 /// The buffers of a pass.
@@ -35,8 +35,8 @@ pub struct Scratch {
     pub turns: Buffer<[f32; 2]>,
     /// Logits of the rows that want them: (outputs, vocab).
     pub logits: Buffer<f32>,
-    /// Scores and spans of a query: (workers, attention::scratch_len).
-    pub attention: Buffer<f32>,
+    /// Spans of some rows' attention, see [`Spans`].
+    pub spans: Buffer<f32>,
     /// Pages on loan while they are written.
     pub lent: Vec<Page>,
 }
@@ -48,18 +48,13 @@ pub struct Size {
     pub rows: usize,
     /// Rows that want logits.
     pub outputs: usize,
-    /// Threads that work on it.
-    pub workers: usize,
     /// Tokens that its sequences may hold.
     pub context: usize,
 }
 
 impl Size {
     fn covers(&self, wanted: &Self) -> bool {
-        self.rows >= wanted.rows
-            && self.outputs >= wanted.outputs
-            && self.workers >= wanted.workers
-            && self.context >= wanted.context
+        self.rows >= wanted.rows && self.outputs >= wanted.outputs && self.context >= wanted.context
     }
 }
 
@@ -72,14 +67,13 @@ struct Lengths {
     quants: usize,
     turns: usize,
     logits: usize,
-    attention: usize,
+    spans: usize,
 }
 
 impl Lengths {
     fn new(spec: &Spec, size: &Size) -> Self {
         let rows = |width: usize| size.rows.saturating_mul(width);
         let widest = spec.dim.max(spec.attended_width()).max(spec.hidden);
-        let attention = attention::scratch_len(size.context, spec.v_dim);
         Self {
             dim: rows(spec.dim),
             qkv: rows(spec.qkv_width()),
@@ -88,7 +82,7 @@ impl Lengths {
             quants: rows(widest.div_ceil(GROUP)),
             turns: rows(spec.rope.dims / 2),
             logits: size.outputs.saturating_mul(spec.vocab),
-            attention: size.workers.saturating_mul(attention),
+            spans: Spans::scratch_len(size.context, spec.group(), spec.kv_shape()),
         }
     }
 }
@@ -107,10 +101,10 @@ impl Scratch {
             qkv: floats(lengths.qkv)?,
             attended: floats(lengths.attended)?,
             ffn: floats(lengths.ffn)?,
-            quants: budget.allocate(Tag::Scratch, lengths.quants)?,
+            quants: budget.allocate_filled(Tag::Scratch, lengths.quants, Activation::default())?,
             turns: budget.allocate(Tag::Scratch, lengths.turns)?,
             logits: floats(lengths.logits)?,
-            attention: floats(lengths.attention)?,
+            spans: floats(lengths.spans)?,
             lent: reserved(size.rows)?,
         })
     }
@@ -124,42 +118,51 @@ impl Scratch {
             attended,
             ffn,
             logits,
-            attention,
+            spans,
             ..
         } = lengths;
-        let floats = [dim, dim, dim, qkv, attended, ffn, logits, attention];
+        let floats = [dim, dim, dim, qkv, attended, ffn, logits, spans];
         floats.map(Budget::charge_of::<f32>).iter().sum::<u64>()
             + Budget::charge_of::<Activation>(lengths.quants)
             + Budget::charge_of::<[f32; 2]>(lengths.turns)
     }
 }
 
-/// Scratch that no pass has at the moment.
+/// Idle scratch that is kept, at most.
+const IDLE_MAX: usize = 8;
+
+/// Scratch that no pass has at the moment. A pass holds its scratch also while it is paused.
 #[derive(Debug, Default)]
 pub struct Pool(Mutex<Vec<Scratch>>);
 
 impl Pool {
     /// The idle scratch with the fewest rows that is large enough, or a new one.
     pub fn take(&self, spec: &Spec, size: Size, budget: &Budget) -> Result<Scratch> {
-        let mut idle = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut idle = self.lock();
         let fits = |&i: &usize| idle[i].size.covers(&size);
-        if let Some(best) = (0..idle.len())
+        let best = (0..idle.len())
             .filter(fits)
-            .min_by_key(|&i| idle[i].size.rows)
-        {
+            .min_by_key(|&i| idle[i].size.rows);
+        if let Some(best) = best {
             return Ok(idle.swap_remove(best));
         }
-        // What the new one will cover as well is not needed beside it.
-        idle.retain(|scratch| !size.covers(&scratch.size));
+        // What the new one covers as well goes first. Memory is given back without the lock.
+        let covered = idle.iter().position(|scratch| size.covers(&scratch.size));
+        let covered = covered.map(|at| idle.swap_remove(at));
         drop(idle);
+        drop(covered);
         Scratch::new(spec, size, budget)
     }
 
     /// Gives scratch back.
     pub fn give(&self, scratch: Scratch) {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(scratch);
+        let mut idle = self.lock();
+        if idle.len() < IDLE_MAX {
+            idle.push(scratch);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Scratch>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

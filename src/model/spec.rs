@@ -51,6 +51,16 @@ impl Spec {
         self.q_width() + self.kv_heads * (self.k_dim + self.v_dim)
     }
 
+    /// Query heads that share a key head.
+    pub fn group(&self) -> usize {
+        self.heads / self.kv_heads
+    }
+
+    /// Key heads, and values in each key and value row.
+    pub fn kv_shape(&self) -> (usize, usize, usize) {
+        (self.kv_heads, self.k_dim, self.v_dim)
+    }
+
     /// Width of what attention gives for a token.
     pub fn attended_width(&self) -> usize {
         self.heads * self.v_dim

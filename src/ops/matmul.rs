@@ -2,13 +2,12 @@
 
 use crate::budget::Buffer;
 use crate::kernel::{Input, Kernels};
+use crate::ops::TASK_MAX;
 use crate::team::Tile;
 use crate::tensor::Matrix;
 
 /// Multiply-adds that one task should have at least: some 10 microseconds of work.
 const TASK_MIN: usize = 1 << 17;
-/// Multiply-adds that one task should have at most, so that a pass can pause or stop soon.
-const TASK_MAX: usize = 1 << 21;
 /// Outputs come in multiples of a kernel's panel.
 const PANEL: usize = 16;
 /// Tokens of a task, at most.
@@ -26,11 +25,12 @@ pub struct Linear {
 /// How to cut (tokens, outputs) of dot products over `columns` into tiles for `threads`: tokens and
 /// outputs of a tile. The cut depends on nothing else, so a paused phase finds it again.
 pub fn tiling(tokens: usize, outputs: usize, columns: usize, threads: usize) -> (usize, usize) {
-    let rows = tokens.clamp(1, TOKENS_MAX);
-    let all = tokens * outputs * columns;
+    let panel = PANEL.saturating_mul(columns);
+    let rows = tokens.clamp(1, TOKENS_MAX).min((TASK_MAX / panel).max(1));
+    let all = tokens.saturating_mul(outputs).saturating_mul(columns);
     let task = (all / (4 * threads)).clamp(TASK_MIN, TASK_MAX);
-    let width = (task / (rows * columns).max(1)).next_multiple_of(PANEL);
-    (rows, width.clamp(PANEL, outputs.next_multiple_of(PANEL)))
+    let panels = (task / (rows * panel)).clamp(1, outputs.div_ceil(PANEL));
+    (rows, panels * PANEL)
 }
 
 /// Computes a tile of the outputs of `linears`, which stand side by side in the tile's matrix:
@@ -76,14 +76,21 @@ mod tests {
 
     #[test]
     fn tiles_are_panels_of_bounded_work() {
-        for (tokens, outputs, columns) in
-            [(1, 4096, 256), (512, 2048, 2048), (7, 64, 64), (1, 1, 1)]
-        {
+        let shapes = [
+            (1, 4096, 256),
+            (512, 2048, 2048),
+            (7, 64, 64),
+            (1, 1, 1),
+            (300, 9, 14336),
+            (64, 16, 1 << 24),
+        ];
+        for (tokens, outputs, columns) in shapes {
             for threads in [1, 2, 64] {
                 let (rows, width) = tiling(tokens, outputs, columns, threads);
-                assert!(width.is_multiple_of(PANEL) && rows <= TOKENS_MAX && rows <= tokens);
-                let work = rows * width * columns;
-                assert!(width == PANEL || work <= TASK_MAX + rows * PANEL * columns);
+                assert!(width.is_multiple_of(PANEL) && width < outputs + PANEL);
+                assert!((1..=tokens.min(TOKENS_MAX)).contains(&rows));
+                // A panel for one token is the least that can be.
+                assert!(rows * width * columns <= TASK_MAX.max(PANEL * columns));
             }
         }
     }

@@ -94,13 +94,12 @@ impl Frequencies {
 impl Yarn {
     /// Section 3.2 of the paper: a linear ramp between the two numbers of rotations.
     fn interpolate(&self, rope: &Rope, radians: &mut [f64]) {
-        let low = self.pair_with(self.beta_fast, rope).floor().max(0.0);
-        let high = self
-            .pair_with(self.beta_slow, rope)
-            .ceil()
-            .min(rope.dims as f64 - 1.0);
+        let last = rope.dims as f64 - 1.0;
+        let low = at_least(self.pair_with(self.beta_fast, rope).floor(), 0.0);
+        let high = at_most(self.pair_with(self.beta_slow, rope).ceil(), last);
         for (i, radians) in radians.iter_mut().enumerate() {
-            let ramp = ((i as f64 - low) / (high - low).max(0.001)).clamp(0.0, 1.0);
+            let ramp = (i as f64 - low) / at_least(high - low, 0.001);
+            let ramp = at_most(at_least(ramp, 0.0), 1.0);
             *radians = *radians / self.factor * ramp + *radians * (1.0 - ramp);
         }
     }
@@ -110,6 +109,15 @@ impl Yarn {
         let wavelengths = self.original_context / (rotations * std::f64::consts::TAU);
         rope.dims as f64 * float::ln64(wavelengths) / (2.0 * float::ln64(rope.base))
     }
+}
+
+/// Comparisons with one definition, unlike those of `f64` (zeros of both signs, NaN).
+fn at_least(x: f64, least: f64) -> f64 {
+    if x > least { x } else { least }
+}
+
+fn at_most(x: f64, most: f64) -> f64 {
+    if x < most { x } else { most }
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use crate::error::{Code, Error, Result};
 use crate::model::forward::Pass;
 use crate::model::{Row, Size};
 use crate::session::Session;
+use crate::team::FloatEnvironment;
 
 /// Rows of a pass when each wants its logits: vocabularies are large.
 const ROWS_WITH_LOGITS: usize = 16;
@@ -20,6 +21,8 @@ impl Session {
     /// `OUT_OF_MEMORY` and `FILE_CHANGED` leave the tokens queued: rewind, or try again.
     pub fn prefill(&mut self, control: &mut Control<'_>) -> Result<Flow> {
         self.check_sound()?;
+        self.heed_cancel(control.signals)?;
+        let _environment = FloatEnvironment::enter();
         let start = self.evaluated;
         while self.evaluated < self.tokens.len() {
             if self.evaluate(control.signals)? == Flow::Paused {
@@ -31,13 +34,17 @@ impl Session {
         Ok(Flow::Done)
     }
 
-    /// The logits after the last token: (vocab). Evaluates what is queued first.
+    /// The logits after the last token: (vocab). Evaluates what is queued first. Without a
+    /// generation in progress this ends the turn: what the caller chooses by them begins another.
     ///
     /// # Errors
     /// As [`Session::prefill`]; `INVALID_ARGUMENT` if the session is empty.
     pub fn logits(&mut self, control: &mut Control<'_>) -> Result<&[f32]> {
         self.want_logits()?;
         while self.prefill(control)? == Flow::Paused {}
+        if self.generation.is_none() {
+            self.turn_ends();
+        }
         Ok(&self.logits)
     }
 
@@ -52,6 +59,8 @@ impl Session {
         each: &mut dyn FnMut(usize, &[f32]),
     ) -> Result<()> {
         self.check_sound()?;
+        self.heed_cancel(control.signals)?;
+        let _environment = FloatEnvironment::enter();
         self.drop_pass();
         while self.evaluated < self.tokens.len() {
             self.begin_pass(self.chunk.min(ROWS_WITH_LOGITS), true)?;
@@ -118,7 +127,6 @@ impl Session {
         let size = Size {
             rows,
             outputs,
-            workers: self.team.threads(),
             context: self.context,
         };
         let scratch = network
@@ -131,7 +139,7 @@ impl Session {
             token: self.tokens[position],
             wants_output: all_logits || position == last,
         });
-        self.pass = Some(Pass::new(scratch, rows));
+        self.pass = Some(Pass::new(scratch, rows, self.team.threads()));
         Ok(())
     }
 

@@ -4,7 +4,7 @@
 //! threads belong to the model and the team. Any thread may use it, one at a time.
 //!
 //! A *turn* begins with the first tokens fed (or with `begin`) after the last one ended, and ends
-//! when its generation finishes. Cancelling takes the session back to before the turn.
+//! when its generation finishes, or when its logits are taken by a caller who chooses tokens itself. Cancelling takes the session back to before the turn.
 
 mod evaluate;
 mod stop;
@@ -213,9 +213,10 @@ impl Session {
     ///
     /// # Errors
     /// `INVALID_ARGUMENT` for a token that the model does not know, `CONTEXT_FULL` if they do not
-    /// fit. Nothing is queued then.
+    /// fit, `CANCELLED` if the turn was cancelled since the last call. Nothing is queued then.
     pub fn feed(&mut self, tokens: &[u32]) -> Result<()> {
         self.check_sound()?;
+        self.heed_cancel(Signals::default())?;
         let vocab = self.network()?.spec.vocab;
         if let Some((i, token)) = tokens
             .iter()

@@ -2,11 +2,12 @@
 
 use std::time::Instant;
 
-use crate::control::{Control, Flow, cancelled};
+use crate::control::{Control, Flow, Signals, cancelled};
 use crate::error::{Code, Error, Result};
 use crate::sampler::Sampler;
 use crate::session::stop::Stops;
 use crate::session::{STEADY_TOKENS, Session, reserve};
+use crate::team::FloatEnvironment;
 use crate::tokenizer::{Attribute, DecodeOptions, StreamDecoder};
 
 /// How a turn's text is generated.
@@ -110,6 +111,8 @@ impl Session {
             let message = "a generation is in progress; step it to its end, rewind or cancel";
             return Err(Error::new(Code::Busy, "session", message));
         }
+        self.check_sound()?;
+        self.heed_cancel(Signals::default())?;
         let stops = Stops::new(&options.stops)?;
         let mut sampler = options.sampler.clone();
         sampler.reserve(self.logits.len(), self.context.min(STEADY_TOKENS))?;
@@ -145,6 +148,7 @@ impl Session {
     /// `INVALID_ARGUMENT` without [`Session::begin`]; else as [`Session::prefill`].
     pub fn step(&mut self, control: &mut Control<'_>) -> Result<Step> {
         self.check_sound()?;
+        let _environment = FloatEnvironment::enter();
         self.text.clear();
         let Some(generation) = &self.generation else {
             let message = "no generation is in progress; begin one first";
@@ -228,8 +232,8 @@ impl Session {
         if !generation.ignore_end && tokenizer.is_some_and(|t| t.is_end(token)) {
             return Ok(self.finish(Finish::End));
         }
-        generation.left -= 1;
         reserve(&mut self.tokens, 1)?;
+        generation.left -= 1;
         self.tokens.push(token);
         self.metrics.generated_tokens += 1;
         if let Some(tokenizer) = tokenizer {

@@ -47,6 +47,8 @@ struct Post {
     gate: AtomicU64,
     /// The phase behind the gate; written only while the gate is closed and nobody is inside.
     phase: UnsafeCell<*const Phase<'static>>,
+    /// How many helpers the phase has tasks for.
+    helpers: AtomicUsize,
     /// Whether a caller has the helpers.
     taken: AtomicBool,
     /// Calls in progress: between their phases helpers wait awake for a while.
@@ -72,6 +74,7 @@ impl Crew {
         let post = Arc::new(Post {
             gate: AtomicU64::new(0),
             phase: UnsafeCell::new(ptr::null()),
+            helpers: AtomicUsize::new(0),
             taken: AtomicBool::new(false),
             calls: AtomicUsize::new(0),
             quit: AtomicBool::new(false),
@@ -113,7 +116,7 @@ impl Crew {
             )
         })?;
         let shared = Arc::clone(&post);
-        pool.spawn_broadcast(move |context| shared.stand_by(context.index() + 1));
+        pool.spawn_broadcast(move |context| shared.stand_by(context.index()));
         Ok(Self {
             post,
             pool: Some(pool),
@@ -121,20 +124,29 @@ impl Crew {
         })
     }
 
-    /// Runs `work` while helpers may work on `phase`; none come if another call has them.
-    pub fn with_help(&self, phase: &Phase<'_>, work: impl FnOnce()) {
+    /// Runs `work` while the first `helpers` may work on `phase`; none come if another call has
+    /// them.
+    pub fn with_help(&self, phase: &Phase<'_>, helpers: usize, work: impl FnOnce()) {
+        /// Closes the gate, also when `work` unwinds: `phase` is gone then.
+        struct Gate<'a>(&'a Post);
+        impl Drop for Gate<'_> {
+            fn drop(&mut self) {
+                self.0.close();
+                self.0.taken.store(false, Ordering::Release);
+            }
+        }
+
         let post = &*self.post;
         if post.taken.swap(true, Ordering::Acquire) {
             return work();
         }
         // SAFETY: this caller has the helpers and the gate is closed and empty, so nobody reads.
-        // The lifetime is lifted only until `close` below, before which `phase` cannot end; `work`
-        // catches panics of tasks.
+        // The lifetime is lifted only until the gate is closed below, which `phase` outlives.
         unsafe { *post.phase.get() = ptr::from_ref(phase).cast() };
+        post.helpers.store(helpers, Ordering::Relaxed);
         post.open();
+        let _gate = Gate(post);
         work();
-        post.close();
-        post.taken.store(false, Ordering::Release);
     }
 
     /// A call begins: helpers may wait awake.
@@ -204,14 +216,16 @@ impl Post {
     }
 
     /// A helper's life.
-    fn stand_by(&self, worker: usize) {
+    fn stand_by(&self, helper: usize) {
         let _environment = FloatEnvironment::enter();
         let mut been = 0;
         while let Some(sequence) = self.enter(been) {
             been = sequence;
-            // SAFETY: inside the gate, so the caller keeps the phase alive until we leave.
-            let phase = unsafe { &**self.phase.get() };
-            phase.help(worker);
+            if helper < self.helpers.load(Ordering::Relaxed) {
+                // SAFETY: inside the gate, so the caller keeps the phase alive until we leave.
+                let phase = unsafe { &**self.phase.get() };
+                phase.work();
+            }
             self.leave();
         }
     }

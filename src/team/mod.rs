@@ -24,7 +24,7 @@ use crate::error::{Code, Error, Result};
 pub use cores::physical_cores;
 pub use crew::is_helper;
 pub use float_environment::FloatEnvironment;
-pub use parts::{Chunks, Partition, PerWorker, Tasks, Tile, Tiles};
+pub use parts::{Chunks, Partition, Tasks, Tile, Tiles};
 
 use crew::Crew;
 
@@ -123,38 +123,32 @@ impl Team {
         if signals.cancelled() {
             return Err(cancelled());
         }
-        let call = |task: usize, worker: usize| {
-            // SAFETY: `Phase` claims each task below `tasks` once, lets only workers below
-            // `parts.workers()` in, and a worker runs one task after the other.
-            body(task, &mut unsafe { parts.part(task, worker) })
+        let call = |task: usize| {
+            // SAFETY: `Phase` claims each task below `tasks` once.
+            body(task, &mut unsafe { parts.part(task) })
         };
+        let first = *next;
         let phase = Phase {
             body: &call,
             tasks,
-            next: AtomicUsize::new(*next + 1),
-            workers: parts.workers().min(self.threads),
-            arrived: AtomicUsize::new(1),
+            next: AtomicUsize::new(first + 1),
             signals: *signals,
             stop: AtomicBool::new(false),
             failure: Mutex::new(None),
         };
-        let first = *next;
-        let helpers = phase.workers.min(tasks - first) - 1;
+        let work = || {
+            phase.perform(first);
+            phase.work();
+        };
+        let helpers = self.threads.min(tasks - first) - 1;
         match (&self.executor, &self.crew) {
             (Some(executor), _) if helpers > 0 => {
-                phase.perform(first, 0);
-                let body = || phase.help(phase.arrived.fetch_add(1, Ordering::Relaxed));
-                executor.parallel_for(helpers, &body);
-                phase.work(0);
+                phase.perform(first);
+                executor.parallel_for(helpers, &|| phase.help());
+                phase.work();
             }
-            (None, Some(crew)) if helpers > 0 => crew.with_help(&phase, || {
-                phase.perform(first, 0);
-                phase.work(0);
-            }),
-            _ => {
-                phase.perform(first, 0);
-                phase.work(0);
-            }
+            (None, Some(crew)) if helpers > 0 => crew.with_help(&phase, helpers, work),
+            _ => work(),
         }
         phase.end(next)
     }
@@ -195,29 +189,24 @@ impl Drop for Call<'_> {
     }
 }
 
-/// One run of a phase, on the stack of the thread that called in. Worker 0 is that thread.
+/// One run of a phase, on the stack of the thread that called in.
 struct Phase<'a> {
-    body: &'a (dyn Fn(usize, usize) -> Result<()> + Sync),
+    body: &'a (dyn Fn(usize) -> Result<()> + Sync),
     tasks: usize,
     next: AtomicUsize,
-    workers: usize,
-    /// Workers that an executor brought so far, the caller included.
-    arrived: AtomicUsize,
     signals: Signals<'a>,
     stop: AtomicBool,
     failure: Mutex<Option<Error>>,
 }
 
 impl Phase<'_> {
-    /// Works as a thread that is not the caller's; there may be more of them than may take part.
-    fn help(&self, worker: usize) {
-        if worker < self.workers {
-            let _environment = FloatEnvironment::enter();
-            self.work(worker);
-        }
+    /// Works on a thread that is not the caller's.
+    fn help(&self) {
+        let _environment = FloatEnvironment::enter();
+        self.work();
     }
 
-    fn work(&self, worker: usize) {
+    fn work(&self) {
         while !self.stop.load(Ordering::Relaxed) {
             if self.signals.cancelled() || self.signals.due() {
                 self.stop.store(true, Ordering::Relaxed);
@@ -227,12 +216,12 @@ impl Phase<'_> {
             if task >= self.tasks {
                 return;
             }
-            self.perform(task, worker);
+            self.perform(task);
         }
     }
 
-    fn perform(&self, task: usize, worker: usize) {
-        let outcome = catch_unwind(AssertUnwindSafe(|| (self.body)(task, worker)));
+    fn perform(&self, task: usize) {
+        let outcome = catch_unwind(AssertUnwindSafe(|| (self.body)(task)));
         let Err(error) = outcome.unwrap_or_else(|panic| Err(panicked(&*panic))) else {
             return;
         };

@@ -5,13 +5,12 @@
 //! cannot make them overlap.
 
 use std::marker::PhantomData;
-use std::ops::{Deref, DerefMut, Range};
+use std::ops::Range;
 
 /// Divides something among the tasks of a phase.
 ///
 /// # Safety
-/// Parts of different tasks must not overlap, except in what depends on the worker alone; parts
-/// of different workers must not overlap there.
+/// Parts of different tasks must not overlap.
 pub unsafe trait Partition: Sync {
     /// What one task gets.
     type Part;
@@ -19,17 +18,11 @@ pub unsafe trait Partition: Sync {
     /// How many tasks there are.
     fn tasks(&self) -> usize;
 
-    /// How many workers may take part.
-    fn workers(&self) -> usize {
-        usize::MAX
-    }
-
-    /// The part of `task` when `worker` runs it.
+    /// The part of `task`.
     ///
     /// # Safety
-    /// `task < tasks()` and `worker < workers()`; a task is asked for once, and a worker asks
-    /// again only after it has given up its former part.
-    unsafe fn part(&self, task: usize, worker: usize) -> Self::Part;
+    /// `task < tasks()`, and each task is asked for once.
+    unsafe fn part(&self, task: usize) -> Self::Part;
 }
 
 /// So many tasks, which share nothing that they write.
@@ -44,7 +37,7 @@ unsafe impl Partition for Tasks {
         self.0
     }
 
-    unsafe fn part(&self, _: usize, _: usize) {}
+    unsafe fn part(&self, _: usize) {}
 }
 
 /// Consecutive chunks of a slice; the last may be shorter.
@@ -80,59 +73,11 @@ unsafe impl<'a, T: Send> Partition for Chunks<'a, T> {
         self.len.div_ceil(self.chunk)
     }
 
-    unsafe fn part(&self, task: usize, _: usize) -> &'a mut [T] {
+    unsafe fn part(&self, task: usize) -> &'a mut [T] {
         let start = task * self.chunk;
         let len = self.chunk.min(self.len - start);
         // SAFETY: `start + len <= self.len`, and this range belongs to this task alone.
         unsafe { std::slice::from_raw_parts_mut(self.data.add(start), len) }
-    }
-}
-
-/// One slice for each worker: scratch that a task may use and need not keep.
-#[derive(Debug)]
-pub struct PerWorker<'a, T>(Chunks<'a, T>);
-
-impl<'a, T> PerWorker<'a, T> {
-    /// Worker i gets the i-th `len` values of `data`; there are as many workers as fit.
-    pub fn new(data: &'a mut [T], len: usize) -> Self {
-        let whole = data.len() / len.max(1) * len.max(1);
-        Self(Chunks::new(&mut data[..whole], len.max(1)))
-    }
-}
-
-// SAFETY: the part depends on the worker alone, and those of different workers are disjoint.
-unsafe impl<'a, T: Send> Partition for PerWorker<'a, T> {
-    type Part = WorkerPart<'a, T>;
-
-    fn tasks(&self) -> usize {
-        usize::MAX
-    }
-
-    fn workers(&self) -> usize {
-        self.0.tasks()
-    }
-
-    unsafe fn part(&self, _: usize, worker: usize) -> WorkerPart<'a, T> {
-        // SAFETY: `worker < workers()`, and a worker gives its part up before it asks again.
-        WorkerPart(unsafe { self.0.part(worker, 0) })
-    }
-}
-
-/// A worker's slice. Bodies get it by reference and cannot make another, so they cannot keep it.
-#[derive(Debug)]
-pub struct WorkerPart<'a, T>(&'a mut [T]);
-
-impl<T> Deref for WorkerPart<'_, T> {
-    type Target = [T];
-
-    fn deref(&self) -> &[T] {
-        self.0
-    }
-}
-
-impl<T> DerefMut for WorkerPart<'_, T> {
-    fn deref_mut(&mut self) -> &mut [T] {
-        self.0
     }
 }
 
@@ -185,7 +130,7 @@ unsafe impl<'a, T: Send> Partition for Tiles<'a, T> {
         self.rows.div_ceil(self.tile_rows) * self.columns.div_ceil(self.tile_columns)
     }
 
-    unsafe fn part(&self, task: usize, _: usize) -> Tile<'a, T> {
+    unsafe fn part(&self, task: usize) -> Tile<'a, T> {
         let down = self.rows.div_ceil(self.tile_rows);
         let row = task % down * self.tile_rows;
         let column = task / down * self.tile_columns;
@@ -270,7 +215,7 @@ impl<'a, T> Tile<'a, T> {
 
 macro_rules! tuples {
     ($($name:ident $index:tt),*) => {
-        // SAFETY: as safe as its members: `tasks` and `workers` are what all of them allow.
+        // SAFETY: as safe as its members: `tasks` is what all of them have.
         unsafe impl<$($name: Partition),*> Partition for ($($name,)*) {
             type Part = ($($name::Part,)*);
 
@@ -278,13 +223,9 @@ macro_rules! tuples {
                 usize::MAX$(.min(self.$index.tasks()))*
             }
 
-            fn workers(&self) -> usize {
-                usize::MAX$(.min(self.$index.workers()))*
-            }
-
-            unsafe fn part(&self, task: usize, worker: usize) -> Self::Part {
+            unsafe fn part(&self, task: usize) -> Self::Part {
                 // SAFETY: the caller keeps the same promise for every member.
-                ($(unsafe { self.$index.part(task, worker) },)*)
+                ($(unsafe { self.$index.part(task) },)*)
             }
         }
     };

@@ -196,28 +196,6 @@ fn tiles_cover_a_matrix_once() {
 }
 
 #[test]
-fn workers_keep_to_their_own_scratch() {
-    let team = team(3);
-    let mut out = vec![0u32; 500];
-    let mut scratch = vec![0u32; 2 * 16];
-    let parts = (Chunks::new(&mut out, 1), PerWorker::new(&mut scratch, 16));
-    team.run(
-        &Signals::default(),
-        &mut 0,
-        parts,
-        |task, (out, scratch)| {
-            scratch.fill(task as u32);
-            std::thread::yield_now();
-            assert!(scratch.iter().all(|&value| value == task as u32));
-            out[0] = scratch[7];
-            Ok(())
-        },
-    )
-    .unwrap();
-    assert!(out.iter().enumerate().all(|(i, &value)| value == i as u32));
-}
-
-#[test]
 fn two_calls_at_once_share_one_team() {
     let team = team(2);
     std::thread::scope(|scope| {

@@ -1,0 +1,32 @@
+//! `lightgpt completions`: what shells need to complete this tool's arguments.
+
+use std::io::Write;
+
+use clap::{Args, CommandFactory};
+use clap_complete::{Shell, generate};
+
+use crate::output::{Failure, standard};
+
+const EXAMPLES: &str = "\
+Examples:
+  lightgpt completions bash > lightgpt.bash
+  lightgpt completions fish";
+
+/// Prints completions for a shell
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Arguments {
+    /// The shell
+    shell: Shell,
+}
+
+/// Writes the completions to standard output.
+pub fn perform(arguments: &Arguments) -> Result<(), Failure> {
+    // `generate` cannot report a failed write, so it writes to memory.
+    let mut text = Vec::new();
+    let mut command = crate::Cli::command();
+    generate(arguments.shell, &mut command, "lightgpt", &mut text);
+    let mut out = standard();
+    out.write_all(&text)?;
+    Ok(out.flush()?)
+}

@@ -1,0 +1,214 @@
+//! What the command line tool generates, and what it says about texts.
+
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+
+use serde_json::Value;
+
+#[path = "support/tool.rs"]
+mod tool;
+
+use tool::{MODEL, error, folder, quiet, run, run_with};
+
+/// The text after one prompt with one seed.
+fn story(more: &[&str]) -> String {
+    let arguments = [
+        "run",
+        MODEL,
+        "-p",
+        "Once upon a time",
+        "-n",
+        "40",
+        "--seed",
+        "7",
+    ];
+    quiet(&run(&[&arguments[..], more].concat()))
+}
+
+#[test]
+fn a_story_is_the_same_each_time() {
+    let first = story(&[]);
+    assert!(first.len() > 40 && !first.ends_with('\n'), "{first:?}");
+    for same in [
+        &["--threads", "1"][..],
+        &["--chunk", "2"],
+        &["--copy"],
+        &["--prefault"],
+    ] {
+        assert_eq!(story(same), first, "{same:?}");
+    }
+    assert_ne!(
+        story(&["--top-k", "0", "--top-p", "1", "--temperature", "2"]),
+        first
+    );
+    let greedy = quiet(&run(&[
+        "run",
+        MODEL,
+        "-p",
+        "",
+        "--temperature",
+        "0",
+        "-n",
+        "40",
+    ]));
+    let start = "Once upon a time, there was a little girl named Lily.";
+    assert!(greedy.starts_with(start), "{greedy}");
+    let from_file = folder("story").join("prompt.txt");
+    fs::write(&from_file, "Once upon a time").unwrap();
+    let path = from_file.to_str().unwrap();
+    let arguments = ["run", MODEL, "-n", "40", "--seed", "7", "--file"];
+    assert_eq!(quiet(&run(&[&arguments[..], &[path]].concat())), first);
+    let piped = run_with(b"Once upon a time", &[&arguments[..], &["-"]].concat());
+    assert_eq!(quiet(&piped), first);
+}
+
+#[test]
+fn stop_strings_end_the_text() {
+    let arguments = ["run", MODEL, "-p", "", "--temperature", "0", "-n", "40"];
+    let stopped = |stops: &[&str]| {
+        let stops = stops.iter().flat_map(|stop| ["--stop", stop]);
+        quiet(&run(&arguments
+            .into_iter()
+            .chain(stops)
+            .collect::<Vec<_>>()))
+    };
+    assert_eq!(
+        stopped(&["Lily", "never"]),
+        "Once upon a time, there was a little girl named "
+    );
+    assert_eq!(stopped(&["Lily", " was"]), "Once upon a time, there");
+    let told = run(&[&arguments[..], &["--stop", "-", "--stop", "girl", "-v"]].concat());
+    assert!(error(&told).contains("a stop string came"));
+    let refused = run(&[&arguments[..], &["--stop", ""]].concat());
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(error(&refused).contains("stop: "));
+}
+
+#[test]
+fn each_option_of_sampling_has_an_effect() {
+    let plain = story(&[]);
+    let long = ["--samplers", "temperature,penalties,top-k,top-p"];
+    let greedy = ["--temperature", "0"];
+    let cases: [&[&str]; 16] = [
+        &["--top-k", "2"],
+        &["--top-p", "0.3"],
+        &["--min-p", "0.6"],
+        &["--typical-p", "0.2"],
+        &["--top-n-sigma", "0.1"],
+        &["--xtc-probability", "1", "--xtc-threshold", "0.05"],
+        &["--dynamic-temperature-range", "0.7"],
+        &["--repetition-penalty", "2", "--penalty-last", "all"],
+        &["--frequency-penalty", "2"],
+        &["--presence-penalty", "-3"],
+        &[
+            "--dry-multiplier",
+            "5",
+            "--dry-allowed-length",
+            "1",
+            "--dry-last",
+            "all",
+        ],
+        &["--mirostat", "1", "--mirostat-tau", "1"],
+        &["--mirostat", "2", "--mirostat-tau", "1"],
+        &["--adaptive-target", "0.1"],
+        &["--samplers", "none"],
+        &greedy,
+    ];
+    for case in cases {
+        assert_ne!(story(case), plain, "{case:?}");
+        assert_eq!(story(case), story(case), "{case:?}");
+    }
+    assert_ne!(
+        story(&[&long[..], &["--repetition-penalty", "1.5"]].concat()),
+        plain
+    );
+    let infilled = run(&["run", MODEL, "-p", "The end.", "-n", "40", "--infill"]);
+    assert_eq!(infilled.status.code(), Some(0));
+
+    // What would have come first does not come.
+    let first = quiet(&run(&[
+        "run", MODEL, "-p", "A", "-n", "1", greedy[0], greedy[1],
+    ]));
+    let all = quiet(&run(&["tokenize", MODEL, "-p", &format!("A{first}")]));
+    let ban = format!("{}=-inf", all.split_whitespace().last().unwrap());
+    let arguments = ["run", MODEL, "-p", "A", "-n", "1", "--logit-bias", &ban];
+    assert_ne!(quiet(&run(&[&arguments[..], &greedy].concat())), first);
+}
+
+#[test]
+fn options_of_sampling_out_of_range_are_wrong_usage() {
+    let cases: [(&[&str], &str); 9] = [
+        (
+            &["--samplers", "top-k,foo"],
+            "expected `none`, or some of logit-bias,penalties,",
+        ),
+        (&["--logit-bias", "5"], "expected a token id"),
+        (
+            &["--logit-bias", "99999=1"],
+            "--logit-bias: expected tokens below",
+        ),
+        (&["--penalty-last", "most"], "expected a number or `all`"),
+        (&["--min-p", "-0.5"], "min_p: "),
+        (&["--mirostat", "3"], "possible values: off, 1, 2"),
+        (&["--mirostat-eta", "nan"], "mirostat_eta: "),
+        (&["--dry-base", "0"], "dry_base: "),
+        (&["--dry-breaker", ""], "dry_breakers: "),
+    ];
+    for (arguments, message) in cases {
+        let output = run(&[&["run", MODEL, "-p", "a"][..], arguments].concat());
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {output:?}");
+        assert!(
+            error(&output).contains(message),
+            "{arguments:?}: {output:?}"
+        );
+    }
+}
+
+#[test]
+fn frequencies_follow_the_distribution() {
+    let check = |more: &[&str]| {
+        let arguments = ["check-sampling", MODEL, "-p", "One day", "--seed", "1"];
+        run(&[&arguments[..], more].concat())
+    };
+    let draws = ["--draws", "10000"];
+    for more in [
+        &[][..],
+        &["--min-p", "0.02"],
+        &["--xtc-probability", "0.5"],
+        &["--top-k", "3"],
+    ] {
+        let output = check(&[&draws[..], more].concat());
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        assert!(
+            quiet(&output).contains(" degrees of freedom, p "),
+            "{output:?}"
+        );
+    }
+    // No p is above 1.
+    let output = check(&[&draws[..], &["--p-min", "1.1"]].concat());
+    assert_eq!(output.status.code(), Some(1));
+    assert!(error(&output).contains("frequencies: expected p of at least 1.1"));
+    assert_eq!(check(&["--draws", "0"]).status.code(), Some(2));
+}
+
+#[test]
+fn diversity_is_measured() {
+    let measured = |text: &str, more: &[&str]| -> Value {
+        let arguments = [&["diversity", "--json", "-"], more].concat();
+        serde_json::from_str(&quiet(&run_with(text.as_bytes(), &arguments))).unwrap()
+    };
+    let one = measured("a b a b", &[]);
+    assert_eq!((&one["texts"], &one["words"]), (&1.into(), &4.into()));
+    assert_eq!(
+        (&one["distinct-1"], &one["entropy-1"]),
+        (&0.5.into(), &1.0.into())
+    );
+    assert_eq!(one["self-bleu"], Value::Null);
+    let alike = measured("a b c d e\n\na b c d e\n", &["--lines"]);
+    assert_eq!(alike["texts"], 2);
+    assert!(alike["self-bleu"].as_f64().unwrap() > 0.999);
+    let nothing = run_with(b" ", &["diversity", "-"]);
+    assert_eq!(nothing.status.code(), Some(1));
+    assert!(error(&nothing).contains("texts: expected words, found none"));
+}
