@@ -4,6 +4,8 @@
 //! the caller; as long as few are excluded, an excluded one keeps its place with a logit of minus
 //! infinity. Weights are `exp(logit - reference)`: proportional to the probabilities.
 
+use std::mem;
+
 use crate::error::{Code, Error, Result};
 use crate::float;
 use crate::kernel::{BLOCK, CELLS, Histogram, Kernels, Ranked};
@@ -226,7 +228,7 @@ impl<'a> Candidates<'a> {
         Error::new(Code::NonFinite, "logits", message)
     }
 
-    /// Makes the weights; returns their sum.
+    /// Makes the weights and the sums of their blocks in `buffers.room`; returns the whole sum.
     pub(super) fn weigh(&mut self) -> Result<f64> {
         if self.reference.is_some() {
             let total = self.sum_blocks();
@@ -236,17 +238,26 @@ impl<'a> Candidates<'a> {
         }
         let largest = self.largest()?;
         self.reference = Some(largest);
-        let weights = &mut self.buffers.weights[..self.len];
+        let Buffers {
+            logits,
+            weights,
+            room,
+            ..
+        } = &mut self.buffers;
         let logits = if self.borrowed {
             self.input
         } else {
-            &self.buffers.logits[..self.len]
+            &logits[..self.len]
         };
-        Ok(self.kernels.exp_weights(logits, largest, weights))
+        let (weights, sums) = (
+            &mut weights[..self.len],
+            &mut room[..logits.len().div_ceil(BLOCK)],
+        );
+        Ok(self.kernels.exp_weights(logits, largest, weights, sums))
     }
 
     /// Sums the weights of each block into `buffers.room`; returns the whole sum.
-    pub(super) fn sum_blocks(&mut self) -> f64 {
+    fn sum_blocks(&mut self) -> f64 {
         let Buffers { weights, room, .. } = &mut self.buffers;
         let sums = &mut room[..self.len.div_ceil(BLOCK)];
         self.kernels.block_sums(&weights[..self.len], sums);
@@ -303,6 +314,23 @@ impl<'a> Candidates<'a> {
 
     /// Where the `count` largest logits end.
     pub(super) fn cut_count(&mut self, count: usize) -> Result<Cut> {
+        Ok(self.rank_count(count)?.0)
+    }
+
+    /// Keeps the `count` largest logits.
+    pub(super) fn keep_count(&mut self, count: usize) -> Result<()> {
+        let (cut, found) = self.rank_count(count)?;
+        if found == 0 {
+            return self.keep(cut);
+        }
+        let order = mem::take(&mut self.buffers.order);
+        let kept = |ranked: &&Ranked| cut.keeps(ranked.key, ranked.position as usize);
+        self.gather(order[..found].iter().filter(kept));
+        self.buffers.order = order;
+        Ok(())
+    }
+
+    fn rank_count(&mut self, count: usize) -> Result<(Cut, usize)> {
         let Ranks {
             mut ranking,
             maxima,
@@ -428,6 +456,32 @@ impl<'a> Candidates<'a> {
         self.largest()?;
         self.compress(Cut::NONE);
         Ok(())
+    }
+
+    /// Moves candidates together, given by rising position.
+    fn gather<'r>(&mut self, chosen: impl Iterator<Item = &'r Ranked>) {
+        let Buffers {
+            tokens,
+            logits,
+            weights,
+            ..
+        } = &mut self.buffers;
+        let mut kept = 0;
+        for ranked in chosen {
+            let from = ranked.position as usize;
+            tokens[kept] = if self.all {
+                ranked.position
+            } else {
+                tokens[from]
+            };
+            logits[kept] = ranked.key;
+            weights[kept] = weights[from];
+            kept += 1;
+        }
+        self.all = false;
+        self.borrowed = false;
+        self.len = kept;
+        self.largest = None;
     }
 
     /// Moves what a cut of the logits keeps together; needs the maxima of the blocks.

@@ -109,7 +109,10 @@ fn normalizer(kernels: &Kernels, logits: &[f32]) -> Result<f64> {
         return Err(Error::new(Code::NonFinite, "logits", message));
     }
     let chunks = logits.chunks(CHUNK);
-    let sums = chunks.map(|chunk| kernels.exp_weights(chunk, largest, &mut weights[..chunk.len()]));
+    let sums = chunks.map(|chunk| {
+        let sums = &mut maxima[..chunk.len().div_ceil(BLOCK)];
+        kernels.exp_weights(chunk, largest, &mut weights[..chunk.len()], sums)
+    });
     Ok(f64::from(largest) + float::ln64(sums.sum()))
 }
 

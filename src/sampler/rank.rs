@@ -7,7 +7,8 @@
 
 use std::cmp::Ordering;
 
-use crate::kernel::{BLOCK, CELLS, Histogram, Kernels, Ranked, Scale};
+use crate::float;
+use crate::kernel::{BLOCK, CELLS, Histogram, Kernels, LANES, Ranked, Scale};
 
 /// As many are sorted rather than narrowed down.
 const FEW: usize = 64;
@@ -76,28 +77,32 @@ pub(super) fn better(a: &Ranked, b: &Ranked) -> Ordering {
 
 impl Ranking<'_> {
     /// Cuts after `count`. `maxima` are those of the blocks of keys, `room` is as long.
-    pub fn by_count(&mut self, count: usize, maxima: &[f32], room: &mut [f32]) -> Cut {
+    ///
+    /// If there is room, what was looked at stays in `order`, by rising position: the number that
+    /// is returned, of which the cut keeps some; else that is 0.
+    pub fn by_count(&mut self, count: usize, maxima: &[f32], room: &mut [f32]) -> (Cut, usize) {
         if count == 0 || count >= self.keys.len() {
-            return Cut::NONE;
+            return (Cut::NONE, 0);
         }
-        let threshold = if count <= maxima.len() {
-            room.copy_from_slice(maxima);
-            let falling = |a: &f32, b: &f32| b.partial_cmp(a).unwrap_or(Ordering::Equal);
-            *room.select_nth_unstable_by(count - 1, falling).1
+        let threshold = threshold(count, maxima, room);
+        let found = self.collect(threshold, maxima);
+        if count >= found {
+            return (Cut::at(threshold), found);
+        }
+        let kept = if 2 * found <= self.order.len() {
+            found
         } else {
-            f32::NEG_INFINITY
+            0
         };
-        let found = self.collect(threshold.max(f32::MIN), maxima);
-        let found = &mut self.order[..found];
-        if count >= found.len() {
-            return Cut::NONE;
-        }
+        self.order.copy_within(..kept, found);
+        let found = &mut self.order[kept..kept + found];
         let (_, last, rest) = found.select_nth_unstable_by(count - 1, better);
-        Cut {
+        let cut = Cut {
             key: last.key,
             position: last.position,
             tied: rest.iter().any(|other| other.key == last.key),
-        }
+        };
+        (cut, kept)
     }
 
     /// Cuts where the masses sum up to `wanted`. Keys below `bound` are certain not to be reached,
@@ -112,7 +117,7 @@ impl Ranking<'_> {
     ) -> Cut {
         let few = |maxima: &&[f32]| {
             let reach = maxima.iter().filter(|max| **max >= bound).count();
-            reach * BLOCK <= self.keys.len() / 4 || self.keys.len() <= FEW
+            2 * reach <= maxima.len() || self.keys.len() <= FEW
         };
         let mut sum = 0.0;
         let mut found = if let Some(maxima) = maxima.filter(few) {
@@ -159,14 +164,42 @@ impl Ranking<'_> {
             if *max < threshold {
                 continue;
             }
-            for (i, &key) in keys.iter().enumerate() {
-                let position = (block * BLOCK + i) as u32;
-                self.order[found] = Ranked { key, position };
-                found += usize::from(key >= threshold);
+            for (row, keys) in keys.chunks(LANES).enumerate() {
+                if !keys
+                    .iter()
+                    .fold(false, |any, key| any | (*key >= threshold))
+                {
+                    continue;
+                }
+                for (i, &key) in keys.iter().enumerate() {
+                    let position = (block * BLOCK + row * LANES + i) as u32;
+                    self.order[found] = Ranked { key, position };
+                    found += usize::from(key >= threshold);
+                }
             }
         }
         found
     }
+}
+
+/// A finite number that at least `count` keys reach, if there are as many: the `count`-th largest
+/// maximum, of groups of blocks that are as large as they may be for that.
+fn threshold(count: usize, maxima: &[f32], room: &mut [f32]) -> f32 {
+    const GROUPS: usize = 3;
+    let group = (maxima.len() / (GROUPS * count)).max(1);
+    let mut groups = 0;
+    for (maxima, room) in maxima.chunks(group).zip(&mut *room) {
+        *room = maxima
+            .iter()
+            .fold(f32::NEG_INFINITY, |a, b| float::max(a, *b));
+        groups += 1;
+    }
+    if count > groups {
+        return f32::MIN;
+    }
+    let falling = |a: &f32, b: &f32| b.total_cmp(a);
+    let (_, threshold, _) = room[..groups].select_nth_unstable_by(count - 1, falling);
+    threshold.max(f32::MIN)
 }
 
 /// Keeps the cell in which the masses reach `wanted`; returns how many that are, and the mass of

@@ -17,8 +17,7 @@ pub(super) fn top_k(candidates: &mut Candidates<'_>, count: usize) -> Result<()>
     if count >= candidates.len() {
         return Ok(());
     }
-    let cut = candidates.cut_count(count)?;
-    candidates.keep(cut)
+    candidates.keep_count(count)
 }
 
 /// Keeps the smallest set of the most likely tokens whose probabilities sum up to `p`.
@@ -85,7 +84,7 @@ pub(super) fn typical(candidates: &mut Candidates<'_>, p: f32, min_keep: usize) 
         let blocks = len.div_ceil(BLOCK);
         let (maxima, room) = (&mut maxima[..blocks], &mut room[..blocks]);
         kernels.block_maxima(&keys[..len], maxima);
-        cut = cut.or(ranking.by_count(min_keep, maxima, room));
+        cut = cut.or(ranking.by_count(min_keep, maxima, room).0);
     }
     candidates.buffers.keys = keys;
     candidates.keep_by_keys(cut);
