@@ -11,7 +11,7 @@ use crate::float;
 use crate::kernel::{BLOCK, CELLS, Histogram, Kernels, Ranked};
 use crate::sampler::rank::{Cut, Ranking, better};
 
-/// Memory of a pick, kept from pick to pick. All but `masses` are (vocab) or, for blocks,
+/// Memory of a pick, kept from pick to pick. All are (vocab) or, for blocks,
 /// (vocab / 64).
 #[derive(Debug, Default)]
 pub(super) struct Buffers {
@@ -24,9 +24,10 @@ pub(super) struct Buffers {
     pub counts: Vec<u32>,
     pub maxima: Vec<f32>,
     pub room: Vec<f32>,
+    /// One.
+    pub masses: Vec<Histogram>,
     /// (tokens looked back on)
     pub matches: Vec<u32>,
-    pub masses: Vec<Histogram>,
 }
 
 impl Buffers {
@@ -67,6 +68,8 @@ pub struct Candidates<'a> {
     largest: Option<f32>,
     /// What the weights refer to, while they hold.
     reference: Option<f32>,
+    /// What has no weight is excluded, but its logit is still there.
+    pending: bool,
     chosen: Option<usize>,
 }
 
@@ -90,6 +93,7 @@ impl<'a> Candidates<'a> {
             all: true,
             largest: None,
             reference: None,
+            pending: false,
             chosen: None,
         }
     }
@@ -375,52 +379,57 @@ impl<'a> Candidates<'a> {
             self.compress(cut);
             return Ok(());
         }
-        if cut.tied {
-            let behind = cut.position as usize + 1;
-            let equal = |logit: &f32| *logit == cut.key;
-            for i in behind..self.len {
-                if equal(&self.logits()[i]) {
-                    self.exclude(i);
-                }
-            }
+        let weighed = self.reference.is_some();
+        if !weighed {
+            self.own();
         }
-        self.own();
         let Buffers {
             logits, weights, ..
         } = &mut self.buffers;
-        let logits = &mut logits[..self.len];
-        self.kernels.floor(logits, cut.key);
-        if self.reference.is_some() {
-            let weights = &mut weights[..self.len];
-            self.kernels.mask(logits, f32::MIN, 0.0, weights);
+        if weighed {
+            let logits = if self.borrowed {
+                self.input
+            } else {
+                &logits[..self.len]
+            };
+            exclude(self.kernels, logits, cut, &mut weights[..self.len]);
+            self.pending = true;
+        } else {
+            let logits = &mut logits[..self.len];
+            if cut.tied {
+                let behind = &mut logits[cut.position as usize + 1..];
+                let tied = behind.iter_mut().filter(|logit| **logit == cut.key);
+                tied.for_each(|logit| *logit = f32::NEG_INFINITY);
+            }
+            self.kernels.floor(logits, cut.key);
         }
         // Maxima of blocks that lost all of theirs are too large: they only cost time. The largest
         // of all stays where it is.
         Ok(())
     }
 
-    /// Keeps what a cut of `buffers.keys` keeps.
+    /// Keeps what a cut of `buffers.keys` keeps; needs the weights.
     pub(super) fn keep_by_keys(&mut self, cut: Cut) {
-        self.own();
-        if cut.tied {
-            for i in cut.position as usize + 1..self.len {
-                if self.buffers.keys[i] == cut.key {
-                    self.exclude(i);
-                }
-            }
-        }
-        let Buffers {
-            logits,
-            weights,
-            keys,
-            ..
-        } = &mut self.buffers;
-        let keys = &keys[..self.len];
-        self.kernels
-            .mask(keys, cut.key, f32::NEG_INFINITY, &mut logits[..self.len]);
-        self.kernels
-            .mask(keys, cut.key, 0.0, &mut weights[..self.len]);
+        let Buffers { weights, keys, .. } = &mut self.buffers;
+        let (keys, weights) = (&keys[..self.len], &mut weights[..self.len]);
+        exclude(self.kernels, keys, cut, weights);
+        self.pending = true;
         self.largest = None;
+    }
+
+    /// Excludes in the logits what the weights exclude: a stage that wants logits needs that. A
+    /// weight that is 0 for being small goes with them.
+    pub(super) fn settle(&mut self) {
+        if !mem::take(&mut self.pending) {
+            return;
+        }
+        self.own();
+        let Buffers {
+            logits, weights, ..
+        } = &mut self.buffers;
+        let (weights, logits) = (&weights[..self.len], &mut logits[..self.len]);
+        let kernels = self.kernels;
+        kernels.mask(weights, f32::MIN_POSITIVE, f32::NEG_INFINITY, logits);
     }
 
     /// Excludes the token at a position.
@@ -535,6 +544,17 @@ impl<'a> Candidates<'a> {
             self.all = false;
         }
     }
+}
+
+/// Takes the weight of what a cut of the keys does not keep.
+fn exclude(kernels: &Kernels, keys: &[f32], cut: Cut, weights: &mut [f32]) {
+    if cut.tied {
+        let behind = cut.position as usize + 1;
+        let pairs = keys[behind..].iter().zip(&mut weights[behind..]);
+        let tied = pairs.filter(|(key, _)| **key == cut.key);
+        tied.for_each(|(_, weight)| *weight = 0.0);
+    }
+    kernels.mask(keys, cut.key, 0.0, weights);
 }
 
 /// What ranking the logits takes.
