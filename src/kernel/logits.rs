@@ -391,19 +391,15 @@ pub(super) fn find_cell(keys: &[f32], scale: Scale, cell: u32, found: &mut [Rank
     for at in 0..keys.len().div_ceil(BLOCK) {
         let mut room = [0.0; BLOCK];
         let cells = cells_of(block(keys, at, f32::NEG_INFINITY, &mut room), scale);
-        let mut hits = 0;
-        for i in 0..BLOCK {
-            hits |= u32::from(cells[i] == cell);
-        }
+        let hit = |hits, own: &u32| hits | u32::from(*own == cell);
+        let hits = cells.iter().fold(0, hit);
         if hits == 0 {
             continue;
         }
         let first = at * BLOCK;
-        for i in first..keys.len().min(first + BLOCK) {
-            found[count] = Ranked {
-                key: keys[i],
-                position: i as u32,
-            };
+        for (i, &key) in keys.iter().enumerate().skip(first).take(BLOCK) {
+            let position = i as u32;
+            found[count] = Ranked { key, position };
             count += usize::from(cells[i - first] == cell);
         }
     }

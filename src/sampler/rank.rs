@@ -118,7 +118,7 @@ impl Ranking<'_> {
     ) -> Cut {
         let mut sum = 0.0;
         let reached = maxima.iter().filter(|max| **max >= reach).count();
-        let mut found = if 4 * reached <= 3 * maxima.len() || self.keys.len() <= BLOCK {
+        let mut found = if 2 * reached <= maxima.len() || self.keys.len() <= BLOCK {
             self.collect(bound.max(f32::MIN), (maxima, reach))
         } else {
             let scale = Scale::new(top, top - bound);

@@ -192,11 +192,15 @@ fn options_name_what_is_out_of_range() {
             assert_eq!(found, (Code::InvalidArgument, name), "{value}");
         }
     }
-    let mut options = SamplerOptions::default();
-    options.logit_bias = vec![(1, f32::INFINITY)];
+    let options = SamplerOptions {
+        logit_bias: vec![(1, f32::INFINITY)],
+        ..SamplerOptions::default()
+    };
     assert_eq!(Sampler::new(&options).unwrap_err().place(), "logit_bias");
-    options.logit_bias = vec![];
-    options.dry_breakers = vec![vec![]];
+    let options = SamplerOptions {
+        dry_breakers: vec![vec![]],
+        ..SamplerOptions::default()
+    };
     assert_eq!(Sampler::new(&options).unwrap_err().place(), "dry_breakers");
 }
 

@@ -248,7 +248,7 @@ fn dry(breakers: &[&[u32]], last: usize, history: &[u32]) -> Vec<f64> {
         last,
         breakers: breakers.iter().map(|breaker| breaker.to_vec()).collect(),
     });
-    let mut all = vec![0.0; 8];
+    let mut all = [0.0; 8];
     for chance in left(vec![stage], &[0.0; 8], history) {
         all[chance.token as usize] = chance.probability;
     }
