@@ -477,8 +477,23 @@ fn rust_layout() -> String {
             struct_size, format, dims, dimensions, file, offset, bytes, format_name, name,
         }
         lightgpt_sampler_options {
-            struct_size, flags, temperature, top_k, top_p, reserved, seed,
+            struct_size, flags, temperature, top_k, top_p, min_keep, seed, min_p, typical_p,
+            top_n_sigma, xtc_probability, xtc_threshold, dynamic_temperature_range,
+            dynamic_temperature_exponent, repetition_penalty, frequency_penalty, presence_penalty,
+            penalty_last, dry_multiplier, dry_base, dry_allowed_length, dry_last, mirostat,
+            mirostat_tau, mirostat_eta, adaptive_target, adaptive_decay, dry_breakers,
+            dry_breakers_len, logit_biases, logit_biases_len, order, order_len, infill,
         }
+        lightgpt_logit_bias { token, bias }
+        lightgpt_tokens { tokens, tokens_len }
+        lightgpt_candidates {
+            struct_size, reserved, tokens, logits, len, history, history_len, step, chosen,
+        }
+        lightgpt_chi_square { struct_size, reserved, statistic, degrees, p_value }
+        lightgpt_diversity {
+            struct_size, reserved, distinct, repetition, repetition_rate, entropy, self_bleu,
+        }
+        lightgpt_text { text, text_bytes }
         lightgpt_session_options { struct_size, kv_format, context, chunk, memory_max }
         lightgpt_memory {
             struct_size, reserved, weights_mapped, weights_copied, kv, scratch, logits,
