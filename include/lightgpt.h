@@ -1088,7 +1088,8 @@ typedef struct lightgpt_sampler_options {
     uint64_t logit_biases_len;
     /**
      * The stages before the choice, first to last: `order_len` LIGHTGPT_STAGE_ numbers from 1, at
-     * most 64. NULL with 0: all, in the order of their numbers.
+     * most 64; the others are off. NULL with 0: all, in the order of their numbers; not NULL with
+     * 0: none.
      */
     const uint32_t *order;
     /**

@@ -154,7 +154,8 @@ pub struct lightgpt_sampler_options {
     /// Tokens at `logit_biases`.
     pub logit_biases_len: u64,
     /// The stages before the choice, first to last: `order_len` LIGHTGPT_STAGE_ numbers from 1, at
-    /// most 64. NULL with 0: all, in the order of their numbers.
+    /// most 64; the others are off. NULL with 0: all, in the order of their numbers; not NULL with
+    /// 0: none.
     pub order: *const u32,
     /// Numbers at `order`.
     pub order_len: u64,
