@@ -40,8 +40,9 @@
  * any time, also while others use the object. Sessions and samplers are for one thread at a time,
  * whichever: a second call is answered with LIGHTGPT_BUSY. lightgpt_session_cancel may be called
  * at any time. The calling thread always takes part in the work and needs little stack (64 KiB);
- * helper threads sleep while no call is in progress, block all signals, and are joined when the
- * last user of their team is freed. After fork, the child's calls answer LIGHTGPT_FORKED.
+ * helper threads sleep while no call is in progress, block all signals but those of their own
+ * faults (SIGSEGV and the like), and are joined when the last user of their team is freed. After
+ * fork, the child's calls answer LIGHTGPT_FORKED.
  *
  * TEXT is UTF-8 with an explicit length and no terminating zero byte; only names (paths, metadata
  * keys, messages, texts inside structs) end in one. A result of unknown size goes into a buffer
@@ -115,8 +116,8 @@
 #define LIGHTGPT_SESSION_OPTIONS_INIT {sizeof(lightgpt_session_options), 0, 0, 0, 0}
 #define LIGHTGPT_MEMORY_INIT {sizeof(lightgpt_memory), 0, 0, 0, 0, 0, 0}
 #define LIGHTGPT_METRICS_INIT {sizeof(lightgpt_metrics), 0, 0, 0, 0, 0, 0, 0, 0}
-#define LIGHTGPT_GENERATE_OPTIONS_INIT {sizeof(lightgpt_generate_options), 0, 0, NULL, NULL, 0}
-#define LIGHTGPT_EVENT_INIT {sizeof(lightgpt_event), 0, 0, 0, 0, 0, 0, NULL, 0}
+#define LIGHTGPT_GENERATE_OPTIONS_INIT {sizeof(lightgpt_generate_options), 0, 0, NULL, NULL, 0, 0, 0}
+#define LIGHTGPT_EVENT_INIT {sizeof(lightgpt_event), 0, 0, 0, 0, 0, 0, NULL, 0, 0, NULL, 0}
 
 
 /**
@@ -449,6 +450,11 @@
  * Go on after the model ended its answer.
  */
 #define LIGHTGPT_GENERATE_IGNORE_END (1 << 0)
+
+/**
+ * Give the log-probability of each token.
+ */
+#define LIGHTGPT_GENERATE_LOG_PROBABILITIES (1 << 1)
 
 /**
  * A model: its weights, metadata and tokenizer. Immutable; any number of threads and sessions may
@@ -918,7 +924,29 @@ typedef struct lightgpt_generate_options {
      * Texts at `stops`.
      */
     uint64_t stops_len;
+    /**
+     * Give so many of the most likely tokens beside each token; at most 256.
+     */
+    uint32_t top_len;
+    /**
+     * Zero.
+     */
+    uint32_t reserved;
 } lightgpt_generate_options;
+
+/**
+ * A token and its log-probability.
+ */
+typedef struct lightgpt_token_score {
+    /**
+     * The token.
+     */
+    uint32_t token;
+    /**
+     * The natural logarithm of its probability.
+     */
+    double log_probability;
+} lightgpt_token_score;
 
 /**
  * What happened. Members that the kind does not name are 0.
@@ -962,6 +990,20 @@ typedef struct lightgpt_event {
      * Bytes at `text`.
      */
     uint64_t text_bytes;
+    /**
+     * TOKEN, with LIGHTGPT_GENERATE_LOG_PROBABILITIES: the natural logarithm of the probability
+     * that the model gave the token, before any sampling.
+     */
+    double log_probability;
+    /**
+     * TOKEN, with top_len in the options: the most likely tokens in its place, the most likely
+     * first. Valid as long as `text`.
+     */
+    const struct lightgpt_token_score *top;
+    /**
+     * Tokens at `top`.
+     */
+    uint64_t top_len;
 } lightgpt_event;
 
 /**
@@ -1380,6 +1422,21 @@ int32_t lightgpt_session_logits(struct lightgpt_session *session,
                                 float *buf,
                                 size_t cap,
                                 size_t *needed);
+
+/**
+ * Appends tokens and says how likely the model finds each after all that is before it.
+ *
+ * tokens: `tokens_len` numbers; NULL with 0. log_probabilities: gets as many natural logarithms of
+ * probabilities. The tokens stay in the session; rewind it to drop them.
+ * Errors: LIGHTGPT_INVALID_ARGUMENT (the session is empty, so that nothing is before the first
+ * token; a token outside the vocabulary), LIGHTGPT_CONTEXT_FULL, LIGHTGPT_BUSY, and those of
+ * lightgpt_session_prefill.
+ */
+LIGHTGPT_API
+int32_t lightgpt_session_score(struct lightgpt_session *session,
+                               const uint32_t *tokens,
+                               size_t tokens_len,
+                               double *log_probabilities);
 
 /**
  * Copies out the tokens of the session, from the first.

@@ -425,7 +425,12 @@ fn snapshot() -> String {
 /// C that makes every struct from its macro, so that a member without a beginning is a warning.
 fn uses() -> String {
     let mut text = String::from("int use(void);\nint use(void) {\nuint32_t sizes = 0;\n");
-    for (name, _) in structs() {
+    // Elements of arrays have no size of their own.
+    let is_sized = |text: &str| text == "struct_size";
+    for (name, members) in structs() {
+        if !members.iter().any(|(a, b)| is_sized(a) || is_sized(b)) {
+            continue;
+        }
         let upper = name.to_uppercase();
         writeln!(
             text,
@@ -484,7 +489,11 @@ fn rust_layout() -> String {
         }
         lightgpt_event {
             struct_size, kind, token, finish, position, done, total, text, text_bytes,
+            log_probability, top, top_len,
         }
-        lightgpt_generate_options { struct_size, flags, tokens_max, sampler, stops, stops_len }
+        lightgpt_token_score { token, log_probability }
+        lightgpt_generate_options {
+            struct_size, flags, tokens_max, sampler, stops, stops_len, top_len, reserved
+        }
     }
 }

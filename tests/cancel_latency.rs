@@ -11,12 +11,11 @@ use std::time::{Duration, Instant};
 
 use lightgpt::control::Control;
 use lightgpt::error::Code;
-use lightgpt::gguf::Source;
-use lightgpt::model::{Model, OpenOptions};
+use lightgpt::model::Model;
 use lightgpt::quant::Format;
 use lightgpt::session::{Session, SessionOptions};
 
-use tiny::{Noise, Sizes, Tiny, team};
+use tiny::{Noise, Sizes, Tiny, open_path, team};
 
 /// About 30 MB of weights.
 const LARGE: Sizes = Sizes {
@@ -43,12 +42,7 @@ fn model() -> Arc<Model> {
     let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("cancel-latency.gguf");
     let _ = fs::remove_file(&path);
     fs::write(&path, Tiny::with(LARGE, &|_| Format::Q8_0).bytes()).unwrap();
-    Model::open(
-        Source::Path(&path),
-        &OpenOptions::default(),
-        &mut Control::none(),
-    )
-    .unwrap()
+    open_path(&path)
 }
 
 #[test]

@@ -3,8 +3,11 @@
 #![allow(unsafe_code)] // hands out borrowed memory
 #![allow(clippy::unwrap_used)] // a test
 
+#[path = "support/files.rs"]
+mod files;
+
 use std::fs::{self, File};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -14,20 +17,10 @@ use lightgpt::error::{Code, Result};
 use lightgpt::gguf::{Array, Borrowed, Gguf, LoadOptions, Source, Strings, Value, Writer};
 use lightgpt::quant::Format;
 
-/// A directory of its own for one test.
-fn directory(test: &str) -> PathBuf {
-    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("gguf-{test}"));
-    let _ = fs::remove_dir_all(&path);
-    fs::create_dir_all(&path).unwrap();
-    path
-}
-
-fn open_with(source: Source<'_>, options: &LoadOptions) -> Result<Gguf> {
-    Gguf::open(source, options, &mut Control::none())
-}
+use files::{directory, open_path, open_with};
 
 fn open(path: &Path) -> Result<Gguf> {
-    open_with(Source::Path(path), &LoadOptions::default())
+    open_path(path, false)
 }
 
 fn copied() -> LoadOptions {
@@ -104,7 +97,7 @@ fn assert_sample(gguf: &Gguf) {
 
 #[test]
 fn every_source_and_option_reads_what_was_written() {
-    let path = directory("round").join("m.gguf");
+    let path = directory("gguf-round").join("m.gguf");
     let bytes = sample().to_bytes();
     fs::write(&path, &bytes).unwrap();
     for (copy, prefault) in [(false, false), (false, true), (true, false)] {
@@ -233,7 +226,7 @@ fn a_descriptor_opens_at_any_offset() {
     use std::io::{Read, Seek, Write};
     use std::os::fd::AsRawFd;
 
-    let path = directory("fd").join("archive");
+    let path = directory("gguf-fd").join("archive");
     let bytes = sample().to_bytes();
     let mut file = File::options()
         .read(true)
@@ -274,7 +267,7 @@ fn a_descriptor_opens_at_any_offset() {
 fn a_descriptor_must_hold_the_window() {
     use std::os::fd::AsRawFd;
 
-    let path = directory("fd-window").join("m.gguf");
+    let path = directory("gguf-fd-window").join("m.gguf");
     let len = sample().to_bytes().len() as u64;
     fs::write(&path, sample().to_bytes()).unwrap();
     let file = File::open(path).unwrap();
@@ -302,7 +295,7 @@ fn a_descriptor_must_hold_the_window() {
 
 #[test]
 fn a_changed_file_shows_unless_it_was_copied() {
-    let directory = directory("changed");
+    let directory = directory("gguf-changed");
     let (path, other) = (directory.join("m.gguf"), directory.join("n.gguf"));
     fs::write(&path, sample().to_bytes()).unwrap();
     fs::write(&other, b"another file").unwrap();
@@ -332,7 +325,7 @@ fn a_changed_file_shows_unless_it_was_copied() {
 
 #[test]
 fn a_file_that_changes_under_a_copy_is_refused() {
-    let path = directory("copying").join("m.gguf");
+    let path = directory("gguf-copying").join("m.gguf");
     let mut writer = Writer::new();
     let len = 3 << 20;
     writer
@@ -360,7 +353,7 @@ fn a_file_that_changes_under_a_copy_is_refused() {
 #[cfg(unix)]
 #[test]
 fn only_regular_files_are_opened() {
-    let directory = directory("kinds");
+    let directory = directory("gguf-kinds");
     let fifo = directory.join("fifo.gguf");
     let made = std::process::Command::new("mkfifo")
         .arg(&fifo)
@@ -383,7 +376,7 @@ fn only_regular_files_are_opened() {
 
 #[test]
 fn copies_are_counted_and_capped() {
-    let path = directory("budget").join("m.gguf");
+    let path = directory("gguf-budget").join("m.gguf");
     fs::write(&path, sample().to_bytes()).unwrap();
     let budget = Budget::new(Some(4096), None);
     let options = LoadOptions {
@@ -408,7 +401,7 @@ fn copies_are_counted_and_capped() {
 
 #[test]
 fn opening_reports_bytes_and_can_be_cancelled() {
-    let path = directory("control").join("m.gguf");
+    let path = directory("gguf-control").join("m.gguf");
     let bytes = vec![3; 5 << 20];
     let mut writer = Writer::new();
     writer
@@ -448,7 +441,7 @@ fn opening_reports_bytes_and_can_be_cancelled() {
 #[cfg(unix)]
 #[test]
 fn locking_works_or_names_the_limit() {
-    let path = directory("lock").join("m.gguf");
+    let path = directory("gguf-lock").join("m.gguf");
     fs::write(&path, sample().to_bytes()).unwrap();
     for copy in [false, true] {
         let options = LoadOptions {

@@ -1,29 +1,17 @@
 //! Split models: any part opens the whole, and what does not fit together is refused by name.
 #![allow(clippy::unwrap_used)] // a test
 
-use std::fs;
-use std::path::{Path, PathBuf};
+#[path = "support/files.rs"]
+mod files;
 
-use lightgpt::control::Control;
-use lightgpt::error::{Code, Error, Result};
-use lightgpt::gguf::{Gguf, LoadOptions, Source, Writer};
+use std::fs;
+use std::path::Path;
+
+use lightgpt::error::{Code, Error};
+use lightgpt::gguf::{LoadOptions, Source, Writer};
 use lightgpt::quant::Format;
 
-/// A directory of its own for one test.
-fn directory(test: &str) -> PathBuf {
-    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("split-{test}"));
-    let _ = fs::remove_dir_all(&path);
-    fs::create_dir_all(&path).unwrap();
-    path
-}
-
-fn open(path: &Path, copy: bool) -> Result<Gguf> {
-    let options = LoadOptions {
-        copy,
-        ..LoadOptions::default()
-    };
-    Gguf::open(Source::Path(path), &options, &mut Control::none())
-}
+use files::{directory, open_path, open_with};
 
 fn name(number: usize, count: usize) -> String {
     format!("m-{number:05}-of-{count:05}.gguf")
@@ -54,10 +42,10 @@ fn write_three(directory: &Path) {
 
 #[test]
 fn any_part_opens_the_whole() {
-    let directory = directory("whole");
+    let directory = directory("split-whole");
     write_three(&directory);
     for (number, copy) in [(1, false), (2, false), (3, false), (1, true)] {
-        let gguf = open(&directory.join(name(number, 3)), copy).unwrap();
+        let gguf = open_path(&directory.join(name(number, 3)), copy).unwrap();
         assert_eq!(gguf.parts(), 3);
         assert_eq!(
             gguf.metadata().str("general.architecture").unwrap(),
@@ -71,7 +59,7 @@ fn any_part_opens_the_whole() {
         assert_eq!(tensors, [("a", 1, 1), ("b", 1, 2), ("c", 2, 3)]);
         gguf.check_unchanged().unwrap();
     }
-    let gguf = open(&directory.join(name(1, 3)), false).unwrap();
+    let gguf = open_path(&directory.join(name(1, 3)), false).unwrap();
     fs::write(directory.join(name(3, 3)), b"short").unwrap();
     let e = gguf.check_unchanged().unwrap_err();
     assert_eq!(e.code(), Code::FileChanged);
@@ -80,10 +68,10 @@ fn any_part_opens_the_whole() {
 
 /// Opens the first of three parts after `change`.
 fn refused(test: &str, change: impl FnOnce(&Path)) -> Error {
-    let directory = directory(test);
+    let directory = directory(&format!("split-{test}"));
     write_three(&directory);
     change(&directory);
-    open(&directory.join(name(1, 3)), false).unwrap_err()
+    open_path(&directory.join(name(1, 3)), false).unwrap_err()
 }
 
 #[test]
@@ -151,17 +139,17 @@ fn a_tensor_may_be_in_one_part_only() {
 
 #[test]
 fn one_part_of_one_is_a_whole_model() {
-    let path = directory("one").join("any-name");
+    let path = directory("split-one").join("any-name");
     fs::write(&path, part(1, 1, 0).to_bytes()).unwrap();
-    assert_eq!(open(&path, false).unwrap().parts(), 1);
+    assert_eq!(open_path(&path, false).unwrap().parts(), 1);
     fs::write(&path, part(1, 1, 2).to_bytes()).unwrap();
-    assert_eq!(open(&path, false).unwrap().parts(), 1);
+    assert_eq!(open_path(&path, false).unwrap().parts(), 1);
 }
 
 #[test]
 fn only_paths_can_be_split() {
     let source = Source::Owned(part(1, 2, 0).to_bytes());
-    let e = Gguf::open(source, &LoadOptions::default(), &mut Control::none()).unwrap_err();
+    let e = open_with(source, &LoadOptions::default()).unwrap_err();
     assert_eq!(e.code(), Code::Unsupported);
     assert!(
         e.to_string().contains("by the path of one of its parts"),

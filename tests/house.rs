@@ -225,6 +225,28 @@ fn files_are_short_and_have_a_subject() {
 }
 
 #[test]
+fn functions_are_short() {
+    const LINES_MAX: usize = 70;
+    let mut long = Vec::new();
+    for source in sources() {
+        let lines: Vec<&str> = source.text.lines().collect();
+        for (number, line) in lines.iter().enumerate() {
+            // rustfmt puts the brace that ends a function below its first letter.
+            let indent = line.len() - line.trim_start().len();
+            let is_function = contains_word(line, "fn ") && !line.trim_start().starts_with("//");
+            let end = format!("{}}}", " ".repeat(indent));
+            let body = lines[number..].iter().position(|line| **line == end);
+            let is_one_line = line.ends_with(['}', ';']);
+            if is_function && !is_one_line && body.is_some_and(|lines| lines >= LINES_MAX) {
+                long.push(format!("{}:{}: {line}", source.path, number + 1));
+            }
+        }
+    }
+    long.retain(|place| !place.contains("table"));
+    assert!(long.is_empty(), "{long:#?}");
+}
+
+#[test]
 fn nothing_is_left_undone() {
     for source in sources() {
         for (number, line) in source.text.lines().enumerate() {

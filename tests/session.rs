@@ -13,13 +13,12 @@ use std::time::{Duration, Instant};
 
 use lightgpt::control::{Control, Flow, Signals};
 use lightgpt::error::{Code, Result};
-use lightgpt::gguf::Source;
-use lightgpt::model::{Model, OpenOptions};
+use lightgpt::model::Model;
 use lightgpt::sampler::{Sampler, SamplerOptions};
 use lightgpt::session::{Action, Event, Finish, GenerateOptions, Session, SessionOptions, Step};
 use lightgpt::tokenizer::EncodeOptions;
 
-use tiny::{Noise, SMALL, Tiny, session, team};
+use tiny::{Noise, SMALL, Tiny, open_path, session, team};
 
 fn options(tokens_max: usize) -> GenerateOptions {
     let options = SamplerOptions {
@@ -397,12 +396,7 @@ fn cancels_between_calls_and_by_progress() {
 
 fn tales() -> Arc<Model> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/tales-4m-q8_0.gguf");
-    Model::open(
-        Source::Path(&path),
-        &OpenOptions::default(),
-        &mut Control::none(),
-    )
-    .unwrap()
+    open_path(&path)
 }
 
 #[test]

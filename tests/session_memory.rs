@@ -19,6 +19,7 @@ use lightgpt::budget::{Budget, HostAllocator, Tag};
 use lightgpt::control::Control;
 use lightgpt::error::{Code, Error, Result};
 use lightgpt::gguf::{LoadOptions, Source};
+use lightgpt::kv::KvFormat;
 use lightgpt::model::{Model, OpenOptions};
 use lightgpt::sampler::{Sampler, SamplerOptions};
 use lightgpt::session::{Action, GenerateOptions, Session, SessionOptions};
@@ -234,6 +235,69 @@ fn every_failing_allocation_of_the_host_is_survived() {
             assert_eq!(budget.bytes(), 0, "{fails_at}: all memory is back");
             assert_eq!(host.held.load(Ordering::Relaxed), 0, "{fails_at}");
         }
+    }
+}
+
+/// Bytes that a session with a full context has charged, beyond those of its model.
+fn charged(model: &Arc<Model>, options: &SessionOptions, threads: usize) -> u64 {
+    let before = model.budget().bytes();
+    let mut session = Session::new(model.clone(), team(threads), options).unwrap();
+    let tokens: Vec<u32> = (0..session.context()).map(|i| i as u32 % 11).collect();
+    session.feed(&tokens).unwrap();
+    session.logits(&mut Control::none()).unwrap();
+    model.budget().bytes() - before
+}
+
+#[test]
+fn the_estimate_is_what_a_full_session_is_charged() {
+    let path = file("estimate");
+    for (context, chunk, threads, kv) in [
+        (0, 0, 1, KvFormat::F16),
+        (0, 7, 2, KvFormat::F32),
+        (100, 0, 3, KvFormat::F16),
+        (64, 64, 1, KvFormat::F32),
+        (65, 1000, 2, KvFormat::F16),
+        (1, 1, 1, KvFormat::F16),
+    ] {
+        let options = SessionOptions {
+            context,
+            chunk,
+            kv,
+            budget: None,
+        };
+        let model = open(&path, false, &Budget::default()).unwrap();
+        let rows = options.chunk_tokens();
+        let estimate = model.memory_estimate(context, kv, rows).unwrap();
+        let total = estimate.kv + estimate.scratch + estimate.logits;
+        assert_eq!(charged(&model, &options, threads), total, "{options:?}");
+    }
+}
+
+#[test]
+fn estimates_of_what_cannot_be_made_are_refused() {
+    let model = open(&file("refused"), false, &Budget::default()).unwrap();
+    let estimate = |context, rows| {
+        let estimate = model.memory_estimate(context, KvFormat::F16, rows);
+        estimate.map_err(|e| e.code())
+    };
+    for context in [257, usize::MAX] {
+        assert_eq!(estimate(context, 1), Err(Code::InvalidArgument));
+    }
+    assert_eq!(estimate(0, usize::MAX), estimate(256, 256));
+}
+
+#[test]
+fn norms_and_biases_are_held_by_the_cap() {
+    let path = file("norms");
+    let budget = Budget::default();
+    let model = open(&path, false, &budget).unwrap();
+    let norms = budget.tag_bytes(Tag::Misc);
+    assert!(norms >= 5 * 16 * 4, "{norms}");
+    drop(model);
+    assert_eq!(budget.bytes(), 0);
+    for (cap, code) in [(norms, None), (norms - 1, Some(Code::MemoryCap))] {
+        let outcome = open(&path, false, &Budget::new(Some(cap), None));
+        assert_eq!(outcome.err().map(|e| e.code()), code);
     }
 }
 

@@ -42,6 +42,33 @@ pub(super) unsafe fn input<'a, T>(pointer: *const T, len: usize, place: &str) ->
     Ok(unsafe { slice::from_raw_parts(pointer, len) })
 }
 
+/// Room of the caller for as many results as it asked for.
+pub(super) struct Room<T>(*mut T, usize);
+
+/// The room for `len` values at `pointer`, which may be NULL when `len` is 0.
+///
+/// # Safety
+/// Unless it is NULL or misaligned (both answered), `pointer` may be written for `len` values until
+/// the call ends.
+pub(super) unsafe fn output<T>(pointer: *mut T, len: usize, place: &str) -> Result<Room<T>> {
+    if len > 0 {
+        check(pointer, place)?;
+        check_len::<T>(len, place)?;
+    }
+    Ok(Room(pointer, len))
+}
+
+impl<T: Copy> Room<T> {
+    /// Gives the results, exactly as many as there is room for.
+    pub fn fill(&self, results: &[T]) {
+        assert_eq!(results.len(), self.1, "as many as were asked for");
+        if self.1 > 0 {
+            // SAFETY: promised to `output`, which found the pointer neither NULL nor misaligned.
+            unsafe { self.0.copy_from(results.as_ptr(), self.1) };
+        }
+    }
+}
+
 /// The UTF-8 text of `len` bytes at `pointer`.
 ///
 /// # Safety

@@ -14,7 +14,7 @@ use super::session::{call, control, lightgpt_session};
 use super::status::{LIGHTGPT_DONE, LIGHTGPT_OK, LIGHTGPT_PENDING, LIGHTGPT_STOPPED};
 use crate::control::Control;
 use crate::error::Result;
-use crate::sampler::{Sampler, SamplerOptions};
+use crate::sampler::{Sampler, SamplerOptions, Scored};
 use crate::session::{Action, Event, Finish, GenerateOptions, STOP_BYTES_MAX, STOPS_MAX, Step};
 
 /// Nothing happened: the budget ended first.
@@ -61,7 +61,32 @@ pub struct lightgpt_event {
     pub text: *const c_char,
     /// Bytes at `text`.
     pub text_bytes: u64,
+    /// TOKEN, with LIGHTGPT_GENERATE_LOG_PROBABILITIES: the natural logarithm of the probability
+    /// that the model gave the token, before any sampling.
+    pub log_probability: f64,
+    /// TOKEN, with top_len in the options: the most likely tokens in its place, the most likely
+    /// first. Valid as long as `text`.
+    pub top: *const lightgpt_token_score,
+    /// Tokens at `top`.
+    pub top_len: u64,
 }
+
+/// A token and its log-probability.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct lightgpt_token_score {
+    /// The token.
+    pub token: u32,
+    /// The natural logarithm of its probability.
+    pub log_probability: f64,
+}
+
+// What the session gives is handed out as it is.
+const _: () = assert!(
+    size_of::<lightgpt_token_score>() == size_of::<Scored>()
+        && offset_of!(lightgpt_token_score, token) == offset_of!(Scored, token)
+        && offset_of!(lightgpt_token_score, log_probability) == offset_of!(Scored, log_probability)
+);
 
 // SAFETY: as the trait asks; a NULL pointer is all zeros.
 unsafe impl Struct for lightgpt_event {
@@ -77,6 +102,8 @@ pub type lightgpt_event_fn =
 
 /// Go on after the model ended its answer.
 pub const LIGHTGPT_GENERATE_IGNORE_END: u32 = 1 << 0;
+/// Give the log-probability of each token.
+pub const LIGHTGPT_GENERATE_LOG_PROBABILITIES: u32 = 1 << 1;
 
 /// How to generate; all zero: the most likely tokens, until the model ends or the session is full.
 #[repr(C)]
@@ -96,6 +123,10 @@ pub struct lightgpt_generate_options {
     pub stops: *const *const c_char,
     /// Texts at `stops`.
     pub stops_len: u64,
+    /// Give so many of the most likely tokens beside each token; at most 256.
+    pub top_len: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
 // SAFETY: as the trait asks; a NULL pointer is all zeros.
@@ -187,8 +218,7 @@ pub unsafe extern "C" fn lightgpt_session_step(
         // SAFETY: the header asks for a struct as large as it says.
         let out = unsafe { OutStruct::new(event, "event") }?;
         let step = session.step(&mut control(budget_us))?;
-        let text = session.text();
-        out.set(&c_event(&Event { step, text }, session.tokens().len()));
+        out.set(&c_event(&session.event(step), session.tokens().len()));
         Ok(match step {
             Step::Pending => LIGHTGPT_PENDING,
             Step::Finished(_) => LIGHTGPT_DONE,
@@ -207,6 +237,9 @@ const NOTHING: lightgpt_event = lightgpt_event {
     total: 0,
     text: ptr::null(),
     text_bytes: 0,
+    log_probability: 0.0,
+    top: ptr::null(),
+    top_len: 0,
 };
 
 /// `event` in a session that has `tokens` tokens now.
@@ -228,6 +261,9 @@ fn c_event(event: &Event<'_>, tokens: usize) -> lightgpt_event {
             kind: LIGHTGPT_EVENT_TOKEN,
             token,
             position: tokens as u64 - 1,
+            log_probability: event.log_probability.unwrap_or(0.0),
+            top: event.top.as_ptr().cast(),
+            top_len: event.top.len() as u64,
             ..base
         },
         Step::Finished(finish) => lightgpt_event {
@@ -247,7 +283,8 @@ fn c_event(event: &Event<'_>, tokens: usize) -> lightgpt_event {
 /// # Safety
 /// What `given` points to is as its members' comments ask.
 unsafe fn generate_options(given: &lightgpt_generate_options) -> Result<GenerateOptions> {
-    let flags = flags(given.flags, LIGHTGPT_GENERATE_IGNORE_END, "options.flags")?;
+    let known = LIGHTGPT_GENERATE_IGNORE_END | LIGHTGPT_GENERATE_LOG_PROBABILITIES;
+    let flags = flags(given.flags, known, "options.flags")?;
     let sampler = if given.sampler.is_null() {
         Sampler::new(&SamplerOptions {
             temperature: 0.0,
@@ -262,6 +299,8 @@ unsafe fn generate_options(given: &lightgpt_generate_options) -> Result<Generate
         sampler,
         tokens_max: size(given.tokens_max, "options.tokens_max")?,
         ignore_end: flags & LIGHTGPT_GENERATE_IGNORE_END != 0,
+        log_probabilities: flags & LIGHTGPT_GENERATE_LOG_PROBABILITIES != 0,
+        top_log_probabilities: given.top_len as usize,
     })
 }
 

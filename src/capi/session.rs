@@ -5,7 +5,7 @@ use std::mem::offset_of;
 use std::sync::{Mutex, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
-use super::arguments::{Buffer, Out, input, invalid, size, text};
+use super::arguments::{Buffer, Out, input, invalid, output, size, text};
 use super::guard::{catch, guard};
 use super::handles::Kind;
 use super::message::Message;
@@ -270,6 +270,31 @@ pub unsafe extern "C" fn lightgpt_session_logits(
         // SAFETY: the header asks for a buffer of `cap` numbers and a place for their count.
         let out = unsafe { Buffer::new(buf, cap, needed) }?;
         out.fill(session.logits(&mut Control::none())?)?;
+        Ok(LIGHTGPT_OK)
+    })
+}
+
+/// Appends tokens and says how likely the model finds each after all that is before it.
+///
+/// tokens: `tokens_len` numbers; NULL with 0. log_probabilities: gets as many natural logarithms of
+/// probabilities. The tokens stay in the session; rewind it to drop them.
+/// Errors: LIGHTGPT_INVALID_ARGUMENT (the session is empty, so that nothing is before the first
+/// token; a token outside the vocabulary), LIGHTGPT_CONTEXT_FULL, LIGHTGPT_BUSY, and those of
+/// lightgpt_session_prefill.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lightgpt_session_score(
+    session: *mut lightgpt_session,
+    tokens: *const u32,
+    tokens_len: usize,
+    log_probabilities: *mut f64,
+) -> i32 {
+    call(session, |session| {
+        // SAFETY: the header asks for so many tokens, and room for as many numbers.
+        let tokens = unsafe { input(tokens, tokens_len, "tokens") }?;
+        // SAFETY: as above.
+        let out = unsafe { output(log_probabilities, tokens_len, "log_probabilities") }?;
+        let scores = session.score(tokens, &mut Control::none())?;
+        out.fill(&scores);
         Ok(LIGHTGPT_OK)
     })
 }

@@ -18,7 +18,7 @@ mod single;
 
 pub use convert::{bf16_from_f32, bf16_to_f32, f16_from_f32, f16_to_f32};
 pub use double::{exp64, ln64, pow64, sin_cos64};
-pub use single::{cos, erf, exp, exp2, ln, log2, pow, sigmoid, sin, softplus, tanh};
+pub use single::{cos, erf, exp, exp_within, exp2, ln, log2, pow, sigmoid, sin, softplus, tanh};
 
 /// `a * b + c` rounded once, as IEEE 754's fusedMultiplyAdd, on CPUs that lack the instruction.
 ///

@@ -21,6 +21,18 @@ pub fn exp(x: f32) -> f32 {
     scale(exp_small(r), exponent)
 }
 
+/// [`exp`], to the bit, for `|x| <= 80`, in about half the time; anything otherwise.
+#[inline(always)]
+pub fn exp_within(x: f32) -> f32 {
+    const MAGIC: f32 = 12_582_912.0;
+    // The low bits of the sum are those of the integer, as in `round_to_i32`.
+    let sum = x * std::f32::consts::LOG2_E + MAGIC;
+    let n = sum - MAGIC;
+    let r = (x - n * LN2_SHORT) - n * LN2_REST;
+    // The result is a normal number, so its exponent can be added to.
+    f32::from_bits(exp_small(r).to_bits().wrapping_add(sum.to_bits() << 23))
+}
+
 /// `2^x` within 1 ulp; exact for integers.
 #[inline(always)]
 pub fn exp2(x: f32) -> f32 {
@@ -258,6 +270,15 @@ mod tests {
             (0.0, f32::INFINITY)
         );
         assert!(sigmoid(f32::NAN).is_nan() && softplus(f32::NAN).is_nan());
+    }
+
+    #[test]
+    fn exp_within_is_exp() {
+        for bits in (0..=80f32.to_bits()).step_by(STRIDE) {
+            for x in [f32::from_bits(bits), -f32::from_bits(bits)] {
+                assert_eq!(exp_within(x).to_bits(), exp(x).to_bits(), "{x:e}");
+            }
+        }
     }
 
     #[test]

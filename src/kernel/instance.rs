@@ -76,7 +76,8 @@ macro_rules! instance {
             join_spans(spans: &[f32], stride: usize, count: usize, out: &mut [f32]) { lanes::join_spans::<$mul_add> };
             block_maxima(x: &[f32], maxima: &mut [f32]) -> bool { logits::block_maxima };
             block_sums(x: &[f32], sums: &mut [f32]) { logits::block_sums };
-            exp_weights(x: &[f32], max: f32, weights: &mut [f32]) -> f64 { logits::exp_weights };
+            exp_weights(x: &[f32], max: f32, weights: &mut [f32], sums: &mut [f32]) -> f64
+                { logits::exp_weights };
             weighted_depth(x: &[f32], weights: &[f32], max: f32) -> f64
                 { logits::weighted_depth };
             moments(x: &[f32], centre: f32) -> [f64; 3] { logits::moments };

@@ -5,7 +5,7 @@
 //! Where an ISA has something faster, its file holds a function of the same name and result.
 
 use crate::float::{self, MulAdd, sum_lanes};
-use crate::quant::{Activation, Blocks, Floats, accumulate};
+use crate::quant::{Activation, Blocks, Floats, accumulate, dot_floats};
 use crate::team::Tile;
 
 use super::Element;
@@ -88,56 +88,14 @@ pub fn matmul_floats<F: Floats, M: MulAdd>(
     (stride, columns): (usize, usize),
     out: &mut Tile<'_, f32>,
 ) {
-    const FEW: usize = 4;
     let row_bytes = columns * F::FORMAT.block_bytes();
     let tokens = out.row_range().len();
-    let token = |i: usize| &x[i * stride..][..columns];
-    for first in (0..tokens).step_by(FEW) {
-        let count = FEW.min(tokens - first);
-        for (column, row) in weights.chunks_exact(row_bytes).enumerate() {
-            if count == FEW {
-                let x: [&[f32]; FEW] = std::array::from_fn(|i| token(first + i));
-                let sums = floats_by_tokens::<F, M, FEW>(row, x);
-                for (i, sum) in sums.iter().enumerate() {
-                    out.row_mut(first + i)[column] = *sum;
-                }
-            } else {
-                for i in first..first + count {
-                    out.row_mut(i)[column] = floats_by_tokens::<F, M, 1>(row, [token(i)])[0];
-                }
-            }
+    for (column, row) in weights.chunks_exact(row_bytes).enumerate() {
+        for token in 0..tokens {
+            let x = &x[token * stride..][..columns];
+            out.row_mut(token)[column] = dot_floats::<F, M>(row, x);
         }
     }
-}
-
-/// `N` dot products of one weight row: column `k` goes to lane `k mod 16`.
-#[inline(always)]
-fn floats_by_tokens<F: Floats, M: MulAdd, const N: usize>(row: &[u8], x: [&[f32]; N]) -> [f32; N] {
-    let mut sums = [[0.0; LANES]; N];
-    let (rows, rest) = F::values(row).as_chunks::<LANES>();
-    for (at, row) in rows.iter().enumerate() {
-        let mut weights = [0.0; LANES];
-        for i in 0..LANES {
-            weights[i] = F::load(&row[i]);
-        }
-        for token in 0..N {
-            let x = &x[token][at * LANES..][..LANES];
-            for i in 0..LANES {
-                sums[token][i] = M::mul_add(weights[i], x[i], sums[token][i]);
-            }
-        }
-    }
-    for token in 0..N {
-        let x = &x[token][rows.len() * LANES..];
-        for (i, weight) in rest.iter().enumerate() {
-            sums[token][i] = M::mul_add(F::load(weight), x[i], sums[token][i]);
-        }
-    }
-    let mut out = [0.0; N];
-    for token in 0..N {
-        out[token] = sum_lanes(&sums[token]);
-    }
-    out
 }
 
 /// `x = x / rms(x) * weight`; false if the sum of squares is not finite.

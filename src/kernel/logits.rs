@@ -4,6 +4,8 @@
 //! taken in f32 within a block of 64 (lane = position mod 16, then the tree) and in f64 over the
 //! blocks, in order. A logit of minus infinity is a token that is excluded.
 
+use std::hint::black_box;
+
 use crate::float::{self, sum_lanes};
 
 use super::{Kernels, LANES};
@@ -64,7 +66,7 @@ pub struct Ranked {
 pub(super) struct LogitFunctions {
     pub block_maxima: unsafe fn(&[f32], &mut [f32]) -> bool,
     pub block_sums: unsafe fn(&[f32], &mut [f32]),
-    pub exp_weights: unsafe fn(&[f32], f32, &mut [f32]) -> f64,
+    pub exp_weights: unsafe fn(&[f32], f32, &mut [f32], &mut [f32]) -> f64,
     pub weighted_depth: unsafe fn(&[f32], &[f32], f32) -> f64,
     pub moments: unsafe fn(&[f32], f32) -> [f64; 3],
     pub nearness: unsafe fn(&[f32], f32, &mut [f32]),
@@ -91,11 +93,13 @@ impl Kernels {
         unsafe { (self.functions.logits.block_sums)(x, sums) }
     }
 
-    /// `weights = exp(x - max)`, 0 where that is below 2e-35; returns their sum.
-    pub fn exp_weights(&self, x: &[f32], max: f32, weights: &mut [f32]) -> f64 {
+    /// `weights = exp(x - max)`, 0 where that is below 2e-35, and the sum of each block of 64;
+    /// returns the whole sum. No `x` is above `max`.
+    pub fn exp_weights(&self, x: &[f32], max: f32, weights: &mut [f32], sums: &mut [f32]) -> f64 {
         assert_eq!(x.len(), weights.len(), "one length");
+        assert_eq!(sums.len(), x.len().div_ceil(BLOCK), "a sum a block");
         // SAFETY: `self` proves the CPU's features.
-        unsafe { (self.functions.logits.exp_weights)(x, max, weights) }
+        unsafe { (self.functions.logits.exp_weights)(x, max, weights, sums) }
     }
 
     /// The sum of `weights * (max - x)`, without what has no weight.
@@ -158,38 +162,42 @@ impl Kernels {
     }
 }
 
+/// Block number `at` of `x`; the last one is filled up in `room`.
+#[inline(always)]
+fn block<'a>(x: &'a [f32], at: usize, fill: f32, room: &'a mut [f32; BLOCK]) -> &'a [f32; BLOCK] {
+    let x = &x[at * BLOCK..];
+    if let Some(block) = x.first_chunk() {
+        return block;
+    }
+    *room = [fill; BLOCK];
+    for (room, x) in room.iter_mut().zip(x) {
+        *room = *x;
+    }
+    room
+}
+
 /// See [`Kernels::block_maxima`].
 #[inline(always)]
 pub(super) fn block_maxima(x: &[f32], maxima: &mut [f32]) -> bool {
-    let mut bad = [0u32; LANES];
-    let (blocks, rest) = x.as_chunks::<BLOCK>();
-    for (block, max) in blocks.iter().zip(&mut *maxima) {
+    let mut bad = [0.0; LANES];
+    for (at, max) in maxima.iter_mut().enumerate() {
+        let mut room = [0.0; BLOCK];
         let mut lanes = [f32::NEG_INFINITY; LANES];
-        for x in block.as_chunks::<LANES>().0 {
+        for x in block(x, at, f32::NEG_INFINITY, &mut room)
+            .as_chunks::<LANES>()
+            .0
+        {
             for i in 0..LANES {
                 lanes[i] = float::max(lanes[i], x[i]);
-                bad[i] |= u32::from(not_below_infinity(x[i]));
+            }
+            for i in 0..LANES {
+                // What is not a number is not below infinity either.
+                bad[i] = if x[i] < f32::INFINITY { bad[i] } else { 1.0 };
             }
         }
-        *max = max_lanes(&lanes);
+        *max = max_lanes(&black_box(lanes));
     }
-    if let (false, Some(max)) = (rest.is_empty(), maxima.last_mut()) {
-        *max = f32::NEG_INFINITY;
-        for x in rest {
-            *max = float::max(*max, *x);
-            bad[0] |= u32::from(not_below_infinity(*x));
-        }
-    }
-    bad.iter().all(|bad| *bad == 0)
-}
-
-/// True for what is not a number, too.
-#[inline(always)]
-fn not_below_infinity(x: f32) -> bool {
-    !matches!(
-        x.partial_cmp(&f32::INFINITY),
-        Some(std::cmp::Ordering::Less)
-    )
+    bad == [0.0; LANES]
 }
 
 /// The largest lane, found by the tree of [`sum_lanes`].
@@ -208,63 +216,60 @@ fn max_lanes(lanes: &[f32; LANES]) -> f32 {
 /// See [`Kernels::block_sums`].
 #[inline(always)]
 pub(super) fn block_sums(x: &[f32], sums: &mut [f32]) {
-    for (block, sum) in x.chunks(BLOCK).zip(sums) {
-        *sum = block_sum(block, |x, _| x);
+    for (at, sum) in sums.iter_mut().enumerate() {
+        *sum = block_sum(block(x, at, 0.0, &mut [0.0; BLOCK]));
     }
 }
 
-/// The sum of `f(x, position)` over a block.
+/// The lanes go through memory, lest the tree be woven into the loops around it.
 #[inline(always)]
-fn block_sum(block: &[f32], f: impl Fn(f32, usize) -> f32) -> f32 {
+fn block_sum(block: &[f32; BLOCK]) -> f32 {
     let mut lanes = [0.0; LANES];
-    let (rows, rest) = block.as_chunks::<LANES>();
-    for (row, x) in rows.iter().enumerate() {
+    for x in block.as_chunks::<LANES>().0 {
         for i in 0..LANES {
-            lanes[i] += f(x[i], row * LANES + i);
+            lanes[i] += x[i];
         }
     }
-    for (i, x) in rest.iter().enumerate() {
-        lanes[i] += f(*x, rows.len() * LANES + i);
-    }
-    sum_lanes(&lanes)
+    sum_lanes(&black_box(lanes))
 }
 
 /// See [`Kernels::exp_weights`].
 #[inline(always)]
-pub(super) fn exp_weights(x: &[f32], max: f32, weights: &mut [f32]) -> f64 {
+pub(super) fn exp_weights(x: &[f32], max: f32, weights: &mut [f32], sums: &mut [f32]) -> f64 {
     let mut total = 0.0;
-    let (blocks, rest) = x.as_chunks::<BLOCK>();
-    let (out, out_rest) = weights.as_chunks_mut::<BLOCK>();
-    for (x, out) in blocks.iter().zip(out) {
+    for (at, sum) in sums.iter_mut().enumerate() {
+        let (mut room, mut out) = ([0.0; BLOCK], [0.0; BLOCK]);
+        let x = block(x, at, f32::NEG_INFINITY, &mut room);
         for i in 0..BLOCK {
-            out[i] = weight(x[i], max);
+            let depth = x[i] - max;
+            let value = float::exp_within(depth);
+            out[i] = if depth > DEEPEST { value } else { 0.0 };
         }
-        total += f64::from(block_sum(out, |x, _| x));
+        *sum = block_sum(&out);
+        total += f64::from(*sum);
+        let weights = &mut weights[at * BLOCK..];
+        match weights.first_chunk_mut() {
+            Some(weights) => *weights = out,
+            None => weights.copy_from_slice(&out[..weights.len()]),
+        }
     }
-    for (x, out) in rest.iter().zip(&mut *out_rest) {
-        *out = weight(*x, max);
-    }
-    total + f64::from(block_sum(out_rest, |x, _| x))
-}
-
-#[inline(always)]
-fn weight(x: f32, max: f32) -> f32 {
-    let depth = x - max;
-    let deep = depth < DEEPEST;
-    let value = float::exp(if deep { DEEPEST } else { depth });
-    if deep { 0.0 } else { value }
+    total
 }
 
 /// See [`Kernels::weighted_depth`].
 #[inline(always)]
 pub(super) fn weighted_depth(x: &[f32], weights: &[f32], max: f32) -> f64 {
     let mut total = 0.0;
-    for (x, weights) in x.chunks(BLOCK).zip(weights.chunks(BLOCK)) {
-        let depth = |weight: f32, i: usize| {
-            let depth = weight * (max - x[i]);
-            if weight > 0.0 { depth } else { 0.0 }
-        };
-        total += f64::from(block_sum(weights, depth));
+    for at in 0..x.len().div_ceil(BLOCK) {
+        let (mut room, mut weight_room) = ([0.0; BLOCK], [0.0; BLOCK]);
+        let x = block(x, at, 0.0, &mut room);
+        let weights = block(weights, at, 0.0, &mut weight_room);
+        let mut depths = [0.0; BLOCK];
+        for i in 0..BLOCK {
+            let depth = weights[i] * (max - x[i]);
+            depths[i] = if weights[i] > 0.0 { depth } else { 0.0 };
+        }
+        total += f64::from(block_sum(&depths));
     }
     total
 }
@@ -273,14 +278,21 @@ pub(super) fn weighted_depth(x: &[f32], weights: &[f32], max: f32) -> f64 {
 #[inline(always)]
 pub(super) fn moments(x: &[f32], centre: f32) -> [f64; 3] {
     let mut totals = [0.0; 3];
-    for block in x.chunks(BLOCK) {
-        let distance = |x: f32, power: fn(f32) -> f32| {
-            let value = power(x - centre);
-            if x > f32::NEG_INFINITY { value } else { 0.0 }
-        };
-        totals[0] += f64::from(block_sum(block, |x, _| distance(x, |_| 1.0)));
-        totals[1] += f64::from(block_sum(block, |x, _| distance(x, |d| d)));
-        totals[2] += f64::from(block_sum(block, |x, _| distance(x, |d| d * d)));
+    for at in 0..x.len().div_ceil(BLOCK) {
+        let mut room = [0.0; BLOCK];
+        let x = block(x, at, f32::NEG_INFINITY, &mut room);
+        let (mut ones, mut distances, mut squares) = ([0.0; BLOCK], [0.0; BLOCK], [0.0; BLOCK]);
+        for i in 0..BLOCK {
+            let there = x[i] > f32::NEG_INFINITY;
+            let distance = x[i] - centre;
+            let distance = if there { distance } else { 0.0 };
+            ones[i] = if there { 1.0 } else { 0.0 };
+            distances[i] = distance;
+            squares[i] = distance * distance;
+        }
+        totals[0] += f64::from(block_sum(&ones));
+        totals[1] += f64::from(block_sum(&distances));
+        totals[2] += f64::from(block_sum(&squares));
     }
     totals
 }
@@ -347,44 +359,48 @@ pub(super) fn divide(x: &mut [f32], divisor: f32) {
 /// See [`Kernels::histogram`].
 #[inline(always)]
 pub(super) fn histogram(keys: &[f32], weights: &[f32], scale: Scale, masses: &mut Histogram) {
-    let (rows, rest) = keys.as_chunks::<LANES>();
-    let (weight_rows, weights_rest) = weights.as_chunks::<LANES>();
     let [a, b, c, d] = masses;
-    for (keys, weights) in rows.iter().zip(weight_rows) {
-        let mut cells = [0; LANES];
-        for i in 0..LANES {
-            cells[i] = scale.cell(keys[i]);
-        }
-        for i in (0..LANES).step_by(4) {
+    for at in 0..keys.len().div_ceil(BLOCK) {
+        let (mut room, mut weight_room) = ([0.0; BLOCK], [0.0; BLOCK]);
+        let keys = block(keys, at, f32::NEG_INFINITY, &mut room);
+        let weights = block(weights, at, 0.0, &mut weight_room);
+        // Through memory: taking vectors apart lane by lane is slower.
+        let cells = black_box(cells_of(keys, scale));
+        for i in (0..BLOCK).step_by(4) {
             a[cells[i] as usize % CELLS] += weights[i];
             b[cells[i + 1] as usize % CELLS] += weights[i + 1];
             c[cells[i + 2] as usize % CELLS] += weights[i + 2];
             d[cells[i + 3] as usize % CELLS] += weights[i + 3];
         }
     }
-    for (key, weight) in rest.iter().zip(weights_rest) {
-        a[scale.cell(*key) as usize % CELLS] += weight;
+}
+
+#[inline(always)]
+fn cells_of(keys: &[f32; BLOCK], scale: Scale) -> [u32; BLOCK] {
+    let mut cells = [0; BLOCK];
+    for i in 0..BLOCK {
+        cells[i] = scale.cell(keys[i]);
     }
+    cells
 }
 
 /// See [`Kernels::find_cell`].
 #[inline(always)]
 pub(super) fn find_cell(keys: &[f32], scale: Scale, cell: u32, found: &mut [Ranked]) -> usize {
     let mut count = 0;
-    for (block, keys) in keys.chunks(BLOCK).enumerate() {
-        let mut hits = 0u32;
-        for key in keys {
-            hits += u32::from(scale.cell(*key) == cell);
-        }
+    for at in 0..keys.len().div_ceil(BLOCK) {
+        let mut room = [0.0; BLOCK];
+        let cells = cells_of(block(keys, at, f32::NEG_INFINITY, &mut room), scale);
+        let hit = |hits, own: &u32| hits | u32::from(*own == cell);
+        let hits = cells.iter().fold(0, hit);
         if hits == 0 {
             continue;
         }
-        for (i, key) in keys.iter().enumerate() {
-            found[count] = Ranked {
-                key: *key,
-                position: (block * BLOCK + i) as u32,
-            };
-            count += usize::from(scale.cell(*key) == cell);
+        let first = at * BLOCK;
+        for (i, &key) in keys.iter().enumerate().skip(first).take(BLOCK) {
+            let position = i as u32;
+            found[count] = Ranked { key, position };
+            count += usize::from(cells[i - first] == cell);
         }
     }
     count

@@ -205,6 +205,107 @@ fn elementwise() {
     }
 }
 
+/// Values as above, a fifth of them minus infinity, as logits of excluded tokens are.
+fn logits(seed: u64, len: usize) -> Vec<f32> {
+    let excluded = |step: u64| Random { seed, step }.bits(3).is_multiple_of(5);
+    let pairs = (0..).zip(floats(seed, len));
+    pairs
+        .map(|(i, x)| if excluded(i) { f32::NEG_INFINITY } else { x })
+        .collect()
+}
+
+#[test]
+fn passes_over_logits() {
+    for len in LENGTHS.into_iter().chain([1024, 1500, 5000]) {
+        let blocks = len.div_ceil(BLOCK);
+        let x = logits(1, len);
+        let weights: Vec<f32> = floats(2, len).iter().map(|x| x.abs()).collect();
+        let wide = |values: &[f64]| -> Vec<f32> {
+            let halves = |x: &f64| [x.to_bits() as u32, (x.to_bits() >> 32) as u32];
+            values.iter().flat_map(halves).map(f32::from_bits).collect()
+        };
+        same("block_maxima", |k| {
+            let mut out = vec![0.0; blocks];
+            assert!(k.block_maxima(&x, &mut out));
+            out
+        });
+        same("block_sums", |k| {
+            let mut out = vec![0.0; blocks];
+            k.block_sums(&weights, &mut out);
+            out
+        });
+        same("exp_weights", |k| {
+            let (mut out, mut sums) = (vec![0.0; len], vec![0.0; blocks]);
+            let total = k.exp_weights(&x, 2100.0, &mut out, &mut sums);
+            assert!(out.iter().all(|w| *w == 0.0) && total == 0.0);
+            let total = k.exp_weights(&x, 9.0, &mut out, &mut sums);
+            [out, sums, wide(&[total])].concat()
+        });
+        same("weighted_depth", |k| {
+            wide(&[k.weighted_depth(&x, &weights, 3.0)])
+        });
+        same("moments", |k| wide(&k.moments(&x, 1.5)));
+        same("nearness", |k| {
+            let mut out = vec![0.0; len];
+            k.nearness(&x, 0.25, &mut out);
+            out
+        });
+        for threshold in [f32::NEG_INFINITY, f32::MIN, -0.5, 0.0, 0.25, 1e9] {
+            same("filters", |k| {
+                let (mut floor, mut mask) = (x.clone(), weights.clone());
+                k.floor(&mut floor, threshold);
+                k.mask(&x, threshold, -1.0, &mut mask);
+                let count = k.count_from(&x, threshold);
+                assert_eq!(count, x.iter().filter(|x| **x >= threshold).count());
+                [floor, mask].concat()
+            });
+        }
+        let scale = Scale::new(x.iter().fold(-9.0, |a, b| a.max(*b)), 10.0);
+        same("histogram", |k| {
+            let mut masses = Box::new([[0.0; CELLS]; 4]);
+            k.histogram(&x, &weights, scale, &mut masses);
+            let all: f32 = masses.as_flattened().iter().sum();
+            let expected: f32 = weights.iter().sum();
+            assert!((all - expected).abs() <= 1e-4 * expected);
+            let mut found = vec![Ranked::default(); len];
+            for cell in [0, 3, CELLS as u32 - 1] {
+                let count = k.find_cell(&x, scale, cell, &mut found);
+                let within = (0..).zip(&x).filter(|(_, x)| scale.cell(**x) == cell);
+                let expected = within.map(|(position, key)| Ranked {
+                    key: *key,
+                    position,
+                });
+                assert!(found[..count].iter().copied().eq(expected));
+            }
+            masses.as_flattened().to_vec()
+        });
+        for divisor in [0.3, 1e-38, 1e30] {
+            same("divide", |k| {
+                let mut out = x.clone();
+                k.divide(&mut out, divisor);
+                assert!(
+                    out.iter()
+                        .zip(&x)
+                        .all(|(a, b)| a.is_finite() == b.is_finite())
+                );
+                out
+            });
+        }
+        for (at, bad) in [
+            (0, f32::NAN),
+            (len / 2, f32::INFINITY),
+            (len.max(1) - 1, f32::NAN),
+        ] {
+            let mut x = x.clone();
+            if let Some(place) = x.get_mut(at) {
+                *place = bad;
+                let sound = |k: &Kernels| k.block_maxima(&x, &mut vec![0.0; blocks]);
+                assert!(available().all(|kernels| !sound(kernels)));
+            }
+        }
+    }
+}
+
 #[test]
 fn attention_pieces() {
     for dims in [1, 2, 8, 12, 16, 20, 64, 80, 128, 130] {

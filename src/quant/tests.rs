@@ -61,54 +61,15 @@ fn pack(format: Format, parts: &Parts) -> Vec<u8> {
         f16_from_f32(*d).to_le_bytes(),
         f16_from_f32(*m).to_le_bytes(),
     );
-    let bit = |i: usize, bit: u32| q[i] >> bit & 1;
-    let halves = |q: &[u32]| -> Vec<u8> {
-        (0..16)
-            .map(|j| (q[j] & 15 | (q[j + 16] & 15) << 4) as u8)
-            .collect()
-    };
-    let fifth = || {
-        (0..32)
-            .fold(0, |bits, i| bits | bit(i, 4) << i)
-            .to_le_bytes()
-    };
-    // Bit `b` of values 32 g + i, at bit g of byte i.
-    let plane = |b: u32| -> Vec<u8> {
-        (0..32)
-            .map(|i| (0..8).fold(0, |byte, g| byte | (bit(32 * g + i, b) << g) as u8))
-            .collect()
-    };
-    // Per 128 values 32 bytes, each with the low 2 bits of 4 values 32 apart.
-    let pairs = |shift: u32| -> Vec<u8> {
-        let byte =
-            |i: usize| (0..4).fold(0, |byte, j| byte | (q[i + 32 * j] >> shift & 3) << (2 * j));
-        (0..32).chain(128..160).map(|i| byte(i) as u8).collect()
-    };
-    // Per 64 values 32 bytes, each with the low 4 bits of 2 values 32 apart.
-    let nibbles = || -> Vec<u8> {
-        (0..128)
-            .map(|i| i / 32 * 64 + i % 32)
-            .map(|i| (q[i] & 15 | (q[i + 32] & 15) << 4) as u8)
-            .collect()
-    };
-    let scales_and_mins = || -> Vec<u8> {
-        let mut bytes = vec![0; 12];
-        for j in 0..4 {
-            bytes[j] = (scales[j] | scales[j + 4] >> 4 << 6) as u8;
-            bytes[j + 4] = (mins[j] | mins[j + 4] >> 4 << 6) as u8;
-            bytes[j + 8] = (scales[j + 4] & 15 | (mins[j + 4] & 15) << 4) as u8;
-        }
-        bytes
-    };
     match format {
         Format::Q4_0 | Format::IQ4_NL => [&d[..], &halves(q)].concat(),
         Format::Q4_1 => [&d[..], &m, &halves(q)].concat(),
-        Format::Q5_0 => [&d[..], &fifth(), &halves(q)].concat(),
-        Format::Q5_1 => [&d[..], &m, &fifth(), &halves(q)].concat(),
+        Format::Q5_0 => [&d[..], &fifth(q), &halves(q)].concat(),
+        Format::Q5_1 => [&d[..], &m, &fifth(q), &halves(q)].concat(),
         Format::Q8_0 => [&d[..], &q.iter().map(|&q| q as u8).collect::<Vec<_>>()].concat(),
         Format::Q2_K => {
             let scales: Vec<u8> = (0..16).map(|j| (scales[j] | mins[j] << 4) as u8).collect();
-            [&scales[..], &pairs(0), &d, &m].concat()
+            [&scales[..], &pairs(q, 0), &d, &m].concat()
         }
         Format::Q3_K => {
             let mut packed = vec![0; 12];
@@ -116,10 +77,17 @@ fn pack(format: Format, parts: &Parts) -> Vec<u8> {
                 packed[j % 8] |= ((scales[j] & 15) << (j / 8 * 4)) as u8;
                 packed[8 + j % 4] |= (scales[j] >> 4 << (j / 4 * 2)) as u8;
             }
-            [&plane(2)[..], &pairs(0), &packed, &d].concat()
+            [&plane(q, 2)[..], &pairs(q, 0), &packed, &d].concat()
         }
-        Format::Q4_K => [&d[..], &m, &scales_and_mins(), &nibbles()].concat(),
-        Format::Q5_K => [&d[..], &m, &scales_and_mins(), &plane(4), &nibbles()].concat(),
+        Format::Q4_K => [&d[..], &m, &scales_and_mins(scales, mins), &nibbles(q)].concat(),
+        Format::Q5_K => [
+            &d[..],
+            &m,
+            &scales_and_mins(scales, mins),
+            &plane(q, 4),
+            &nibbles(q),
+        ]
+        .concat(),
         Format::Q6_K => {
             // Per 128 values 64 bytes: low 4 bits of values 64 apart.
             let low = (0..64)
@@ -127,7 +95,7 @@ fn pack(format: Format, parts: &Parts) -> Vec<u8> {
                 .map(|i| (q[i] & 15 | (q[i + 64] & 15) << 4) as u8);
             let scales = scales.iter().map(|&scale| scale as u8);
             let low: Vec<u8> = low.collect();
-            [low, pairs(4), scales.collect(), d.to_vec()].concat()
+            [low, pairs(q, 4), scales.collect(), d.to_vec()].concat()
         }
         Format::IQ4_XS => {
             let high = (0..8).fold(0, |bits, g| bits | (scales[g] as u16 >> 4) << (2 * g));
@@ -141,6 +109,52 @@ fn pack(format: Format, parts: &Parts) -> Vec<u8> {
         }
         other => panic!("{other:?} has no blocks"),
     }
+}
+
+/// Per 32 values 16 bytes, each with the low 4 bits of 2 values 16 apart.
+fn halves(q: &[u32]) -> Vec<u8> {
+    (0..16)
+        .map(|j| (q[j] & 15 | (q[j + 16] & 15) << 4) as u8)
+        .collect()
+}
+
+/// The fifth bits of 32 values.
+fn fifth(q: &[u32]) -> [u8; 4] {
+    let bits = (0..32).fold(0, |bits, i| bits | (q[i] >> 4 & 1) << i);
+    bits.to_le_bytes()
+}
+
+/// Bit `b` of values 32 g + i, at bit g of byte i.
+fn plane(q: &[u32], b: u32) -> Vec<u8> {
+    let bit = |i: usize| q[i] >> b & 1;
+    (0..32)
+        .map(|i| (0..8).fold(0, |byte, g| byte | (bit(32 * g + i) << g) as u8))
+        .collect()
+}
+
+/// Per 128 values 32 bytes, each with 2 bits from `shift` on of 4 values 32 apart.
+fn pairs(q: &[u32], shift: u32) -> Vec<u8> {
+    let byte = |i: usize| (0..4).fold(0, |byte, j| byte | (q[i + 32 * j] >> shift & 3) << (2 * j));
+    (0..32).chain(128..160).map(|i| byte(i) as u8).collect()
+}
+
+/// Per 64 values 32 bytes, each with the low 4 bits of 2 values 32 apart.
+fn nibbles(q: &[u32]) -> Vec<u8> {
+    (0..128)
+        .map(|i| i / 32 * 64 + i % 32)
+        .map(|i| (q[i] & 15 | (q[i + 32] & 15) << 4) as u8)
+        .collect()
+}
+
+/// The 8 scales and mins of 6 bits.
+fn scales_and_mins(scales: &[u32], mins: &[u32]) -> Vec<u8> {
+    let mut bytes = vec![0; 12];
+    for j in 0..4 {
+        bytes[j] = (scales[j] | scales[j + 4] >> 4 << 6) as u8;
+        bytes[j + 4] = (mins[j] | mins[j + 4] >> 4 << 6) as u8;
+        bytes[j + 8] = (scales[j + 4] & 15 | (mins[j + 4] & 15) << 4) as u8;
+    }
+    bytes
 }
 
 /// The weights that the parts stand for; exact in f64.

@@ -4,12 +4,14 @@
 //! the caller; as long as few are excluded, an excluded one keeps its place with a logit of minus
 //! infinity. Weights are `exp(logit - reference)`: proportional to the probabilities.
 
+use std::mem;
+
 use crate::error::{Code, Error, Result};
 use crate::float;
 use crate::kernel::{BLOCK, CELLS, Histogram, Kernels, Ranked};
 use crate::sampler::rank::{Cut, Ranking, better};
 
-/// Memory of a pick, kept from pick to pick. All but `masses` are (vocab) or, for blocks,
+/// Memory of a pick, kept from pick to pick. All are (vocab) or, for blocks,
 /// (vocab / 64).
 #[derive(Debug, Default)]
 pub(super) struct Buffers {
@@ -22,9 +24,10 @@ pub(super) struct Buffers {
     pub counts: Vec<u32>,
     pub maxima: Vec<f32>,
     pub room: Vec<f32>,
+    /// One.
+    pub masses: Vec<Histogram>,
     /// (tokens looked back on)
     pub matches: Vec<u32>,
-    pub masses: Vec<Histogram>,
 }
 
 impl Buffers {
@@ -79,6 +82,8 @@ pub struct Candidates<'a> {
     largest: Option<f32>,
     /// What the weights refer to, while they hold.
     reference: Option<f32>,
+    /// What has no weight is excluded, but its logit is still there.
+    pending: bool,
     chosen: Option<usize>,
 }
 
@@ -102,6 +107,7 @@ impl<'a> Candidates<'a> {
             all: true,
             largest: None,
             reference: None,
+            pending: false,
             chosen: None,
         })
     }
@@ -240,7 +246,7 @@ impl<'a> Candidates<'a> {
         Error::new(Code::NonFinite, "logits", message)
     }
 
-    /// Makes the weights; returns their sum.
+    /// Makes the weights and the sums of their blocks in `buffers.room`; returns the whole sum.
     pub(super) fn weigh(&mut self) -> Result<f64> {
         if self.reference.is_some() {
             let total = self.sum_blocks();
@@ -250,17 +256,26 @@ impl<'a> Candidates<'a> {
         }
         let largest = self.largest()?;
         self.reference = Some(largest);
-        let weights = &mut self.buffers.weights[..self.len];
+        let Buffers {
+            logits,
+            weights,
+            room,
+            ..
+        } = &mut self.buffers;
         let logits = if self.borrowed {
             self.input
         } else {
-            &self.buffers.logits[..self.len]
+            &logits[..self.len]
         };
-        Ok(self.kernels.exp_weights(logits, largest, weights))
+        let (weights, sums) = (
+            &mut weights[..self.len],
+            &mut room[..logits.len().div_ceil(BLOCK)],
+        );
+        Ok(self.kernels.exp_weights(logits, largest, weights, sums))
     }
 
     /// Sums the weights of each block into `buffers.room`; returns the whole sum.
-    pub(super) fn sum_blocks(&mut self) -> f64 {
+    fn sum_blocks(&mut self) -> f64 {
         let Buffers { weights, room, .. } = &mut self.buffers;
         let sums = &mut room[..self.len.div_ceil(BLOCK)];
         self.kernels.block_sums(&weights[..self.len], sums);
@@ -317,6 +332,23 @@ impl<'a> Candidates<'a> {
 
     /// Where the `count` largest logits end.
     pub(super) fn cut_count(&mut self, count: usize) -> Result<Cut> {
+        Ok(self.rank_count(count)?.0)
+    }
+
+    /// Keeps the `count` largest logits.
+    pub(super) fn keep_count(&mut self, count: usize) -> Result<()> {
+        let (cut, found) = self.rank_count(count)?;
+        if found == 0 {
+            return self.keep(cut);
+        }
+        let order = mem::take(&mut self.buffers.order);
+        let kept = |ranked: &&Ranked| cut.keeps(ranked.key, ranked.position as usize);
+        self.gather(order[..found].iter().filter(kept));
+        self.buffers.order = order;
+        Ok(())
+    }
+
+    fn rank_count(&mut self, count: usize) -> Result<(Cut, usize)> {
         let Ranks {
             mut ranking,
             maxima,
@@ -361,52 +393,57 @@ impl<'a> Candidates<'a> {
             self.compress(cut);
             return Ok(());
         }
-        if cut.tied {
-            let behind = cut.position as usize + 1;
-            let equal = |logit: &f32| *logit == cut.key;
-            for i in behind..self.len {
-                if equal(&self.logits()[i]) {
-                    self.exclude(i);
-                }
-            }
+        let weighed = self.reference.is_some();
+        if !weighed {
+            self.own();
         }
-        self.own();
         let Buffers {
             logits, weights, ..
         } = &mut self.buffers;
-        let logits = &mut logits[..self.len];
-        self.kernels.floor(logits, cut.key);
-        if self.reference.is_some() {
-            let weights = &mut weights[..self.len];
-            self.kernels.mask(logits, f32::MIN, 0.0, weights);
+        if weighed {
+            let logits = if self.borrowed {
+                self.input
+            } else {
+                &logits[..self.len]
+            };
+            exclude(self.kernels, logits, cut, &mut weights[..self.len]);
+            self.pending = true;
+        } else {
+            let logits = &mut logits[..self.len];
+            if cut.tied {
+                let behind = &mut logits[cut.position as usize + 1..];
+                let tied = behind.iter_mut().filter(|logit| **logit == cut.key);
+                tied.for_each(|logit| *logit = f32::NEG_INFINITY);
+            }
+            self.kernels.floor(logits, cut.key);
         }
         // Maxima of blocks that lost all of theirs are too large: they only cost time. The largest
         // of all stays where it is.
         Ok(())
     }
 
-    /// Keeps what a cut of `buffers.keys` keeps.
+    /// Keeps what a cut of `buffers.keys` keeps; needs the weights.
     pub(super) fn keep_by_keys(&mut self, cut: Cut) {
-        self.own();
-        if cut.tied {
-            for i in cut.position as usize + 1..self.len {
-                if self.buffers.keys[i] == cut.key {
-                    self.exclude(i);
-                }
-            }
-        }
-        let Buffers {
-            logits,
-            weights,
-            keys,
-            ..
-        } = &mut self.buffers;
-        let keys = &keys[..self.len];
-        self.kernels
-            .mask(keys, cut.key, f32::NEG_INFINITY, &mut logits[..self.len]);
-        self.kernels
-            .mask(keys, cut.key, 0.0, &mut weights[..self.len]);
+        let Buffers { weights, keys, .. } = &mut self.buffers;
+        let (keys, weights) = (&keys[..self.len], &mut weights[..self.len]);
+        exclude(self.kernels, keys, cut, weights);
+        self.pending = true;
         self.largest = None;
+    }
+
+    /// Excludes in the logits what the weights exclude: a stage that wants logits needs that. A
+    /// weight that is 0 for being small goes with them.
+    pub(super) fn settle(&mut self) {
+        if !mem::take(&mut self.pending) {
+            return;
+        }
+        self.own();
+        let Buffers {
+            logits, weights, ..
+        } = &mut self.buffers;
+        let (weights, logits) = (&weights[..self.len], &mut logits[..self.len]);
+        let kernels = self.kernels;
+        kernels.mask(weights, f32::MIN_POSITIVE, f32::NEG_INFINITY, logits);
     }
 
     /// Excludes the token at a position.
@@ -442,6 +479,32 @@ impl<'a> Candidates<'a> {
         self.largest()?;
         self.compress(Cut::NONE);
         Ok(())
+    }
+
+    /// Moves candidates together, given by rising position.
+    fn gather<'r>(&mut self, chosen: impl Iterator<Item = &'r Ranked>) {
+        let Buffers {
+            tokens,
+            logits,
+            weights,
+            ..
+        } = &mut self.buffers;
+        let mut kept = 0;
+        for ranked in chosen {
+            let from = ranked.position as usize;
+            tokens[kept] = if self.all {
+                ranked.position
+            } else {
+                tokens[from]
+            };
+            logits[kept] = ranked.key;
+            weights[kept] = weights[from];
+            kept += 1;
+        }
+        self.all = false;
+        self.borrowed = false;
+        self.len = kept;
+        self.largest = None;
     }
 
     /// Moves what a cut of the logits keeps together; needs the maxima of the blocks.
@@ -495,6 +558,17 @@ impl<'a> Candidates<'a> {
             self.all = false;
         }
     }
+}
+
+/// Takes the weight of what a cut of the keys does not keep.
+fn exclude(kernels: &Kernels, keys: &[f32], cut: Cut, weights: &mut [f32]) {
+    if cut.tied {
+        let behind = cut.position as usize + 1;
+        let pairs = keys[behind..].iter().zip(&mut weights[behind..]);
+        let tied = pairs.filter(|(key, _)| **key == cut.key);
+        tied.for_each(|(_, weight)| *weight = 0.0);
+    }
+    kernels.mask(keys, cut.key, 0.0, weights);
 }
 
 /// What ranking the logits takes.

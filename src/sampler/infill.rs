@@ -45,7 +45,10 @@ impl Infill {
         )
     }
 
-    fn from_texts<'a>(texts: impl Iterator<Item = (&'a [u8], bool)>, end: Option<u32>) -> Self {
+    pub(super) fn from_texts<'a>(
+        texts: impl Iterator<Item = (&'a [u8], bool)>,
+        end: Option<u32>,
+    ) -> Self {
         let (mut bytes, mut tokens) = (Vec::new(), Vec::new());
         for (text, is_end) in texts {
             bytes.extend_from_slice(text);

@@ -244,6 +244,9 @@ impl Sampler {
         candidates.largest()?;
         for link in &mut self.links {
             let [memory, weights] = self.state.memory;
+            if !matches!(link.stage, Stage::Pick) {
+                candidates.settle();
+            }
             match &mut link.stage {
                 Stage::LogitBias(bias) => penalty::bias(candidates, bias),
                 Stage::Penalties(penalties) => penalties.apply(candidates),

@@ -21,11 +21,7 @@ pub(super) fn best(candidates: &mut Candidates<'_>) -> Result<usize> {
 
 /// The position at the share `u` of the mass.
 pub(super) fn by_weight(candidates: &mut Candidates<'_>, u: f64) -> Result<usize> {
-    let total = {
-        candidates.weigh()?;
-        candidates.sum_blocks()
-    };
-    let target = u * total;
+    let target = u * candidates.weigh()?;
     let (mut sum, mut last) = (0.0, None);
     let blocks = candidates.weights().chunks(BLOCK);
     for (block, (weights, mass)) in blocks.zip(&candidates.buffers.room).enumerate() {
@@ -84,8 +80,7 @@ pub(super) fn mirostat(candidates: &mut Candidates<'_>, limit: f64) -> Result<()
     };
     let k = float::pow64(power / spread, 1.0 / s);
     // The cast saturates; what is not a number becomes 0.
-    let cut = candidates.cut_count((k as usize).max(1))?;
-    candidates.keep(cut)
+    candidates.keep_count((k as usize).max(1))
 }
 
 /// Keeps the tokens whose surprise is at most `limit` bits, or the most likely one.

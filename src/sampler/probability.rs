@@ -7,6 +7,7 @@ use crate::kernel::{self, BLOCK, Kernels, Ranked};
 use crate::sampler::rank::better;
 
 /// A token and the logarithm of its probability.
+#[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Scored {
     /// The token.
@@ -24,7 +25,8 @@ pub fn log_probability(logits: &[f32], token: u32) -> Result<f64> {
         let message = format!("expected a token below {}, found {token}", logits.len());
         return Err(Error::new(Code::InvalidArgument, "token", message));
     };
-    Ok(f64::from(*logit) - normalizer(kernel::detect(), logits)?)
+    let normalizer = normalizer(kernel::detect(), logits)?;
+    Ok(normalizer.log_probability(*logit))
 }
 
 /// The `count` most likely tokens, the most likely first, ties by rising token; fewer if there are
@@ -55,7 +57,7 @@ pub fn top_log_probabilities(logits: &[f32], count: usize, out: &mut Vec<Scored>
         }
     }
     for scored in out {
-        scored.log_probability -= normalizer;
+        scored.log_probability = normalizer.log_probability(scored.logit());
     }
     Ok(())
 }
@@ -95,8 +97,20 @@ fn insert(best: &mut Vec<Scored>, count: usize, token: u32, logit: f32) {
     best.insert(at, new);
 }
 
-/// The logarithm of the sum of `e^x`.
-fn normalizer(kernels: &Kernels, logits: &[f32]) -> Result<f64> {
+/// The logarithm of the sum of `e^x`, in two parts: a large logit would swallow the other.
+struct Normalizer {
+    largest: f32,
+    /// That of the sum of `e^(x - largest)`.
+    rest: f64,
+}
+
+impl Normalizer {
+    fn log_probability(&self, logit: f32) -> f64 {
+        (f64::from(logit) - f64::from(self.largest)) - self.rest
+    }
+}
+
+fn normalizer(kernels: &Kernels, logits: &[f32]) -> Result<Normalizer> {
     let (mut maxima, mut weights) = ([0.0; CHUNK / BLOCK], [0.0; CHUNK]);
     let (mut sound, mut largest) = (true, f32::NEG_INFINITY);
     for chunk in logits.chunks(CHUNK) {
@@ -109,8 +123,12 @@ fn normalizer(kernels: &Kernels, logits: &[f32]) -> Result<f64> {
         return Err(Error::new(Code::NonFinite, "logits", message));
     }
     let chunks = logits.chunks(CHUNK);
-    let sums = chunks.map(|chunk| kernels.exp_weights(chunk, largest, &mut weights[..chunk.len()]));
-    Ok(f64::from(largest) + float::ln64(sums.sum()))
+    let sums = chunks.map(|chunk| {
+        let sums = &mut maxima[..chunk.len().div_ceil(BLOCK)];
+        kernels.exp_weights(chunk, largest, &mut weights[..chunk.len()], sums)
+    });
+    let rest = float::ln64(sums.sum());
+    Ok(Normalizer { largest, rest })
 }
 
 #[cfg(test)]

@@ -1,3 +1,9 @@
+//! The chain as a whole; the stages by hand and by their properties are in the modules.
+
+mod chain;
+mod definitions;
+mod properties;
+
 use super::*;
 
 fn sampler(temperature: f32, top_k: usize, top_p: f32) -> Sampler {

@@ -17,8 +17,7 @@ pub(super) fn top_k(candidates: &mut Candidates<'_>, count: usize) -> Result<()>
     if count >= candidates.len() {
         return Ok(());
     }
-    let cut = candidates.cut_count(count)?;
-    candidates.keep(cut)
+    candidates.keep_count(count)
 }
 
 /// Keeps the smallest set of the most likely tokens whose probabilities sum up to `p`.
@@ -36,7 +35,7 @@ pub(super) fn top_p(candidates: &mut Candidates<'_>, p: f32, min_keep: usize) ->
         ..
     } = candidates.ranking()?;
     let wanted = total * f64::from(p);
-    let cut = ranking.by_mass(weights, wanted, (largest, bound), Some(maxima), masses);
+    let cut = ranking.by_mass(weights, wanted, (largest, bound), (maxima, bound), masses);
     keep_at_least(candidates, cut, min_keep)
 }
 
@@ -79,13 +78,15 @@ pub(super) fn typical(candidates: &mut Candidates<'_>, p: f32, min_keep: usize) 
         keys: &keys[..len],
         order: &mut order[..len],
     };
+    let blocks = len.div_ceil(BLOCK);
+    let (maxima, room) = (&mut maxima[..blocks], &mut room[..blocks]);
     let (wanted, range) = (total * f64::from(p), (0.0, -farthest));
-    let mut cut = ranking.by_mass(&weights[..len], wanted, range, None, &mut masses[0]);
+    // What is farther away lies below: the largest logit does not.
+    let reach = (&*maxima, centre - farthest);
+    let mut cut = ranking.by_mass(&weights[..len], wanted, range, reach, &mut masses[0]);
     if min_keep > 1 {
-        let blocks = len.div_ceil(BLOCK);
-        let (maxima, room) = (&mut maxima[..blocks], &mut room[..blocks]);
         kernels.block_maxima(&keys[..len], maxima);
-        cut = cut.or(ranking.by_count(min_keep, maxima, room));
+        cut = cut.or(ranking.by_count(min_keep, maxima, room).0);
     }
     candidates.buffers.keys = keys;
     candidates.keep_by_keys(cut);

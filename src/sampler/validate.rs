@@ -170,7 +170,7 @@ mod tests {
         // Two degrees of freedom: exp(-x / 2) exactly.
         for x in [0.1, 1.0, 3.0, 10.0, 50.0] {
             assert!(
-                (upper_gamma(1.0, x / 2.0) - (-x / 2.0f64).exp()).abs() < 1e-14,
+                (upper_gamma(1.0, x / 2.0) - (-x / 2.0f64).exp()).abs() < 1e-12,
                 "{x}"
             );
         }

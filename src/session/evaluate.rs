@@ -7,7 +7,8 @@ use crate::control::{Control, Flow, Signals, cancelled};
 use crate::error::{Code, Error, Result};
 use crate::model::forward::Pass;
 use crate::model::{Row, Size};
-use crate::session::Session;
+use crate::sampler::log_probability;
+use crate::session::{Session, reserve};
 use crate::team::FloatEnvironment;
 
 /// Rows of a pass when each wants its logits: vocabularies are large.
@@ -73,6 +74,33 @@ impl Session {
             self.end_pass(pass);
         }
         Ok(())
+    }
+
+    /// Appends `tokens` and gives the natural logarithm of the probability of each, after all that
+    /// is before it: (tokens). The tokens stay; rewind to drop them.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT` if the session is empty: nothing comes before the first token then. Else
+    /// as [`Session::feed`] and [`Session::prefill`].
+    pub fn score(&mut self, tokens: &[u32], control: &mut Control<'_>) -> Result<Vec<f64>> {
+        let mut scores = Vec::new();
+        reserve(&mut scores, tokens.len())?;
+        let Some(first) = tokens.first() else {
+            return Ok(scores);
+        };
+        let before = self.tokens.len();
+        let logits = self.logits(&mut Control {
+            signals: control.signals,
+            progress: None,
+        })?;
+        let mut outcome = log_probability(logits, *first).map(|p| scores.push(p));
+        self.feed(tokens)?;
+        self.logits_of_each(control, &mut |position, logits| {
+            if let (Ok(()), Some(next)) = (&outcome, tokens.get(position + 1 - before)) {
+                outcome = log_probability(logits, *next).map(|p| scores.push(p));
+            }
+        })?;
+        outcome.map(|()| scores)
     }
 
     /// Makes sure that evaluating gives logits: if the last token's are gone, it is evaluated

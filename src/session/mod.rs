@@ -19,11 +19,12 @@ use crate::error::{Code, Error, Result};
 use crate::kv::{Cache, KvFormat, Layout};
 use crate::model::forward::Pass;
 use crate::model::{Model, Network};
+use crate::sampler::Scored;
 use crate::team::Team;
 use crate::tokenizer::{DecodeOptions, EncodeOptions, StreamDecoder};
 
 pub use stop::{STOP_BYTES_MAX, STOPS_MAX};
-pub use turn::{Action, Event, Finish, GenerateOptions, Step};
+pub use turn::{Action, Event, Finish, GenerateOptions, Step, TOP_MAX};
 
 use turn::Generation;
 
@@ -134,6 +135,10 @@ pub struct Session {
     decoder: StreamDecoder,
     /// Text of the last event.
     text: String,
+    /// Of the last token, if the generation gives it.
+    log_probability: Option<f64>,
+    /// Most likely tokens beside the last one, if the generation gives them.
+    top: Vec<Scored>,
     canceller: Canceller,
     metrics: Metrics,
     poisoned: bool,
@@ -174,6 +179,8 @@ impl Session {
             generation: None,
             decoder: StreamDecoder::new(DecodeOptions::default()),
             text: String::with_capacity(256),
+            log_probability: None,
+            top: Vec::new(),
             canceller: Canceller::default(),
             metrics: Metrics::default(),
             poisoned: false,
@@ -362,8 +369,8 @@ fn at_most(name: &str, found: usize, max: usize) -> Result<()> {
     Err(Error::new(Code::InvalidArgument, name, message))
 }
 
-fn reserve(tokens: &mut Vec<u32>, more: usize) -> Result<()> {
-    tokens.try_reserve(more).map_err(|_| {
+fn reserve<T>(list: &mut Vec<T>, more: usize) -> Result<()> {
+    list.try_reserve(more).map_err(|_| {
         let message = format!("no memory for {more} more tokens");
         Error::new(Code::OutOfMemory, "session", message)
     })

@@ -4,9 +4,9 @@ use std::time::Instant;
 
 use crate::control::{Control, Flow, Signals, cancelled};
 use crate::error::{Code, Error, Result};
-use crate::sampler::Sampler;
+use crate::sampler::{Sampler, Scored, log_probability, top_log_probabilities};
 use crate::session::stop::Stops;
-use crate::session::{STEADY_TOKENS, Session, reserve};
+use crate::session::{STEADY_TOKENS, Session, at_most, reserve};
 use crate::team::FloatEnvironment;
 use crate::tokenizer::{Attribute, DecodeOptions, StreamDecoder};
 
@@ -21,7 +21,15 @@ pub struct GenerateOptions {
     pub ignore_end: bool,
     /// Texts that end generation; they are not shown. The first to be complete counts.
     pub stops: Vec<String>,
+    /// Give the log-probability of each token, see [`Session::log_probability`].
+    pub log_probabilities: bool,
+    /// Give this many of the most likely tokens beside each, see
+    /// [`Session::top_log_probabilities`]; at most [`TOP_MAX`].
+    pub top_log_probabilities: usize,
 }
+
+/// The most tokens that can be asked for beside each generated one.
+pub const TOP_MAX: usize = 256;
 
 impl GenerateOptions {
     /// Tokens of `sampler` until the model ends or the context is full.
@@ -31,6 +39,8 @@ impl GenerateOptions {
             tokens_max: 0,
             ignore_end: false,
             stops: Vec::new(),
+            log_probabilities: false,
+            top_log_probabilities: 0,
         }
     }
 }
@@ -45,6 +55,8 @@ pub(super) struct Generation {
     stops: Stops,
     /// A stop string has come.
     stopped: bool,
+    log_probabilities: bool,
+    top: usize,
 }
 
 /// Why a generation ended.
@@ -81,12 +93,16 @@ pub enum Step {
 }
 
 /// What a callback sees: a step, and its text. The texts of all events joined are the whole text.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Event<'a> {
     /// What happened; never [`Step::Pending`].
     pub step: Step,
     /// Whole code points; may be empty.
     pub text: &'a str,
+    /// See [`Session::log_probability`].
+    pub log_probability: Option<f64>,
+    /// See [`Session::top_log_probabilities`].
+    pub top: &'a [Scored],
 }
 
 /// What a callback wants next.
@@ -111,6 +127,12 @@ impl Session {
         self.check_sound()?;
         self.heed_cancel(Signals::default())?;
         let stops = Stops::new(&options.stops)?;
+        at_most(
+            "top_log_probabilities",
+            options.top_log_probabilities,
+            TOP_MAX,
+        )?;
+        reserve(&mut self.top, options.top_log_probabilities)?;
         let mut sampler = options.sampler.clone();
         sampler.reserve(self.logits.len(), self.context.min(STEADY_TOKENS))?;
         self.want_logits()?;
@@ -125,7 +147,11 @@ impl Session {
             ignore_end: options.ignore_end,
             stops,
             stopped: false,
+            log_probabilities: options.log_probabilities,
+            top: options.top_log_probabilities,
         });
+        self.log_probability = None;
+        self.top.clear();
         self.decoder = StreamDecoder::new(DecodeOptions {
             special: false,
             start: self.is_blank(),
@@ -137,6 +163,17 @@ impl Session {
     /// Text of the last step.
     pub fn text(&self) -> &str {
         &self.text
+    }
+
+    /// The natural logarithm of the last token's probability, as the model gives it before any
+    /// sampling; `None` if that was not asked for.
+    pub fn log_probability(&self) -> Option<f64> {
+        self.log_probability
+    }
+
+    /// The tokens that were most likely where the last one was picked, the most likely first.
+    pub fn top_log_probabilities(&self) -> &[Scored] {
+        &self.top
     }
 
     /// Works until there is something to say, or until the deadline of `control` has passed.
@@ -200,10 +237,7 @@ impl Session {
             if step == Step::Pending {
                 continue;
             }
-            let action = on_event(&Event {
-                step,
-                text: &self.text,
-            });
+            let action = on_event(&self.event(step));
             match (action, step) {
                 (Action::Cancel, _) => {
                     self.turn_start = start;
@@ -214,6 +248,17 @@ impl Session {
                 (Action::Stop, _) => wanted = false,
                 (Action::Continue, _) => {}
             }
+        }
+    }
+
+    /// The last step as an event.
+    pub fn event(&self, step: Step) -> Event<'_> {
+        let is_token = matches!(step, Step::Token(_));
+        Event {
+            step,
+            text: &self.text,
+            log_probability: self.log_probability.filter(|_| is_token),
+            top: if is_token { &self.top } else { &[] },
         }
     }
 
@@ -230,6 +275,12 @@ impl Session {
             return Ok(self.finish(Finish::End));
         }
         reserve(&mut self.tokens, 1)?;
+        if generation.log_probabilities {
+            self.log_probability = Some(log_probability(&self.logits, token)?);
+        }
+        if generation.top > 0 {
+            top_log_probabilities(&self.logits, generation.top, &mut self.top)?;
+        }
         generation.left -= 1;
         self.tokens.push(token);
         self.metrics.generated_tokens += 1;

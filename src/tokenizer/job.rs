@@ -9,7 +9,7 @@ use crate::tokenizer::merge::Merger;
 use crate::tokenizer::vocabulary::out_of_memory;
 
 /// Bytes worked on between two looks at the signals: well below a millisecond.
-const BYTES_PER_LOOK: usize = 1 << 16;
+pub(super) const BYTES_PER_LOOK: usize = 1 << 16;
 
 /// Looks at the signals now and then.
 #[derive(Debug, Default)]

@@ -161,7 +161,9 @@ impl Tokenizer {
         let vocabulary = &self.vocabulary;
         match &self.family {
             Family::Spm(spm) => {
-                let text = spm.normalize(text)?;
+                // Of a space mark's three bytes a normalized text keeps one.
+                job.check(self.tokens_min(text.len() / 3))?;
+                let text = spm.normalize(text, &mut job.watch)?;
                 job.check(self.tokens_min(text.len()))?;
                 let mut cache = Cache::new(text.len(), self.seed)?;
                 spm.split(&text, &mut |piece| {

@@ -8,7 +8,7 @@
 use std::borrow::Cow;
 
 use crate::error::{Code, Result};
-use crate::tokenizer::job::Watch;
+use crate::tokenizer::job::{BYTES_PER_LOOK, Watch};
 use crate::tokenizer::merge::{Join, Merger, NO_ID, Rules, Symbol};
 use crate::tokenizer::vocabulary::{Attribute, TextTable, Vocabulary, refused, reserve};
 
@@ -71,7 +71,11 @@ impl Spm {
 
     /// `text` as it is merged: with a space in front if the vocabulary wants it, and with spaces
     /// where the text itself has space marks, which mean the same to the vocabulary.
-    pub(super) fn normalize<'t>(&self, text: &'t str) -> Result<Cow<'t, str>> {
+    pub(super) fn normalize<'t>(
+        &self,
+        text: &'t str,
+        watch: &mut Watch<'_>,
+    ) -> Result<Cow<'t, str>> {
         let marked = text.contains(SPACE_MARK);
         if !self.space_prefix && !marked {
             return Ok(Cow::Borrowed(text));
@@ -86,7 +90,13 @@ impl Spm {
             if at > 0 {
                 out.push(' ');
             }
-            out.push_str(part);
+            let mut rest = part;
+            while !rest.is_empty() {
+                let (now, later) = rest.split_at(rest.floor_char_boundary(BYTES_PER_LOOK));
+                watch.work(now.len())?;
+                out.push_str(now);
+                rest = later;
+            }
         }
         Ok(Cow::Owned(out))
     }

@@ -1,6 +1,7 @@
 //! A tiny llama model, every key and tensor of which a test can change before it is written.
 #![allow(dead_code)] // not every program uses all of it
 
+use std::path::Path;
 use std::sync::Arc;
 
 use lightgpt::control::Control;
@@ -185,6 +186,12 @@ pub fn open(bytes: Vec<u8>, load: LoadOptions) -> Arc<Model> {
         ..OpenOptions::default()
     };
     Model::open(Source::Owned(bytes), &options, &mut Control::none()).expect("a valid model")
+}
+
+/// The model in the file at `path`.
+pub fn open_path(path: &Path) -> Arc<Model> {
+    let options = OpenOptions::default();
+    Model::open(Source::Path(path), &options, &mut Control::none()).expect("a valid model")
 }
 
 pub fn team(threads: usize) -> Arc<Team> {

@@ -99,6 +99,8 @@ pub fn perform(arguments: &Arguments) -> Result<(), Failure> {
             sampler,
             tokens_max: arguments.tokens,
             ignore_end: arguments.ignore_end,
+            log_probabilities: false,
+            top_log_probabilities: 0,
             stops: arguments.stop.clone(),
         },
     )?;
