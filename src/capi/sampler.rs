@@ -41,7 +41,7 @@ pub struct lightgpt_sampler_options {
     pub temperature: f32,
     /// Only the `top_k` most likely tokens; 0: all.
     pub top_k: u32,
-    /// Only the most likely tokens that together have this probability; 1: all.
+    /// Only the most likely tokens that together have this probability: above 0, at most 1 (all).
     pub top_p: f32,
     /// Zero.
     pub reserved: u32,
@@ -52,6 +52,7 @@ pub struct lightgpt_sampler_options {
 // SAFETY: as the trait asks.
 unsafe impl Struct for lightgpt_sampler_options {
     const SIZE_MIN: usize = offset_of!(Self, seed) + size_of::<u64>();
+    const RESERVED: &'static [usize] = &[offset_of!(Self, reserved)];
 }
 
 pub(super) struct SamplerObject(Mutex<Sampler>);
@@ -84,7 +85,7 @@ impl SamplerObject {
 ///
 /// options: NULL for the defaults. sampler: not NULL; gets a handle that lightgpt_sampler_free
 /// gives back. Any thread.
-/// Errors: LIGHTGPT_INVALID_ARGUMENT (a temperature below 0, a top_p outside 0 to 1, not a number).
+/// Errors: LIGHTGPT_INVALID_ARGUMENT (a temperature below 0, a top_p of 0, below or above 1, not a number).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lightgpt_sampler_new(
     options: *const lightgpt_sampler_options,
@@ -149,7 +150,7 @@ pub unsafe extern "C" fn lightgpt_sampler_sample(
 /// Gives a sampler back; NULL is fine. Any thread.
 #[unsafe(no_mangle)]
 pub extern "C" fn lightgpt_sampler_free(sampler: *mut lightgpt_sampler) -> i32 {
-    guard(|| free(sampler).map(|()| LIGHTGPT_OK))
+    free(sampler)
 }
 
 fn sampler_options(given: &lightgpt_sampler_options) -> Result<SamplerOptions> {
