@@ -171,7 +171,7 @@ fn a_chunk_is_what_a_pass_takes() {
             (new::<lightgpt_session_options>(), new::<lightgpt_memory>());
         options.chunk = chunk;
         // SAFETY: every pointer is that of a local that fits.
-        ok(unsafe { lightgpt_model_memory_estimate(model, &options, 1, &raw mut memory) });
+        ok(unsafe { lightgpt_model_memory_estimate(model, &options, &raw mut memory) });
         memory.scratch
     };
     assert!(scratch(16) < scratch(64) && scratch(64) < scratch(0));
@@ -183,20 +183,13 @@ fn a_chunk_is_what_a_pass_takes() {
 fn estimates_of_what_cannot_be_made_are_refused() {
     let (status, model) = open(0);
     ok(status);
-    for (context, threads) in [
-        (u64::MAX, 1),
-        (1 << 30, 1),
-        (4097, 1),
-        (0, 257),
-        (0, u32::MAX),
-    ] {
+    for context in [u64::MAX, 1 << 30, 4097] {
         let (mut options, mut memory) =
             (new::<lightgpt_session_options>(), new::<lightgpt_memory>());
         options.context = context;
         memory.kv = 7;
         // SAFETY: every pointer is that of a local that fits.
-        let status =
-            unsafe { lightgpt_model_memory_estimate(model, &options, threads, &raw mut memory) };
+        let status = unsafe { lightgpt_model_memory_estimate(model, &options, &raw mut memory) };
         assert_eq!(
             (status, memory.kv),
             (LIGHTGPT_INVALID_ARGUMENT, 7),
@@ -216,7 +209,7 @@ fn structs_shorter_than_any_release_had_are_refused() {
     options.struct_size -= 8;
     // SAFETY: every pointer is that of a local that is larger than it says.
     unsafe {
-        let out = lightgpt_model_memory_estimate(model, ptr::null(), 1, &raw mut metrics);
+        let out = lightgpt_model_memory_estimate(model, ptr::null(), &raw mut metrics);
         assert_eq!(out, LIGHTGPT_ABI_MISMATCH);
         let made = lightgpt_session_new(model, ptr::null(), &options, &raw mut session);
         assert_eq!(made, LIGHTGPT_ABI_MISMATCH);
