@@ -1319,7 +1319,8 @@ int32_t lightgpt_model_token_special(const struct lightgpt_model *model,
  *
  * options: NULL for the defaults. sampler: not NULL; gets a handle that lightgpt_sampler_free
  * gives back. Any thread.
- * Errors: LIGHTGPT_INVALID_ARGUMENT (a temperature below 0, a top_p of 0, below or above 1, not a number).
+ * Errors: LIGHTGPT_INVALID_ARGUMENT (a temperature below 0, a top_p that is not above 0 and at most
+ * 1, not a number).
  */
 LIGHTGPT_API
 int32_t lightgpt_sampler_new(const struct lightgpt_sampler_options *options,

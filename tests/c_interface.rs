@@ -476,6 +476,25 @@ fn what_no_header_has_is_refused() {
             assert_eq!(refused, LIGHTGPT_ABI_MISMATCH, "{size}");
         }
     }
+    let (status, model) = open_with(&lightgpt_open_options::new());
+    ok(status);
+    let mut session = ptr::null_mut();
+    let mut options = lightgpt_generate_options::new();
+    options.reserved = 7;
+    // SAFETY: as above.
+    unsafe {
+        ok(lightgpt_session_new(
+            model,
+            ptr::null(),
+            ptr::null(),
+            &raw mut session,
+        ));
+        ok(lightgpt_session_feed_tokens(session, [1].as_ptr(), 1));
+        let refused = lightgpt_session_begin(session, &options);
+        assert_eq!(refused, LIGHTGPT_UNSUPPORTED);
+    }
+    ok(lightgpt_session_free(session));
+    ok(lightgpt_model_free(model));
 }
 
 #[test]

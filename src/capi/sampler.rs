@@ -85,7 +85,8 @@ impl SamplerObject {
 ///
 /// options: NULL for the defaults. sampler: not NULL; gets a handle that lightgpt_sampler_free
 /// gives back. Any thread.
-/// Errors: LIGHTGPT_INVALID_ARGUMENT (a temperature below 0, a top_p of 0, below or above 1, not a number).
+/// Errors: LIGHTGPT_INVALID_ARGUMENT (a temperature below 0, a top_p that is not above 0 and at most
+/// 1, not a number).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lightgpt_sampler_new(
     options: *const lightgpt_sampler_options,
