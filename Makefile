@@ -25,6 +25,10 @@ STRICT := -std=c99 -Wall -Wextra -Wpedantic -Werror
 MODEL ?= models/tales-4m-q8_0.gguf
 PROMPT ?= Once upon a time
 
+# What is released does not tell in whose home its dependencies were built.
+CARGO_HOME ?= $(HOME)/.cargo
+NAMELESS := --config 'build.rustflags=["--remap-path-prefix=$(CARGO_HOME)=cargo"]'
+
 # Set, it makes `install` build and install the command line tool too.
 TOOL ?=
 
@@ -41,10 +45,10 @@ help:
 	@echo "make clean     remove what was built"
 
 library:
-	$(CARGO) build --release --lib --locked
+	$(CARGO) build --release --lib --locked $(NAMELESS)
 
 tool:
-	$(CARGO) build --release --bin lightgpt --features cli --locked
+	$(CARGO) build --release --bin lightgpt --features cli --locked $(NAMELESS)
 
 # The shared library under the names that programs look for.
 shared:
@@ -65,14 +69,17 @@ static:
 	@rm -f $(OUT)/liblightgpt.a
 	@$(AR) rcs $(OUT)/liblightgpt.a $(OUT)/lightgpt.o
 
+# Through the environment: the shell must not read what is in a prompt.
+run: override export PROMPT := $(value PROMPT)
+run: override export MODEL := $(value MODEL)
 run: library shared
 	@$(CC) $(STRICT) $(CFLAGS) -Iinclude examples-c/generate.c -o $(OUT)/generate \
 		-L$(OUT) -llightgpt -Wl,-rpath,'$$ORIGIN'
-	@$(OUT)/generate $(MODEL) "$(PROMPT)"
+	@$(OUT)/generate "$$MODEL" "$$PROMPT"
 
 # The C programs are tested against the library that is installed: the release build.
 test: library
-	LIGHTGPT_LIBRARY="$(abspath $(LIBRARY))" $(CARGO) test --features cli --locked
+	LIGHTGPT_LIBRARY="$(abspath $(LIBRARY))" $(CARGO) test --features cli --locked --no-fail-fast
 
 check:
 	$(CARGO) fmt --check

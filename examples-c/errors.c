@@ -66,7 +66,7 @@ static void wrong_arguments(struct world *world)
     expect("broken file", lightgpt_model_open_memory("GGUF", 4, NULL, NULL, NULL, &model),
            LIGHTGPT_FORMAT);
     options.struct_size = 0;
-    expect("struct_size 0", lightgpt_model_open("a", &options, &model), LIGHTGPT_INVALID_ARGUMENT);
+    expect("struct_size 0", lightgpt_model_open("a", &options, &model), LIGHTGPT_ABI_MISMATCH);
     options.struct_size = 13;
     expect("struct_size 13", lightgpt_model_open("a", &options, &model), LIGHTGPT_ABI_MISMATCH);
     options.struct_size = sizeof options;
@@ -74,7 +74,7 @@ static void wrong_arguments(struct world *world)
     expect("unknown flag", lightgpt_model_open("a", &options, &model), LIGHTGPT_UNSUPPORTED);
     info.struct_size = 0;
     status = lightgpt_model_describe(world->model, &info);
-    expect("out-struct of size 0", status, LIGHTGPT_INVALID_ARGUMENT);
+    expect("out-struct of size 0", status, LIGHTGPT_ABI_MISMATCH);
     status = lightgpt_model_token_text(world->model, 259, &byte, 0, &needed);
     expect("buffer too small", status, LIGHTGPT_BUFFER_TOO_SMALL);
     status = lightgpt_model_metadata_text(world->model, "a", &byte, 1, &needed);

@@ -30,7 +30,7 @@
  *
  * OWNERSHIP. What _open and _new give, exactly one _free takes back. The pointers are handles,
  * not addresses: a handle that is NULL, freed, freed twice or not of this library is answered with
- * LIGHTGPT_INVALID_HANDLE, never followed. Freeing NULL is fine. Things may be freed in any order:
+ * LIGHTGPT_INVALID_HANDLE, never followed. Freeing NULL is fine, always. Things may be freed in any order:
  * a session keeps its model and its team alive. Freeing an object that a call on another thread is
  * using waits for that call, and cancels it if it is a session's; inside a callback nothing waits,
  * and the answer is LIGHTGPT_BUSY. A pointer that the library stores (user data, memory) may come
@@ -44,10 +44,11 @@
  * faults (SIGSEGV and the like), and are joined when the last user of their team is freed. After
  * fork, the child's calls answer LIGHTGPT_FORKED.
  *
- * TEXT is UTF-8 with an explicit length and no zero byte; only names (paths, metadata keys,
- * messages, texts inside structs) end in one. A result of unknown size goes into a buffer `buf` of
- * `cap` elements; its size is written to `*needed`, which is not NULL. A buffer that is too small
- * is left alone (LIGHTGPT_BUFFER_TOO_SMALL); buf = NULL with cap = 0 only asks for the size.
+ * TEXT is UTF-8 with an explicit length and no terminating zero byte; only names (paths, metadata
+ * keys, messages, texts inside structs) end in one. A result of unknown size goes into a buffer
+ * `buf` of `cap` elements; its size is written to `*needed`, which is not NULL. A buffer that is
+ * too small is left alone (LIGHTGPT_BUFFER_TOO_SMALL); buf = NULL with cap = 0 only asks for the
+ * size.
  *
  * OPTIONS are structs whose first member is their size; begin with the macro of the same name and
  * set what matters:
@@ -259,8 +260,8 @@
 #define LIGHTGPT_OPEN_MLOCK (1 << 2)
 
 /**
- * Only look: metadata, tensors and tokenizer of a file whose architecture may be unknown. Such a
- * model has no sessions.
+ * Only look: metadata, tensors and tokenizer of a file whose architecture and tokenizer may be
+ * unknown. Such a model has no sessions.
  */
 #define LIGHTGPT_OPEN_INSPECT (1 << 3)
 
@@ -689,8 +690,8 @@ typedef struct lightgpt_team_options {
 } lightgpt_team_options;
 
 /**
- * Reports how far an open came: bytes read of all bytes to read (0 of 0 while the file's head is
- * parsed). Answers LIGHTGPT_CONTINUE or LIGHTGPT_CANCEL. Called on the thread that called in.
+ * Reports how far an open came: bytes read (or locked) of all bytes of tensors (0 of 0 while the
+ * file's head is parsed). Answers LIGHTGPT_CONTINUE or LIGHTGPT_CANCEL. Called on the thread that called in.
  */
 typedef int32_t (*lightgpt_progress_fn)(void *user_data, uint64_t done, uint64_t total);
 
@@ -831,7 +832,8 @@ typedef struct lightgpt_session_options {
      */
     uint32_t kv_format;
     /**
-     * Tokens that the session can hold; 0: as many as the model was made for.
+     * Tokens that the session can hold; 0: as many as the model was made for, which is also the
+     * most (`context` in lightgpt_model_info).
      */
     uint64_t context;
     /**
@@ -974,7 +976,7 @@ typedef struct lightgpt_sampler_options {
      */
     uint32_t top_k;
     /**
-     * Only the most likely tokens that together have this probability; 1: all.
+     * Only the most likely tokens that together have this probability: above 0, at most 1 (all).
      */
     float top_p;
     /**
@@ -1478,7 +1480,9 @@ LIGHTGPT_API int32_t lightgpt_team_free(struct lightgpt_team *team);
 /**
  * Opens the GGUF file at `path`, of a split model any of its parts.
  *
- * The file is mapped, not copied (unless LIGHTGPT_OPEN_COPY): see MAPPED FILES above.
+ * The file is mapped, not copied (unless LIGHTGPT_OPEN_COPY): see MAPPED FILES above. A file whose
+ * tokenizer is not known to this version opens too: it runs on tokens, and what takes or gives
+ * text answers LIGHTGPT_UNSUPPORTED, saying what is not known.
  *
  * path: not NULL, UTF-8, ends in a zero byte. options: NULL for the defaults. model: not NULL;
  * gets a handle that lightgpt_model_free gives back. `log_data` becomes the model's only if the
@@ -1567,7 +1571,7 @@ int32_t lightgpt_model_metadata_key(const struct lightgpt_model *model,
 
 /**
  * Gives the value of a metadata key as text: strings as they are in the file, numbers in decimal,
- * flags as true or false, arrays as their type and length such as "[STRING; 32000]".
+ * flags as true or false, arrays as their type and length such as "[string; 32000]".
  *
  * key: not NULL, ends in a zero byte. buf, cap, needed: see TEXT above. Any thread.
  * Errors: LIGHTGPT_NOT_FOUND (no such key), LIGHTGPT_BUFFER_TOO_SMALL.
@@ -1628,7 +1632,7 @@ int32_t lightgpt_model_tensor_describe(const struct lightgpt_model *model,
  * text: `text_bytes` bytes of UTF-8; NULL with 0. flags: LIGHTGPT_TEXT_ADD_SPECIAL and
  * LIGHTGPT_TEXT_PARSE_SPECIAL bits. buf, cap, needed: see TEXT above, counted in tokens. Any
  * thread.
- * Errors: LIGHTGPT_UNSUPPORTED (the model has no tokenizer), LIGHTGPT_BUFFER_TOO_SMALL,
+ * Errors: LIGHTGPT_UNSUPPORTED (no tokenizer, or an unknown one), LIGHTGPT_BUFFER_TOO_SMALL,
  * LIGHTGPT_OUT_OF_MEMORY.
  */
 LIGHTGPT_API
@@ -1646,8 +1650,8 @@ int32_t lightgpt_model_tokenize(const struct lightgpt_model *model,
  *
  * tokens: `tokens_len` numbers; NULL with 0. flags: LIGHTGPT_TEXT_SHOW_SPECIAL and
  * LIGHTGPT_TEXT_START bits. buf, cap, needed: see TEXT above. Any thread.
- * Errors: LIGHTGPT_INVALID_ARGUMENT (a token outside the vocabulary), LIGHTGPT_UNSUPPORTED (the
- * model has no tokenizer), LIGHTGPT_BUFFER_TOO_SMALL, LIGHTGPT_OUT_OF_MEMORY.
+ * Errors: LIGHTGPT_INVALID_ARGUMENT (a token outside the vocabulary), LIGHTGPT_UNSUPPORTED (no
+ * tokenizer, or an unknown one), LIGHTGPT_BUFFER_TOO_SMALL, LIGHTGPT_OUT_OF_MEMORY.
  */
 LIGHTGPT_API
 int32_t lightgpt_model_detokenize(const struct lightgpt_model *model,
@@ -1662,8 +1666,8 @@ int32_t lightgpt_model_detokenize(const struct lightgpt_model *model,
  * Gives a token as its vocabulary spells it.
  *
  * buf, cap, needed: see TEXT above. Any thread.
- * Errors: LIGHTGPT_NOT_FOUND (a token outside the vocabulary), LIGHTGPT_UNSUPPORTED (the model
- * has no tokenizer), LIGHTGPT_BUFFER_TOO_SMALL.
+ * Errors: LIGHTGPT_NOT_FOUND (a token outside the vocabulary), LIGHTGPT_UNSUPPORTED (no
+ * tokenizer, or an unknown one), LIGHTGPT_BUFFER_TOO_SMALL.
  */
 LIGHTGPT_API
 int32_t lightgpt_model_token_text(const struct lightgpt_model *model,
@@ -1676,8 +1680,8 @@ int32_t lightgpt_model_token_text(const struct lightgpt_model *model,
  * Gives the LIGHTGPT_TOKEN_ bits of a token.
  *
  * attributes: not NULL. Any thread.
- * Errors: LIGHTGPT_NOT_FOUND (a token outside the vocabulary), LIGHTGPT_UNSUPPORTED (the model
- * has no tokenizer).
+ * Errors: LIGHTGPT_NOT_FOUND (a token outside the vocabulary), LIGHTGPT_UNSUPPORTED (no
+ * tokenizer, or an unknown one).
  */
 LIGHTGPT_API
 int32_t lightgpt_model_token_attributes(const struct lightgpt_model *model,
@@ -1689,7 +1693,7 @@ int32_t lightgpt_model_token_attributes(const struct lightgpt_model *model,
  *
  * token: not NULL. Any thread.
  * Errors: LIGHTGPT_NOT_FOUND (the model has none), LIGHTGPT_INVALID_ARGUMENT (no such part),
- * LIGHTGPT_UNSUPPORTED (the model has no tokenizer).
+ * LIGHTGPT_UNSUPPORTED (no tokenizer, or an unknown one).
  */
 LIGHTGPT_API
 int32_t lightgpt_model_token_special(const struct lightgpt_model *model,
@@ -1851,9 +1855,9 @@ int32_t lightgpt_session_new(const struct lightgpt_model *model,
  * text: `text_bytes` bytes of UTF-8; NULL with 0. flags: LIGHTGPT_TEXT_ADD_SPECIAL and
  * LIGHTGPT_TEXT_PARSE_SPECIAL bits; a new text usually wants the former. tokens: gets the number
  * of tokens it made; may be NULL.
- * Errors: LIGHTGPT_CONTEXT_FULL, LIGHTGPT_UNSUPPORTED (the model has no tokenizer),
- * LIGHTGPT_OUT_OF_MEMORY, LIGHTGPT_BUSY. LIGHTGPT_CANCELLED takes the session back to before the
- * turn.
+ * Errors: LIGHTGPT_CONTEXT_FULL, LIGHTGPT_UNSUPPORTED (no tokenizer, or an unknown one),
+ * LIGHTGPT_OUT_OF_MEMORY, LIGHTGPT_BUSY (also: a turn that was begun goes on).
+ * LIGHTGPT_CANCELLED takes the session back to before the turn.
  */
 LIGHTGPT_API
 int32_t lightgpt_session_feed_text(struct lightgpt_session *session,
@@ -1867,7 +1871,8 @@ int32_t lightgpt_session_feed_text(struct lightgpt_session *session,
  *
  * tokens: `tokens_len` numbers; NULL with 0.
  * Errors: LIGHTGPT_INVALID_ARGUMENT (a token outside the vocabulary), LIGHTGPT_CONTEXT_FULL,
- * LIGHTGPT_BUSY.
+ * LIGHTGPT_BUSY (also: a turn that was begun goes on), LIGHTGPT_CANCELLED (the turn was cancelled
+ * since the last call).
  */
 LIGHTGPT_API
 int32_t lightgpt_session_feed_tokens(struct lightgpt_session *session,

@@ -77,6 +77,12 @@ impl Error {
         &self.place
     }
 
+    /// The same error with the offset of its place.
+    pub fn at_offset(self, offset: u64) -> Self {
+        let place = format!("{} at offset {offset}", self.place).into_boxed_str();
+        Self { place, ..self }
+    }
+
     /// The same error found inside an outer place: `outer: place`.
     pub fn within(self, outer: &str) -> Self {
         let place = if self.place.is_empty() {

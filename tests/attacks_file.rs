@@ -306,6 +306,16 @@ fn row_19_keys() {
         Raw::new(0, 1).key("", U32).u64(1),
         &["key number 0 at offset 24", "empty"],
     );
+    broken(
+        "r19-nul",
+        Raw::new(0, 1).key("a\0b", U32).u32(1),
+        &["key number 0 at offset 24", "without NUL", r"'a\0b'"],
+    );
+    broken(
+        "r19-nul-tensor",
+        Raw::new(1, 0).tensor("a\0b", &[1], 0, 0).data(4),
+        &["tensor number 0 at offset 24", "without NUL"],
+    );
     let raw = Raw::new(0, 1).u64(1).raw(&[0xff]).u32(U32).u32(0);
     broken("r19-utf8", raw, &["key number 0 at offset 24", "UTF-8"]);
     let long = "k".repeat(1 << 16);

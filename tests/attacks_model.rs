@@ -38,7 +38,10 @@ fn row_16_and_33_block_count() {
     bad_key(
         key,
         "2",
-        &["key 'llama.block_count'", "expected u32, found string"],
+        &[
+            "key 'llama.block_count' at offset ",
+            ": expected u32, found string",
+        ],
     );
     bad_key(key, 2f32, &["expected u32, found f32"]);
     bad_key(key, vec![2u32], &["expected u32, found array of u32"]);
@@ -138,11 +141,17 @@ fn row_37_heads() {
         &["a divisor of 4, found 3"],
     );
     bad_key("attention.head_count_kv", u32::MAX, &["found 4294967295"]);
-    bad_key(
-        "attention.head_count_kv",
-        vec![2u32, 2],
-        &["expected u32, found array of u32"],
-    );
+    // A number for each of the two layers is well-formed.
+    for key in ["attention.head_count_kv", "feed_forward_length"] {
+        let key = format!("llama.{key}");
+        let change = |tiny: &mut Tiny| _ = tiny.set(&key, vec![2u32, 2]);
+        let places = [
+            &*key,
+            " at offset ",
+            "one u32 for all layers, found array of u32",
+        ];
+        refused("r37-per-layer", change, Code::Unsupported, &places);
+    }
     bad_key(
         "attention.head_count_kv",
         vec![2i32],
@@ -177,7 +186,7 @@ fn row_37_widths() {
     bad_key("feed_forward_length", u32::MAX, &["found 4294967295"]);
     bad_key(
         "feed_forward_length",
-        vec![24u32, 24],
+        vec![24u32; 3],
         &["found array of u32"],
     );
     bad_key("context_length", 0u32, &["expected 1 to 16777216, found 0"]);

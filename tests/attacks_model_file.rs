@@ -71,9 +71,21 @@ fn row_37_architecture_and_experts() {
 fn row_37_vocabulary_and_embedding() {
     for tokens in [1, 10, 12, 4000] {
         let change = |tiny: &mut Tiny| *tiny = tiny.clone().with_tokenizer(tokens);
-        let places = [format!("expected {tokens}, found 11")];
-        broken("r37-vocab", change, &["vocab", &places[0]]);
+        let found = format!("found {tokens}");
+        let places = [
+            "key 'tokenizer.ggml.tokens' at offset ",
+            "11 tokens",
+            &found,
+        ];
+        broken("r37-vocab", change, &places);
+        let change = |tiny: &mut Tiny| _ = tiny.set("llama.vocab_size", tokens as u32);
+        let places = ["key 'llama.vocab_size' at offset ", "11, the rows", &found];
+        broken("r37-vocab-size", change, &places);
     }
+    accepted("r37-vocab-size", |tiny| {
+        _ = tiny.set("llama.vocab_size", 11u32);
+    })
+    .unwrap();
     for key in ["scores", "token_type"] {
         let key = format!("tokenizer.ggml.{key}");
         let kinds = |tiny: &mut Tiny| {

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use lightgpt::error::Code;
+use lightgpt::error::{Code, Error};
 use lightgpt::gguf::Value;
 use lightgpt::tokenizer::DecodeOptions;
 
@@ -10,8 +10,14 @@ use lightgpt::tokenizer::DecodeOptions;
 mod vocabularies;
 use vocabularies::*;
 
-fn place_of(key: &str) -> String {
-    format!("key '{key}'")
+/// Demands an error at `key`, which the file has.
+fn check(error: &Error, code: Code, key: &str) {
+    assert_eq!(error.code(), code, "{error}");
+    let offset = error
+        .place()
+        .strip_prefix(&format!("key '{key}' at offset "));
+    let offset = offset.unwrap_or_else(|| panic!("not at {key}: {error}"));
+    assert!(offset.parse::<u64>().is_ok_and(|n| n >= 24), "{error}");
 }
 
 fn changed(at: usize, text: impl AsRef<[u8]>) -> Value {
@@ -26,16 +32,10 @@ fn changed(at: usize, text: impl AsRef<[u8]>) -> Value {
 /// The entries with the change put over them are refused, naming the key that is the third.
 fn are_refused(rows: Vec<(Entries, (&'static str, Value), &str)>) {
     for (entries, change, place) in rows {
-        let found = change.1.type_name();
         let start = Instant::now();
         let error = load(&with(entries, vec![change])).expect_err("refused");
-        let place = place_of(place);
-        assert_eq!(
-            (error.code(), error.place()),
-            (Code::Format, &*place),
-            "{found}: {error}"
-        );
-        assert!(start.elapsed() < Duration::from_secs(1));
+        check(&error, Code::Format, place);
+        assert!(start.elapsed() < Duration::from_secs(10));
     }
 }
 
@@ -198,15 +198,12 @@ fn what_is_missing_or_unknown_is_named() {
         let error = load(&without).unwrap_err();
         assert_eq!(
             (error.code(), error.place()),
-            (Code::Format, &*place_of(key))
+            (Code::Format, &*format!("key '{key}'"))
         );
     }
     for (key, value) in [(MODEL, "bert"), (PRE, "default"), (PRE, "of-tomorrow")] {
         let error = load(&with(bpe(), vec![(key, value.into())])).unwrap_err();
-        assert_eq!(
-            (error.code(), error.place()),
-            (Code::Unsupported, &*place_of(key))
-        );
+        check(&error, Code::Unsupported, key);
         assert!(error.to_string().contains(value), "{error}");
     }
     let error = load(&with(bpe(), vec![(PRE, "no".into())])).unwrap_err();
@@ -261,9 +258,7 @@ fn a_million_equal_tokens_load_in_linear_time() {
         (MERGES, strings::<&str>(&[])),
     ];
     assert_eq!(encode(&ready(bytewise), "aa"), [0, 0]);
-    assert!(
-        start.elapsed() < Duration::from_secs(10),
-        "{:?}",
-        start.elapsed()
-    );
+    let time = start.elapsed();
+    // What is quadratic takes hours.
+    assert!(time < Duration::from_secs(60), "{time:?}");
 }

@@ -113,7 +113,7 @@ fn metadata_and_tensors() {
         };
         assert_eq!(text(c"general.architecture"), "llama");
         assert_eq!(text(c"llama.block_count"), "4");
-        assert!(text(c"tokenizer.ggml.tokens").ends_with("; 4096]"));
+        assert_eq!(text(c"tokenizer.ggml.tokens"), "[string; 4096]");
 
         let layers = c"llama.block_count".as_ptr();
         ok(lightgpt_model_metadata_u64(model, layers, &raw mut number));
@@ -123,7 +123,8 @@ fn metadata_and_tensors() {
         assert_eq!((number, signed, float as f32), (4, 4, 1e-5));
         let wrong = lightgpt_model_metadata_u64(model, epsilon, &raw mut number);
         assert_eq!((wrong, number), (LIGHTGPT_INVALID_ARGUMENT, 4));
-        assert!(last_error().contains("epsilon"), "{}", last_error());
+        let expected = "epsilon: expected an integer that is not negative, found f32";
+        assert!(last_error().contains(expected), "{}", last_error());
         let none = lightgpt_model_metadata_f64(model, c"no.such.key".as_ptr(), &raw mut float);
         assert_eq!(none, LIGHTGPT_NOT_FOUND);
 
@@ -457,6 +458,43 @@ fn teams() {
             LIGHTGPT_INVALID_ARGUMENT
         );
     }
+}
+
+#[test]
+fn what_no_header_has_is_refused() {
+    let mut sampler = ptr::null_mut();
+    let mut options = lightgpt_sampler_options::new();
+    options.reserved = 7;
+    // SAFETY: every pointer is that of a local that fits.
+    unsafe {
+        let refused = lightgpt_sampler_new(&options, &raw mut sampler);
+        assert_eq!((refused, sampler.is_null()), (LIGHTGPT_UNSUPPORTED, true));
+        options.reserved = 0;
+        for size in [0, 8, 16, 24] {
+            options.struct_size = size;
+            let refused = lightgpt_sampler_new(&options, &raw mut sampler);
+            assert_eq!(refused, LIGHTGPT_ABI_MISMATCH, "{size}");
+        }
+    }
+    let (status, model) = open_with(&lightgpt_open_options::new());
+    ok(status);
+    let mut session = ptr::null_mut();
+    let mut options = lightgpt_generate_options::new();
+    options.reserved = 7;
+    // SAFETY: as above.
+    unsafe {
+        ok(lightgpt_session_new(
+            model,
+            ptr::null(),
+            ptr::null(),
+            &raw mut session,
+        ));
+        ok(lightgpt_session_feed_tokens(session, [1].as_ptr(), 1));
+        let refused = lightgpt_session_begin(session, &options);
+        assert_eq!(refused, LIGHTGPT_UNSUPPORTED);
+    }
+    ok(lightgpt_session_free(session));
+    ok(lightgpt_model_free(model));
 }
 
 #[test]

@@ -176,6 +176,39 @@ fn a_host_is_not_harmed() {
 }
 
 #[test]
+fn a_program_without_shared_libraries_needs_what_pkg_config_says() {
+    let folder = library();
+    let pc = fs::read_to_string(Path::new(ROOT).join("lightgpt.pc.in")).unwrap();
+    let libraries = pc.lines().find_map(|l| l.strip_prefix("Libs.private: "));
+    let libraries: Vec<&str> = libraries.unwrap().split(' ').collect();
+    let program = folder.join("tokens-without-shared");
+    let link = |source: &str, objects: &[&str]| {
+        let mut cc = Command::new("cc");
+        cc.current_dir(ROOT)
+            .args(["-static", "-Iinclude", source, "-o"])
+            .arg(&program);
+        cc.args(objects).args(&libraries);
+        cc
+    };
+    let nothing = folder.join("nothing.c");
+    fs::write(&nothing, "int main(void) { return 0; }\n").unwrap();
+    if !run(&mut link(nothing.to_str().unwrap(), &[]))
+        .status
+        .success()
+    {
+        programs::skipped("static program", "the C library has no static one");
+        return;
+    }
+    let archive = folder.join("liblightgpt.a");
+    succeed(&mut link(
+        "examples-c/tokens.c",
+        &[archive.to_str().unwrap()],
+    ));
+    let text = succeed(Command::new(&program).arg(model()));
+    assert!(text.contains("They spell the same text."), "{text}");
+}
+
+#[test]
 fn another_rust_library_links_beside_ours() {
     let folder = library();
     let source = folder.join("other.rs");

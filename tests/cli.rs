@@ -109,7 +109,11 @@ fn failures_have_their_codes_and_places() {
             "Cargo.toml: magic at offset 0",
         ),
         (1, &["run", MODEL, "--file", "absent.txt"], "absent.txt: "),
-        (1, &["run", MODEL, "-p", "a", "--context", "1"], "context: "),
+        (
+            1,
+            &["run", MODEL, "-p", "a", "--context", "1"],
+            "text: expected at most 1 tokens",
+        ),
         (2, &with_ids(""), "--ids: "),
         (
             2,

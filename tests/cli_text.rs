@@ -82,7 +82,7 @@ fn stop_strings_end_the_text() {
     assert!(error(&told).contains("a stop string came"));
     let refused = run(&[&arguments[..], &["--stop", ""]].concat());
     assert_eq!(refused.status.code(), Some(2));
-    assert!(error(&refused).contains("stop: "));
+    assert!(error(&refused).contains("options.stops: "));
 }
 
 #[test]

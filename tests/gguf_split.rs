@@ -89,25 +89,38 @@ fn a_part_of_another_model_is_refused() {
         move |directory: &Path| fs::write(directory.join(name(2, 3)), writer.to_bytes()).unwrap()
     };
     let cases = [
-        ("number", part(3, 3, 3), "split.no': expected 1, found 2"),
-        ("count", part(2, 4, 3), "split.count': expected 3, found 4"),
-        ("unsplit", Writer::new(), "split.count': the key is missing"),
+        (
+            "number",
+            part(3, 3, 3),
+            ["key 'split.no' at offset ", ": expected 1, found 2"],
+        ),
+        (
+            "count",
+            part(2, 4, 3),
+            ["key 'split.count' at offset ", ": expected 3, found 4"],
+        ),
+        (
+            "unsplit",
+            Writer::new(),
+            ["key 'split.count'", ": the key is missing"],
+        ),
     ];
-    for (test, writer, text) in cases {
+    for (test, writer, texts) in cases {
         let e = refused(test, replace(writer));
         assert_eq!(e.code(), Code::Format);
-        assert!(
-            e.to_string().contains(&name(2, 3)) && e.to_string().contains(text),
-            "{e}"
-        );
+        for text in texts.into_iter().chain([&*name(2, 3)]) {
+            assert!(e.to_string().contains(text), "{e}");
+        }
     }
     let e = refused("total", replace(part(2, 3, 3)));
     assert_eq!(e.code(), Code::Format);
-    assert!(
-        e.to_string().contains("split.tensors.count': expected 3"),
-        "{e}"
-    );
-    assert!(e.to_string().contains("found 1"), "{e}");
+    for text in [
+        "'split.tensors.count' at offset ",
+        ": expected 3",
+        "found 1",
+    ] {
+        assert!(e.to_string().contains(text), "{e}");
+    }
 }
 
 #[test]

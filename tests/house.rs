@@ -263,6 +263,29 @@ fn nothing_is_left_undone() {
 }
 
 #[test]
+fn reserved_members_of_options_are_checked() {
+    for source in sources().iter().filter(|s| s.is_in(&["capi"])) {
+        for item in source.code().split("\npub struct ").skip(1) {
+            let name = item.split(' ').next().expect("split gives a first part");
+            let members = &item[..item.find("\n}").expect("a struct ends")];
+            if !name.ends_with("_options") || !members.contains("pub reserved") {
+                continue;
+            }
+            let start = source.text.find(&format!("impl Struct for {name} "));
+            let rest = &source.text[start.unwrap_or_else(|| panic!("{name} is no Struct"))..];
+            let body = &rest[..rest.find("\n}").expect("an impl ends")];
+            for member in members.lines().filter(|l| l.contains("pub reserved")) {
+                let member = member.trim().trim_start_matches("pub ");
+                let member = member.split(':').next().expect("split gives a first part");
+                let offset = format!("offset_of!(Self, {member})");
+                let list = body.find("RESERVED").map_or("", |at| &body[at..]);
+                assert!(list.contains(&offset), "{name}.{member} is not checked");
+            }
+        }
+    }
+}
+
+#[test]
 fn dependencies_say_why_they_are_there() {
     let cargo = fs::read_to_string(Path::new(ROOT).join("Cargo.toml")).unwrap();
     let mut section = "";

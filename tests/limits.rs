@@ -41,7 +41,7 @@ const TABLE: &[(&str, &str)] = &[
     (
         "text of a token",
         "{tokenizer/load TOKEN_BYTES_MAX} bytes; {tokenizer/load SPECIAL_BYTES_MAX} if it is \
-         looked for in texts",
+         looked for in texts (control, user-defined, unknown)",
     ),
     ("tokens of one text", "{tokenizer/mod COUNT_MAX}"),
     (

@@ -267,7 +267,7 @@ fn the_estimate_is_what_a_full_session_is_charged() {
         };
         let model = open(&path, false, &Budget::default()).unwrap();
         let rows = options.chunk_tokens();
-        let estimate = model.memory_estimate(context, kv, rows, threads).unwrap();
+        let estimate = model.memory_estimate(context, kv, rows).unwrap();
         let total = estimate.kv + estimate.scratch + estimate.logits;
         assert_eq!(charged(&model, &options, threads), total, "{options:?}");
     }
@@ -276,14 +276,14 @@ fn the_estimate_is_what_a_full_session_is_charged() {
 #[test]
 fn estimates_of_what_cannot_be_made_are_refused() {
     let model = open(&file("refused"), false, &Budget::default()).unwrap();
-    let estimate = |context, rows, threads| {
-        let estimate = model.memory_estimate(context, KvFormat::F16, rows, threads);
+    let estimate = |context, rows| {
+        let estimate = model.memory_estimate(context, KvFormat::F16, rows);
         estimate.map_err(|e| e.code())
     };
-    for (context, threads) in [(257, 1), (usize::MAX, 1), (256, 257), (0, usize::MAX)] {
-        assert_eq!(estimate(context, 1, threads), Err(Code::InvalidArgument));
+    for context in [257, usize::MAX] {
+        assert_eq!(estimate(context, 1), Err(Code::InvalidArgument));
     }
-    assert_eq!(estimate(0, usize::MAX, 1), estimate(256, 256, 1));
+    assert_eq!(estimate(0, usize::MAX), estimate(256, 256));
 }
 
 #[test]

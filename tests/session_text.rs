@@ -2,12 +2,15 @@
 //! joined are the text of the tokens that were kept.
 #![allow(clippy::unwrap_used)] // a test
 
+#[path = "support/mod.rs"]
+mod support;
 #[path = "support/tiny.rs"]
 mod tiny;
 
 use std::path::Path;
 
 use lightgpt::control::Control;
+use lightgpt::error::Code;
 use lightgpt::gguf::{Source, Strings};
 use lightgpt::model::{Model, OpenOptions};
 use lightgpt::sampler::{Sampler, SamplerOptions};
@@ -15,6 +18,68 @@ use lightgpt::session::{Action, Event, GenerateOptions, Session};
 use lightgpt::tokenizer::{DecodeOptions, EncodeOptions};
 
 use tiny::{SMALL, Sizes, Tiny, session, team};
+
+#[test]
+fn a_model_with_an_unknown_tokenizer_runs_on_tokens() {
+    for (key, value) in [
+        ("tokenizer.ggml.model", "of-tomorrow"),
+        ("tokenizer.ggml.pre", "of-tomorrow"),
+    ] {
+        let mut tiny = Tiny::new(SMALL).with_tokenizer(11);
+        tiny.set("tokenizer.ggml.model", "gpt2");
+        let model = tiny.set(key, value).open();
+        let reason = model.tokenizer().unwrap_err();
+        assert_eq!(reason.code(), Code::Unsupported);
+        assert!(reason.place().contains(key), "{reason}");
+        assert!(reason.to_string().contains(value), "{reason}");
+        let mut session = session(&model, &team(1));
+        let fed = session.feed_text("a", EncodeOptions::default());
+        assert_eq!(fed.unwrap_err(), reason);
+        session.feed(&[1, 2, 3]).unwrap();
+        let sampler = Sampler::new(&SamplerOptions::default()).unwrap();
+        let options = GenerateOptions {
+            tokens_max: 5,
+            ..GenerateOptions::new(sampler)
+        };
+        assert_eq!(text_of(&mut session, &options, 0), "");
+        assert_eq!(session.tokens().len(), 8);
+        // One that is known and damaged is refused.
+        tiny.set("tokenizer.ggml.model", "llama");
+        let bytes = tiny.set("tokenizer.ggml.scores", 1u32).bytes();
+        let open = |describe_only| {
+            let options = OpenOptions {
+                describe_only,
+                ..OpenOptions::default()
+            };
+            Model::open(Source::Owned(bytes.clone()), &options, &mut Control::none())
+        };
+        for describe_only in [false, true] {
+            assert_eq!(open(describe_only).unwrap_err().code(), Code::Format);
+        }
+    }
+}
+
+#[test]
+fn a_file_with_an_unknown_tokenizer_can_be_looked_at() {
+    let path = support::shared("unknown tokenizer", "data/vocab/ggml-vocab-bert-bge.gguf");
+    let Some(path) = path else {
+        return;
+    };
+    let options = OpenOptions {
+        describe_only: true,
+        ..OpenOptions::default()
+    };
+    let model = Model::open(Source::Path(&path), &options, &mut Control::none()).unwrap();
+    let metadata = model.gguf().metadata();
+    assert_eq!(metadata.str("tokenizer.ggml.model"), Ok(Some("bert")));
+    assert_eq!(model.architecture(), "bert");
+    assert!(model.gguf().file_bytes() > 100_000);
+    let reason = model.tokenizer().unwrap_err();
+    assert_eq!(reason.code(), Code::Unsupported);
+    let text = "key 'tokenizer.ggml.model' at offset ";
+    assert!(reason.place().starts_with(text), "{reason}");
+    assert!(reason.to_string().contains("bert"), "{reason}");
+}
 
 /// Generates and returns the joined text of all events.
 fn text_of(session: &mut Session, options: &GenerateOptions, stop: usize) -> String {

@@ -230,7 +230,7 @@ fn monotonous_megabytes_are_fast() {
                 ids.len()
             );
             // The aim is 1 s when optimized and alone; tests are neither.
-            assert!(time < Duration::from_secs(5), "{name}: {what}: {time:?}");
+            assert!(time < Duration::from_secs(30), "{name}: {what}: {time:?}");
             assert!(decode(&tokenizer, &ids) == *text);
         }
     }
@@ -332,6 +332,6 @@ fn large_vocabularies_load_quickly() {
             time.as_millis()
         );
         // The aim is 100 ms when optimized and alone; tests are neither.
-        assert!(time < Duration::from_secs(2), "{name}: {time:?}");
+        assert!(time < Duration::from_secs(20), "{name}: {time:?}");
     }
 }

@@ -132,6 +132,7 @@ pub struct lightgpt_generate_options {
 // SAFETY: as the trait asks; a NULL pointer is all zeros.
 unsafe impl Struct for lightgpt_generate_options {
     const SIZE_MIN: usize = offset_of!(Self, stops_len) + size_of::<u64>();
+    const RESERVED: &'static [usize] = &[offset_of!(Self, reserved)];
 }
 
 /// Evaluates what was fed and generates a turn, telling `event` what happens.

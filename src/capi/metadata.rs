@@ -64,7 +64,7 @@ pub unsafe extern "C" fn lightgpt_model_metadata_key(
 }
 
 /// Gives the value of a metadata key as text: strings as they are in the file, numbers in decimal,
-/// flags as true or false, arrays as their type and length such as "[STRING; 32000]".
+/// flags as true or false, arrays as their type and length such as "[string; 32000]".
 ///
 /// key: not NULL, ends in a zero byte. buf, cap, needed: see TEXT above. Any thread.
 /// Errors: LIGHTGPT_NOT_FOUND (no such key), LIGHTGPT_BUFFER_TOO_SMALL.
@@ -104,7 +104,7 @@ pub unsafe extern "C" fn lightgpt_model_metadata_u64(
             model,
             key,
             value,
-            "integer that is not negative",
+            "an integer that is not negative",
             |value| match value {
                 Value::Bool(flag) => Some(u64::from(*flag)),
                 other => other.integer()?.try_into().ok(),
@@ -124,7 +124,7 @@ pub unsafe extern "C" fn lightgpt_model_metadata_i64(
 ) -> i32 {
     // SAFETY: the header asks for the same.
     unsafe {
-        number(model, key, value, "signed integer", |value| match value {
+        number(model, key, value, "a signed integer", |value| match value {
             Value::Bool(flag) => Some(i64::from(*flag)),
             other => other.integer()?.try_into().ok(),
         })
@@ -146,7 +146,7 @@ pub unsafe extern "C" fn lightgpt_model_metadata_f64(
             model,
             key,
             value,
-            "floating-point number",
+            "a floating-point number",
             |value| match value {
                 Value::F32(x) => Some(f64::from(*x)),
                 Value::F64(x) => Some(*x),
@@ -206,7 +206,7 @@ unsafe fn number<T>(
         let wrong = || {
             invalid(
                 key,
-                format!("expected a {expected}, found {}", value.type_name()),
+                format!("expected {expected}, found {}", value.type_name()),
             )
         };
         out.set(convert(value).ok_or_else(wrong)?);

@@ -32,8 +32,8 @@ pub const LIGHTGPT_OPEN_COPY: u32 = 1 << 0;
 pub const LIGHTGPT_OPEN_PREFAULT: u32 = 1 << 1;
 /// Keep the weights in physical memory (Unix); fails where the limit of locked memory is too low.
 pub const LIGHTGPT_OPEN_MLOCK: u32 = 1 << 2;
-/// Only look: metadata, tensors and tokenizer of a file whose architecture may be unknown. Such a
-/// model has no sessions.
+/// Only look: metadata, tensors and tokenizer of a file whose architecture and tokenizer may be
+/// unknown. Such a model has no sessions.
 pub const LIGHTGPT_OPEN_INSPECT: u32 = 1 << 3;
 
 /// A callback's answer: go on.
@@ -46,8 +46,8 @@ pub const LIGHTGPT_CANCEL: i32 = 2;
 /// The level of a log line that tells what was done.
 pub const LIGHTGPT_LOG_INFO: i32 = 1;
 
-/// Reports how far an open came: bytes read of all bytes to read (0 of 0 while the file's head is
-/// parsed). Answers LIGHTGPT_CONTINUE or LIGHTGPT_CANCEL. Called on the thread that called in.
+/// Reports how far an open came: bytes read (or locked) of all bytes of tensors (0 of 0 while the
+/// file's head is parsed). Answers LIGHTGPT_CONTINUE or LIGHTGPT_CANCEL. Called on the thread that called in.
 pub type lightgpt_progress_fn =
     Option<unsafe extern "C" fn(user_data: *mut c_void, done: u64, total: u64) -> i32>;
 
@@ -194,7 +194,9 @@ impl ModelObject {
 
 /// Opens the GGUF file at `path`, of a split model any of its parts.
 ///
-/// The file is mapped, not copied (unless LIGHTGPT_OPEN_COPY): see MAPPED FILES above.
+/// The file is mapped, not copied (unless LIGHTGPT_OPEN_COPY): see MAPPED FILES above. A file whose
+/// tokenizer is not known to this version opens too: it runs on tokens, and what takes or gives
+/// text answers LIGHTGPT_UNSUPPORTED, saying what is not known.
 ///
 /// path: not NULL, UTF-8, ends in a zero byte. options: NULL for the defaults. model: not NULL;
 /// gets a handle that lightgpt_model_free gives back. `log_data` becomes the model's only if the
@@ -330,7 +332,7 @@ pub unsafe extern "C" fn lightgpt_model_memory_estimate(
 /// NULL is fine. Any thread.
 #[unsafe(no_mangle)]
 pub extern "C" fn lightgpt_model_free(model: *mut lightgpt_model) -> i32 {
-    guard(|| free(model).map(|()| LIGHTGPT_OK))
+    free(model)
 }
 
 fn open(

@@ -77,11 +77,15 @@ pub(super) unsafe fn text_of<H: Handle>(
     })
 }
 
-/// Frees the object of `handle`, after the calls inside it; NULL is fine.
-pub(super) fn free<H: Handle>(handle: *mut H) -> Result<()> {
-    if !handle.is_null() {
+/// The body of the functions that free: gives the object of `handle` back, after the calls inside
+/// it. NULL is fine wherever it comes from, a forked process included.
+pub(super) fn free<H: Handle>(handle: *mut H) -> i32 {
+    if handle.is_null() {
+        return LIGHTGPT_OK;
+    }
+    guard(|| {
         let patient = !in_callback();
         drop(OBJECTS.remove(H::KIND, handle.addr(), patient, |object| object.cancel())?);
-    }
-    Ok(())
+        Ok(LIGHTGPT_OK)
+    })
 }

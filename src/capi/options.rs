@@ -25,6 +25,9 @@ pub(super) unsafe trait Struct: Copy {
     /// Where its last member of the first release ends: a shorter struct was never in a header of
     /// this ABI. Members that are appended later leave it alone.
     const SIZE_MIN: usize;
+
+    /// Where the `u32` members are that mean nothing yet: in options they must be zero.
+    const RESERVED: &'static [usize] = &[];
 }
 
 /// Reads options; NULL means all defaults, which are zeros.
@@ -43,7 +46,11 @@ pub(super) unsafe fn read<T: Struct>(pointer: *const T, place: &str) -> Result<T
         unsafe { ptr::copy_nonoverlapping(bytes, options.as_mut_ptr().cast::<u8>(), common) };
         // SAFETY: as above.
         let tail = (common..given).find(|&i| unsafe { bytes.add(i).read() } != 0);
-        if let Some(offset) = tail {
+        let reserved = T::RESERVED.iter().copied().find(|&offset| {
+            // SAFETY: the offset of a u32 of `T`, all of whose bytes are there, zero or copied.
+            unsafe { options.as_ptr().byte_add(offset).cast::<u32>().read() != 0 }
+        });
+        if let Some(offset) = reserved.or(tail) {
             let message = format!("the member at offset {offset} is not known to this version");
             return Err(Error::new(Code::Unsupported, place, message));
         }
@@ -97,13 +104,11 @@ unsafe fn struct_size<T: Struct>(pointer: *const T, place: &str) -> Result<usize
     }
     // SAFETY: promised by the caller.
     let given = unsafe { pointer.cast::<u32>().read() } as usize;
-    if given == 0 {
-        let message = "struct_size is 0: initialise the struct with its _INIT macro";
-        return Err(invalid(place, message));
-    }
     let possible = T::SIZE_MIN..=STRUCT_BYTES_MAX;
     if !possible.contains(&given) || !given.is_multiple_of(align_of::<T>()) {
-        let message = format!("struct_size is {given}, which no header of this ABI has");
+        let message = format!(
+            "struct_size is {given}, which no header of this ABI has: begin with the _INIT macro"
+        );
         return Err(Error::new(Code::AbiMismatch, place, message));
     }
     Ok(given)
@@ -176,6 +181,32 @@ mod tests {
         extra: u64,
     }
 
+    #[repr(C, align(8))]
+    #[derive(Debug, Clone, Copy, PartialEq)]
+    struct WithReserved {
+        struct_size: u32,
+        reserved: u32,
+    }
+
+    // SAFETY: as the trait asks.
+    unsafe impl Struct for WithReserved {
+        const SIZE_MIN: usize = 8;
+        const RESERVED: &'static [usize] = &[std::mem::offset_of!(Self, reserved)];
+    }
+
+    #[test]
+    fn reserved_members_of_options_are_zero() {
+        for (reserved, expected) in [(0, None), (1, Some(Code::Unsupported))] {
+            let given = WithReserved {
+                struct_size: 8,
+                reserved,
+            };
+            // SAFETY: the struct is as large as it says.
+            let answer = unsafe { read(&raw const given, "options") }.map(|_| ());
+            assert_eq!(answer.err().map(|e| e.code()), expected);
+        }
+    }
+
     const GIVEN: Options = Options {
         struct_size: 16,
         flags: 1,
@@ -213,7 +244,7 @@ mod tests {
         let e = read_at(ptr::from_ref(&newer(24, 1)).cast()).unwrap_err();
         assert_eq!(e.code(), Code::Unsupported);
         for (size, code) in [
-            (0, Code::InvalidArgument),
+            (0, Code::AbiMismatch),
             (4, Code::AbiMismatch),
             (9, Code::AbiMismatch),
             (8192, Code::AbiMismatch),

@@ -94,7 +94,7 @@ pub struct lightgpt_sampler_options {
     pub temperature: f32,
     /// Only the `top_k` most likely tokens; 0: all.
     pub top_k: u32,
-    /// Only the most likely tokens that together have this probability; 1: all.
+    /// Only the most likely tokens that together have this probability: above 0, at most 1 (all).
     pub top_p: f32,
     /// Top-p, min-p, typical and XTC leave at least this many tokens; 0: 1.
     pub min_keep: u32,

@@ -43,7 +43,8 @@ pub struct lightgpt_session_options {
     pub struct_size: u32,
     /// One of LIGHTGPT_KV_.
     pub kv_format: u32,
-    /// Tokens that the session can hold; 0: as many as the model was made for.
+    /// Tokens that the session can hold; 0: as many as the model was made for, which is also the
+    /// most (`context` in lightgpt_model_info).
     pub context: u64,
     /// Prompt tokens per pass; 0: the library chooses. Changes the time, not the result.
     pub chunk: u64,
@@ -191,9 +192,9 @@ pub unsafe extern "C" fn lightgpt_session_new(
 /// text: `text_bytes` bytes of UTF-8; NULL with 0. flags: LIGHTGPT_TEXT_ADD_SPECIAL and
 /// LIGHTGPT_TEXT_PARSE_SPECIAL bits; a new text usually wants the former. tokens: gets the number
 /// of tokens it made; may be NULL.
-/// Errors: LIGHTGPT_CONTEXT_FULL, LIGHTGPT_UNSUPPORTED (the model has no tokenizer),
-/// LIGHTGPT_OUT_OF_MEMORY, LIGHTGPT_BUSY. LIGHTGPT_CANCELLED takes the session back to before the
-/// turn.
+/// Errors: LIGHTGPT_CONTEXT_FULL, LIGHTGPT_UNSUPPORTED (no tokenizer, or an unknown one),
+/// LIGHTGPT_OUT_OF_MEMORY, LIGHTGPT_BUSY (also: a turn that was begun goes on).
+/// LIGHTGPT_CANCELLED takes the session back to before the turn.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lightgpt_session_feed_text(
     session: *mut lightgpt_session,
@@ -221,7 +222,8 @@ pub unsafe extern "C" fn lightgpt_session_feed_text(
 ///
 /// tokens: `tokens_len` numbers; NULL with 0.
 /// Errors: LIGHTGPT_INVALID_ARGUMENT (a token outside the vocabulary), LIGHTGPT_CONTEXT_FULL,
-/// LIGHTGPT_BUSY.
+/// LIGHTGPT_BUSY (also: a turn that was begun goes on), LIGHTGPT_CANCELLED (the turn was cancelled
+/// since the last call).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lightgpt_session_feed_tokens(
     session: *mut lightgpt_session,
@@ -391,7 +393,7 @@ pub unsafe extern "C" fn lightgpt_session_last_error(
 /// NULL is fine. Any thread.
 #[unsafe(no_mangle)]
 pub extern "C" fn lightgpt_session_free(session: *mut lightgpt_session) -> i32 {
-    guard(|| free(session).map(|()| LIGHTGPT_OK))
+    free(session)
 }
 
 pub(super) fn session_options(given: &lightgpt_session_options) -> Result<SessionOptions> {

@@ -136,7 +136,7 @@ pub unsafe extern "C" fn lightgpt_team_threads(
 /// NULL is fine. Any thread.
 #[unsafe(no_mangle)]
 pub extern "C" fn lightgpt_team_free(team: *mut lightgpt_team) -> i32 {
-    guard(|| free(team).map(|()| LIGHTGPT_OK))
+    free(team)
 }
 
 /// # Safety

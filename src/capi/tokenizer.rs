@@ -53,7 +53,7 @@ pub const LIGHTGPT_SPECIAL_PADDING: u32 = 6;
 /// text: `text_bytes` bytes of UTF-8; NULL with 0. flags: LIGHTGPT_TEXT_ADD_SPECIAL and
 /// LIGHTGPT_TEXT_PARSE_SPECIAL bits. buf, cap, needed: see TEXT above, counted in tokens. Any
 /// thread.
-/// Errors: LIGHTGPT_UNSUPPORTED (the model has no tokenizer), LIGHTGPT_BUFFER_TOO_SMALL,
+/// Errors: LIGHTGPT_UNSUPPORTED (no tokenizer, or an unknown one), LIGHTGPT_BUFFER_TOO_SMALL,
 /// LIGHTGPT_OUT_OF_MEMORY.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lightgpt_model_tokenize(
@@ -87,8 +87,8 @@ pub unsafe extern "C" fn lightgpt_model_tokenize(
 ///
 /// tokens: `tokens_len` numbers; NULL with 0. flags: LIGHTGPT_TEXT_SHOW_SPECIAL and
 /// LIGHTGPT_TEXT_START bits. buf, cap, needed: see TEXT above. Any thread.
-/// Errors: LIGHTGPT_INVALID_ARGUMENT (a token outside the vocabulary), LIGHTGPT_UNSUPPORTED (the
-/// model has no tokenizer), LIGHTGPT_BUFFER_TOO_SMALL, LIGHTGPT_OUT_OF_MEMORY.
+/// Errors: LIGHTGPT_INVALID_ARGUMENT (a token outside the vocabulary), LIGHTGPT_UNSUPPORTED (no
+/// tokenizer, or an unknown one), LIGHTGPT_BUFFER_TOO_SMALL, LIGHTGPT_OUT_OF_MEMORY.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lightgpt_model_detokenize(
     model: *const lightgpt_model,
@@ -124,8 +124,8 @@ pub unsafe extern "C" fn lightgpt_model_detokenize(
 /// Gives a token as its vocabulary spells it.
 ///
 /// buf, cap, needed: see TEXT above. Any thread.
-/// Errors: LIGHTGPT_NOT_FOUND (a token outside the vocabulary), LIGHTGPT_UNSUPPORTED (the model
-/// has no tokenizer), LIGHTGPT_BUFFER_TOO_SMALL.
+/// Errors: LIGHTGPT_NOT_FOUND (a token outside the vocabulary), LIGHTGPT_UNSUPPORTED (no
+/// tokenizer, or an unknown one), LIGHTGPT_BUFFER_TOO_SMALL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lightgpt_model_token_text(
     model: *const lightgpt_model,
@@ -145,8 +145,8 @@ pub unsafe extern "C" fn lightgpt_model_token_text(
 /// Gives the LIGHTGPT_TOKEN_ bits of a token.
 ///
 /// attributes: not NULL. Any thread.
-/// Errors: LIGHTGPT_NOT_FOUND (a token outside the vocabulary), LIGHTGPT_UNSUPPORTED (the model
-/// has no tokenizer).
+/// Errors: LIGHTGPT_NOT_FOUND (a token outside the vocabulary), LIGHTGPT_UNSUPPORTED (no
+/// tokenizer, or an unknown one).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lightgpt_model_token_attributes(
     model: *const lightgpt_model,
@@ -167,7 +167,7 @@ pub unsafe extern "C" fn lightgpt_model_token_attributes(
 ///
 /// token: not NULL. Any thread.
 /// Errors: LIGHTGPT_NOT_FOUND (the model has none), LIGHTGPT_INVALID_ARGUMENT (no such part),
-/// LIGHTGPT_UNSUPPORTED (the model has no tokenizer).
+/// LIGHTGPT_UNSUPPORTED (no tokenizer, or an unknown one).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lightgpt_model_token_special(
     model: *const lightgpt_model,

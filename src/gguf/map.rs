@@ -75,6 +75,10 @@ impl fmt::Debug for Bytes {
     }
 }
 
+/// Bytes locked between two reports.
+#[cfg(unix)]
+const LOCK_STEP: usize = 16 << 20;
+
 /// One piece of memory that holds tensors of one part of a model.
 #[derive(Debug)]
 pub(super) struct Region {
@@ -95,9 +99,10 @@ impl Region {
         }
     }
 
-    /// Keeps the region in physical memory until it is dropped.
-    pub(super) fn lock(&mut self) -> Result<()> {
-        self.lock = Some(Lock::new(&self.memory)?);
+    /// Keeps the region in physical memory until it is dropped. `advance` is told of the bytes of
+    /// each step, and may end it.
+    pub(super) fn lock(&mut self, advance: impl FnMut(usize) -> Result<()>) -> Result<()> {
+        self.lock = Some(Lock::new(&self.memory, advance)?);
         Ok(())
     }
 }
@@ -207,30 +212,36 @@ struct Lock {
 
 #[cfg(unix)]
 impl Lock {
-    /// The memory must outlive the lock.
-    fn new(memory: &[u8]) -> Result<Self> {
+    /// The memory must outlive the lock. Locking reads what is not in memory yet, which takes long:
+    /// hence in steps.
+    fn new(memory: &[u8], mut advance: impl FnMut(usize) -> Result<()>) -> Result<Self> {
         // SAFETY: asks for a constant of the system.
         let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
         let page = usize::try_from(page)
             .ok()
             .filter(|p| p.is_power_of_two())
             .unwrap_or(4096);
-        let start = memory.as_ptr().addr();
-        let address = start & !(page - 1);
-        let len = start - address + memory.len();
-        // SAFETY: the pages of `memory` are mapped, and locking does not change what they hold.
-        if unsafe { libc::mlock(address as *const libc::c_void, len) } == 0 {
-            return Ok(Self { address, len });
+        // Dropped on the way out of a failure, it unlocks what was locked before.
+        let mut lock = Self {
+            address: memory.as_ptr().addr() & !(page - 1),
+            len: 0,
+        };
+        for piece in memory.chunks(LOCK_STEP) {
+            let end = piece.as_ptr().addr() + piece.len();
+            let from = piece.as_ptr().addr() & !(page - 1);
+            // SAFETY: the pages of `memory` are mapped, and locking does not change what they hold.
+            if unsafe { libc::mlock(from as *const libc::c_void, end - from) } != 0 {
+                let reason = std::io::Error::last_os_error();
+                let (len, limit) = (memory.len(), limit());
+                let message = format!(
+                    "locking {len} bytes: {reason}; the limit RLIMIT_MEMLOCK (ulimit -l) is {limit}"
+                );
+                return Err(Error::new(Code::OutOfMemory, "mlock", message));
+            }
+            lock.len = end - lock.address;
+            advance(piece.len())?;
         }
-        let reason = std::io::Error::last_os_error();
-        Err(Error::new(
-            Code::OutOfMemory,
-            "mlock",
-            format!(
-                "locking {len} bytes: {reason}; the limit RLIMIT_MEMLOCK (ulimit -l) is {}",
-                limit()
-            ),
-        ))
+        Ok(lock)
     }
 }
 
@@ -252,7 +263,7 @@ fn limit() -> String {
 #[cfg(unix)]
 impl Drop for Lock {
     fn drop(&mut self) {
-        // SAFETY: `new` locked exactly these pages, and they are still mapped.
+        // SAFETY: `new` locked these pages, if any, and they are still mapped.
         unsafe { libc::munlock(self.address as *const libc::c_void, self.len) };
     }
 }
@@ -264,7 +275,7 @@ enum Lock {}
 
 #[cfg(not(unix))]
 impl Lock {
-    fn new(_: &[u8]) -> Result<Self> {
+    fn new(_: &[u8], _: impl FnMut(usize) -> Result<()>) -> Result<Self> {
         Err(Error::new(
             Code::Unsupported,
             "mlock",
@@ -327,10 +338,31 @@ mod tests {
     #[test]
     fn locking_works_or_names_the_limit() {
         let mut region = Region::new(Memory::Owned(vec![7; 100]), 0);
-        match region.lock() {
+        match region.lock(|_| Ok(())) {
             Ok(()) => assert!(region.lock.is_some()),
             Err(e) => assert!(e.to_string().contains("RLIMIT_MEMLOCK"), "{e}"),
         }
         assert!(!limit().is_empty());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn locking_reports_each_step_and_heeds_a_cancel() {
+        const LEN: usize = 2 * LOCK_STEP + 1;
+        let region = || Region::new(Memory::Owned(vec![7; LEN]), 0);
+        let (mut done, mut steps) = (0, 0);
+        let count = |bytes| {
+            (done, steps) = (done + bytes, steps + 1);
+            Ok(())
+        };
+        match region().lock(count) {
+            Ok(()) => assert_eq!((done, steps), (LEN, 3)),
+            Err(e) => assert!(e.to_string().contains("RLIMIT_MEMLOCK"), "{e}"),
+        }
+        let mut cancelled = region();
+        let outcome = cancelled.lock(|_| Err(crate::control::cancelled()));
+        let code = outcome.unwrap_err().code();
+        assert!(code == Code::Cancelled || code == Code::OutOfMemory);
+        assert!(cancelled.lock.is_none());
     }
 }

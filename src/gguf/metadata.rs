@@ -1,7 +1,7 @@
 //! The metadata of a model: keys and values in file order, with typed access.
 //!
-//! An accessor answers `Ok(None)` for an absent key and a `FORMAT` error that names the key, the
-//! expected and the found type for a wrong one; [`Metadata::required`] makes absence an error too.
+//! An accessor answers `Ok(None)` for an absent key and a `FORMAT` error that names the key, its
+//! offset, the expected and the found type for a wrong one; [`Metadata::required`] makes absence an error too.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -13,19 +13,24 @@ use crate::error::{Code, Error, Result};
 /// Keys and values of a model file; every key is there once.
 #[derive(Default)]
 pub struct Metadata {
-    entries: Vec<(Box<str>, Value)>,
+    entries: Vec<Entry>,
     names: Names,
 }
 
+/// A key with its value.
+pub(super) struct Entry {
+    pub(super) key: Box<str>,
+    pub(super) value: Value,
+    /// Where it begins in its file.
+    pub(super) offset: u64,
+}
+
 impl Metadata {
-    /// Takes the entries over; the inner `Err` holds the position of the second of two equal keys,
-    /// and the key.
-    pub(super) fn new(
-        mut entries: Vec<(Box<str>, Value)>,
-    ) -> Result<Result<Self, (usize, Box<str>)>> {
-        Ok(match Names::new(&entries, |entry| &entry.0)? {
+    /// Takes the entries over; the inner `Err` holds the second of two with equal keys.
+    pub(super) fn new(mut entries: Vec<Entry>) -> Result<Result<Self, Entry>> {
+        Ok(match Names::new(&entries, |entry| &entry.key)? {
             Ok(names) => Ok(Self { entries, names }),
-            Err(second) => Err((second, entries.swap_remove(second).0)),
+            Err(second) => Err(entries.swap_remove(second)),
         })
     }
 
@@ -41,13 +46,26 @@ impl Metadata {
 
     /// The value of `key`, of whatever type.
     pub fn get(&self, key: &str) -> Option<&Value> {
-        let i = self.names.find(&self.entries, key, |entry| &entry.0)?;
-        Some(&self.entries[i].1)
+        Some(&self.find(key)?.value)
+    }
+
+    /// Where `key` begins in its file.
+    pub fn offset(&self, key: &str) -> Option<u64> {
+        Some(self.find(key)?.offset)
+    }
+
+    /// What an error about `key` gives as its place: the key, and its offset if the file has it.
+    pub fn place(&self, key: &str) -> String {
+        let name = quoted(key.as_bytes());
+        match self.offset(key) {
+            Some(offset) => format!("key {name} at offset {offset}"),
+            None => format!("key {name}"),
+        }
     }
 
     /// All keys and values in file order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &Value)> {
-        self.entries.iter().map(|(key, value)| (&**key, value))
+        self.entries.iter().map(|entry| (&*entry.key, &entry.value))
     }
 
     /// What `get` finds at `key`; that the key is absent is a `FORMAT` error.
@@ -58,7 +76,7 @@ impl Metadata {
         key: &str,
         get: impl FnOnce(&'a Self, &str) -> Result<Option<T>>,
     ) -> Result<T> {
-        get(self, key)?.ok_or_else(|| key_error(key, "the key is missing"))
+        get(self, key)?.ok_or_else(|| self.error(key, "the key is missing"))
     }
 
     /// An integer of any type whose value fits.
@@ -100,7 +118,7 @@ impl Metadata {
         };
         let text = std::str::from_utf8(bytes).map_err(|e| {
             let found = format!("expected UTF-8, found a bad byte at {}", e.valid_up_to());
-            key_error(key, found)
+            self.error(key, found)
         })?;
         Ok(Some(text))
     }
@@ -159,7 +177,7 @@ impl Metadata {
         };
         T::try_from(integer)
             .map(Some)
-            .map_err(|_| misfit(key, expected, integer))
+            .map_err(|_| self.misfit(key, expected, integer))
     }
 
     fn integers<T>(&self, key: &str, expected: &str) -> Result<Option<Cow<'_, [T]>>>
@@ -173,7 +191,7 @@ impl Metadata {
         let items = items.transpose()?.transpose();
         items
             .map(|items| items.map(Cow::Owned))
-            .map_err(|item| misfit(key, expected, item))
+            .map_err(|item| self.misfit(key, expected, item))
     }
 
     fn typed<'a, T>(
@@ -186,11 +204,24 @@ impl Metadata {
             return Ok(None);
         };
         get(value).map(Some).ok_or_else(|| {
-            key_error(
-                key,
-                format!("expected {expected}, found {}", value.type_name()),
-            )
+            let found = value.type_name();
+            self.error(key, format!("expected {expected}, found {found}"))
         })
+    }
+
+    fn find(&self, key: &str) -> Option<&Entry> {
+        let i = self.names.find(&self.entries, key, |entry| &entry.key)?;
+        Some(&self.entries[i])
+    }
+
+    /// A `FORMAT` error at `key`.
+    pub(super) fn error(&self, key: &str, message: impl Into<Box<str>>) -> Error {
+        Error::new(Code::Format, self.place(key), message)
+    }
+
+    fn misfit(&self, key: &str, expected: &str, found: i128) -> Error {
+        let message = format!("expected a value that fits {expected}, found {found}");
+        self.error(key, message)
     }
 }
 
@@ -200,22 +231,6 @@ impl fmt::Debug for Metadata {
             .entries(self.iter().map(|(key, value)| (key, value.to_string())))
             .finish()
     }
-}
-
-/// A `FORMAT` error at `key`.
-pub(super) fn key_error(key: &str, message: impl Into<Box<str>>) -> Error {
-    Error::new(
-        Code::Format,
-        format!("key {}", quoted(key.as_bytes())),
-        message,
-    )
-}
-
-fn misfit(key: &str, expected: &str, found: i128) -> Error {
-    key_error(
-        key,
-        format!("expected a value that fits {expected}, found {found}"),
-    )
 }
 
 #[cfg(test)]
@@ -232,8 +247,16 @@ mod tests {
             ("list", vec![1i32, -1].into()),
             ("words", Strings::from_iter(["x", "y"]).into()),
         ];
-        let entries = entries.map(|(key, value)| (key.into(), value));
-        Metadata::new(entries.into()).unwrap().unwrap()
+        let entries = entries
+            .into_iter()
+            .zip(10..)
+            .map(|((key, value), offset)| Entry {
+                key: key.into(),
+                value,
+                offset,
+            });
+        let metadata = Metadata::new(entries.collect()).unwrap();
+        metadata.unwrap_or_else(|second| panic!("{} is there twice", second.key))
     }
 
     #[test]
@@ -242,7 +265,10 @@ mod tests {
         assert_eq!(m.i32("small").unwrap(), Some(-3));
         assert_eq!(m.u64("big").unwrap(), Some(1 << 40));
         let e = m.u32("small").unwrap_err().to_string();
-        assert_eq!(e, "key 'small': expected a value that fits u32, found -3");
+        assert_eq!(
+            e,
+            "key 'small' at offset 10: expected a value that fits u32, found -3"
+        );
         assert!(m.u32("big").is_err());
         assert_eq!(m.i32s("list").unwrap().as_deref(), Some(&[1, -1][..]));
         assert!(m.u32s("list").is_err());
@@ -259,7 +285,7 @@ mod tests {
         let e = m.f32s("words").unwrap_err().to_string();
         assert_eq!(
             e,
-            "key 'words': expected array of f32, found array of string"
+            "key 'words' at offset 16: expected array of f32, found array of string"
         );
         let e = m
             .required("absent", Metadata::bool)

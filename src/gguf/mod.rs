@@ -98,7 +98,7 @@ struct OpenPart {
 impl Gguf {
     /// Opens the model at `source`: of a split model all parts.
     ///
-    /// Progress counts bytes copied or prefaulted; while heads are parsed it is called with
+    /// Progress counts bytes copied, prefaulted or else locked; while heads are parsed it is called with
     /// `(0, 0)`. A cancelled call fails with `CANCELLED`; the deadline is not used. Borrowed memory
     /// is released when the call fails.
     ///

@@ -17,7 +17,7 @@ use super::limits::{
     ALIGNMENT_DEFAULT, ALIGNMENT_MAX, ARRAY_DEPTH_MAX, DIMENSIONS_MAX, KEY_BYTES_MAX, KEYS_MAX,
     NAME_BYTES_MAX, TENSORS_MAX,
 };
-use super::metadata::{Metadata, key_error};
+use super::metadata::{Entry, Metadata};
 use super::source::Input;
 use super::value::{Array, Kind, Strings, Value, quoted};
 use crate::control::Control;
@@ -128,23 +128,22 @@ fn version(cursor: &mut Cursor<'_, '_>) -> Result<u32> {
 fn metadata(cursor: &mut Cursor<'_, '_>, count: u64) -> Result<Metadata> {
     let count = cursor.claim(count, ENTRY_BYTES_MIN, "keys")?;
     let mut entries = reserved(count)?;
-    let mut offsets = reserved(count)?;
     for i in 0..count {
-        offsets.push(cursor.position());
+        let offset = cursor.position();
         let key = name(cursor, "key", i, KEY_BYTES_MAX)?;
         let entry = kind(cursor).and_then(|kind| value(cursor, kind));
         let value = entry.map_err(|e| e.within(&format!("key {}", quoted(key.as_bytes()))))?;
-        entries.push((key, value));
+        entries.push(Entry { key, value, offset });
     }
-    Metadata::new(entries)?.map_err(|(second, key)| {
-        key_error(
-            &key,
-            format!("the key at offset {} is there twice", offsets[second]),
-        )
+    Metadata::new(entries)?.map_err(|second| {
+        let key = format!("key {}", quoted(second.key.as_bytes()));
+        let message = format!("the key at offset {} is there twice", second.offset);
+        Error::new(Code::Format, key, message)
     })
 }
 
-/// The name of key or tensor number `i`: not empty, UTF-8, `bytes_max` bytes at most.
+/// The name of key or tensor number `i`: not empty, UTF-8 without NUL (where C would end it),
+/// `bytes_max` bytes at most.
 fn name(cursor: &mut Cursor<'_, '_>, what: &str, i: usize, bytes_max: u64) -> Result<Box<str>> {
     let start = cursor.position();
     let bytes = (|| {
@@ -167,6 +166,10 @@ fn name(cursor: &mut Cursor<'_, '_>, what: &str, i: usize, bytes_max: u64) -> Re
     };
     match String::from_utf8(bytes) {
         Ok(name) if name.is_empty() => refuse("expected a name, found an empty one".to_string()),
+        Ok(name) if name.contains('\0') => {
+            let found = quoted(name.as_bytes());
+            refuse(format!("expected a name without NUL, found {found}"))
+        }
         Ok(name) => Ok(name.into()),
         Err(e) => refuse(format!("expected UTF-8, found {}", quoted(e.as_bytes()))),
     }
@@ -266,10 +269,7 @@ fn strings(cursor: &mut Cursor<'_, '_>, count: u64) -> Result<Strings> {
 fn alignment(metadata: &Metadata) -> Result<u32> {
     let refuse = |found: String| {
         let expected = format!("expected a u32, a power of two up to {ALIGNMENT_MAX}");
-        Err(key_error(
-            ALIGNMENT_KEY,
-            format!("{expected}, found {found}"),
-        ))
+        Err(metadata.error(ALIGNMENT_KEY, format!("{expected}, found {found}")))
     };
     match metadata.get(ALIGNMENT_KEY) {
         None => Ok(ALIGNMENT_DEFAULT),

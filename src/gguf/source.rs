@@ -190,6 +190,7 @@ impl Input {
                 "the tensors exceed this machine's address space",
             )
         })?;
+        let before = progress.done;
         let is_owned = matches!(self, Self::Memory(Memory::Owned(_)));
         let (mut region, watch) = if options.copy && !is_owned {
             (self.copy(range.start, len, options, progress)?, None)
@@ -209,7 +210,9 @@ impl Input {
             }
         };
         if options.mlock && len > 0 {
-            region.lock()?;
+            // What was read or touched on the way is counted already.
+            let is_counted = progress.done > before;
+            region.lock(|bytes| progress.advance(if is_counted { 0 } else { bytes }))?;
         }
         Ok((region, watch))
     }

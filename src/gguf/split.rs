@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::cursor::reserved;
 use super::limits::{PARTS_MAX, TENSORS_MAX};
-use super::metadata::{Metadata, key_error};
+use super::metadata::Metadata;
 use super::parse::Head;
 use super::source::{Input, Source};
 use crate::control::Control;
@@ -44,7 +44,8 @@ pub(super) fn open(source: Source<'_>, control: &mut Control<'_>) -> Result<Vec<
     let part = Part::parse(place.into(), input, control)?;
     if count(&part.head.metadata).map_err(|e| e.within(place))? > 1 {
         let message = "a split model can only be opened by the path of one of its parts";
-        let error = Error::new(Code::Unsupported, format!("key '{COUNT_KEY}'"), message);
+        let key = part.head.metadata.place(COUNT_KEY);
+        let error = Error::new(Code::Unsupported, key, message);
         return Err(error.within(place));
     }
     Ok(vec![part])
@@ -91,17 +92,15 @@ fn count(metadata: &Metadata) -> Result<u32> {
     let count = metadata.u64(COUNT_KEY)?.unwrap_or(1).max(1);
     let number = metadata.u64(NUMBER_KEY)?.unwrap_or(0);
     if number >= count {
-        return Err(key_error(
-            NUMBER_KEY,
-            format!("expected below {count}, found {number}"),
-        ));
+        let message = format!("expected below {count}, found {number}");
+        return Err(metadata.error(NUMBER_KEY, message));
     }
     u32::try_from(count)
         .ok()
         .filter(|&count| count <= PARTS_MAX)
         .ok_or_else(|| {
             let message = format!("expected {PARTS_MAX} parts at most, found {count}");
-            Error::new(Code::Unsupported, format!("key '{COUNT_KEY}'"), message)
+            Error::new(Code::Unsupported, metadata.place(COUNT_KEY), message)
         })
 }
 
@@ -110,10 +109,8 @@ fn check_part(metadata: &Metadata, number: u32, count: u32) -> Result<()> {
     for (key, expected) in [(COUNT_KEY, count), (NUMBER_KEY, number - 1)] {
         let found = metadata.required(key, Metadata::u64)?;
         if found != u64::from(expected) {
-            return Err(key_error(
-                key,
-                format!("expected {expected}, found {found}"),
-            ));
+            let message = format!("expected {expected}, found {found}");
+            return Err(metadata.error(key, message));
         }
     }
     Ok(())
@@ -132,7 +129,8 @@ fn check_total(parts: &[Part]) -> Result<()> {
         .unwrap_or(found);
     if found != expected {
         let message = format!("expected {expected} tensors in all parts, found {found}");
-        return Err(key_error(TENSORS_KEY, message).within(&first.place));
+        let error = first.head.metadata.error(TENSORS_KEY, message);
+        return Err(error.within(&first.place));
     }
     if found > TENSORS_MAX {
         let message = format!("expected {TENSORS_MAX} tensors at most, found {found}");
@@ -162,7 +160,7 @@ impl<'p> PartName<'p> {
         })();
         let Some((stem, number)) = parsed else {
             let message = format!("a part of {count} must be called NAME-00001-of-{count:05}.gguf");
-            return Err(key_error(COUNT_KEY, message));
+            return Err(Error::new(Code::Format, "file name", message));
         };
         let directory = path.parent().unwrap_or(Path::new(""));
         Ok(Self {

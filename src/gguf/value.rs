@@ -163,6 +163,14 @@ impl Kind {
         self as u32
     }
 
+    /// Whether its values are whole numbers.
+    pub fn is_integer(self) -> bool {
+        !matches!(
+            self,
+            Self::F32 | Self::F64 | Self::Bool | Self::String | Self::Array
+        )
+    }
+
     /// Its name in messages: `u32`, `string`, `array`.
     pub fn name(self) -> &'static str {
         match self {

@@ -56,8 +56,8 @@ impl<'a> Writer<'a> {
     pub fn set(&mut self, key: &str, value: impl Into<Value>) -> Result<&mut Self> {
         let value = value.into();
         let refuse = |message: &str| Err(refused("key", key, message.into()));
-        if key.is_empty() || key.len() as u64 > KEY_BYTES_MAX {
-            return refuse("expected a name within the limits");
+        if key.is_empty() || key.len() as u64 > KEY_BYTES_MAX || key.contains('\0') {
+            return refuse("expected a name within the limits and without NUL");
         }
         if key == ALIGNMENT_KEY {
             match value {
@@ -86,8 +86,9 @@ impl<'a> Writer<'a> {
     ) -> Result<&mut Self> {
         let bytes = bytes.into();
         let refuse = |message: String| Err(refused("tensor", name, message));
-        if name.is_empty() || name.len() as u64 > NAME_BYTES_MAX {
-            return refuse(format!("expected a name of 1 to {NAME_BYTES_MAX} bytes"));
+        if name.is_empty() || name.len() as u64 > NAME_BYTES_MAX || name.contains('\0') {
+            let expected = format!("expected a name of 1 to {NAME_BYTES_MAX} bytes without NUL");
+            return refuse(expected);
         }
         if dims.is_empty() || dims.len() > DIMENSIONS_MAX as usize {
             return refuse(format!(

@@ -250,6 +250,15 @@ fn passes_over_logits() {
             k.nearness(&x, 0.25, &mut out);
             out
         });
+    }
+}
+
+#[test]
+fn filters_of_logits() {
+    for len in LENGTHS.into_iter().chain([1024, 1500, 5000]) {
+        let blocks = len.div_ceil(BLOCK);
+        let x = logits(1, len);
+        let weights: Vec<f32> = floats(2, len).iter().map(|x| x.abs()).collect();
         for threshold in [f32::NEG_INFINITY, f32::MIN, -0.5, 0.0, 0.25, 1e9] {
             same("filters", |k| {
                 let (mut floor, mut mask) = (x.clone(), weights.clone());

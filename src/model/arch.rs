@@ -4,7 +4,7 @@
 //! architecture has.
 
 use crate::error::{Code, Error, Result};
-use crate::gguf::Metadata;
+use crate::gguf::{Metadata, Value};
 use crate::model::spec::{Spec, require};
 use crate::ops::rope::{Rope, Scaling, Yarn};
 
@@ -13,6 +13,8 @@ struct Architecture {
     name: &'static str,
     spec: fn(&Keys<'_>) -> Result<Spec>,
 }
+
+const ARCHITECTURE: &str = "general.architecture";
 
 const TABLE: &[Architecture] = &[Architecture {
     name: "llama",
@@ -26,7 +28,7 @@ pub fn names() -> impl Iterator<Item = &'static str> {
 
 /// The file's architecture as it names it.
 pub fn name(metadata: &Metadata) -> Result<&str> {
-    metadata.required("general.architecture", Metadata::str)
+    metadata.required(ARCHITECTURE, Metadata::str)
 }
 
 /// The file's [`Spec`]; `vocab` finds the number of rows of its embedding, and is asked only when
@@ -36,18 +38,19 @@ pub fn spec(metadata: &Metadata, vocab: impl FnOnce() -> Result<usize>) -> Resul
     let Some(row) = TABLE.iter().find(|row| row.name == name) else {
         let known = names().collect::<Vec<_>>().join(", ");
         let message = format!("unknown architecture '{name}'; this build knows: {known}");
-        return Err(Error::new(
-            Code::Unsupported,
-            "key 'general.architecture'",
-            message,
-        ));
+        let place = metadata.place(ARCHITECTURE);
+        return Err(Error::new(Code::Unsupported, place, message));
     };
-    (row.spec)(&Keys {
+    let keys = Keys {
         metadata,
         prefix: name,
         vocab: vocab()?,
-    })?
-    .checked()
+    };
+    let vocab = keys.or("vocab_size", keys.vocab)?;
+    let expected = format!("{}, the rows of the embedding", keys.vocab);
+    let agrees = vocab == keys.vocab;
+    require(agrees, || keys.place("vocab_size"), expected, vocab)?;
+    (row.spec)(&keys)?.checked(|name| keys.place(name))
 }
 
 fn llama(keys: &Keys<'_>) -> Result<Spec> {
@@ -99,17 +102,34 @@ impl Keys<'_> {
     }
 
     fn place(&self, name: &str) -> String {
-        format!("key '{}'", self.key(name))
+        self.metadata.place(&self.key(name))
     }
 
     fn count(&self, name: &str) -> Result<Option<usize>> {
+        self.check_not_per_layer(name)?;
         let count = self.metadata.u32(&self.key(name))?;
         Ok(count.map(|count| count as usize))
     }
 
     fn required(&self, name: &str) -> Result<usize> {
+        self.check_not_per_layer(name)?;
         let count = self.metadata.required(&self.key(name), Metadata::u32)?;
         Ok(count as usize)
+    }
+
+    /// A number for each layer in place of one is well-formed, but nothing that this build can run.
+    fn check_not_per_layer(&self, name: &str) -> Result<()> {
+        let Some(value @ Value::Array(array)) = self.metadata.get(&self.key(name)) else {
+            return Ok(());
+        };
+        let layers = self.metadata.u32(&self.key("block_count"));
+        let each = layers.is_ok_and(|layers| layers.map(|n| n as usize) == Some(array.len()));
+        if !each || !array.kind().is_integer() {
+            return Ok(());
+        }
+        let found = value.type_name();
+        let message = format!("expected one u32 for all layers, found {found}, one for each");
+        Err(Error::new(Code::Unsupported, self.place(name), message))
     }
 
     fn or(&self, name: &str, default: usize) -> Result<usize> {
@@ -127,7 +147,7 @@ impl Keys<'_> {
         let divides = heads > 0 && dim.is_multiple_of(heads);
         require(
             divides,
-            "attention.head_count",
+            || self.place("attention.head_count"),
             format!("a divisor of {dim}"),
             heads,
         )?;
@@ -146,7 +166,7 @@ impl Keys<'_> {
         let holds = factor.is_finite() && factor > 0.0;
         require(
             holds,
-            "rope.scaling.factor",
+            || self.place("rope.scaling.factor"),
             "a finite number above 0",
             factor,
         )?;
@@ -171,7 +191,7 @@ impl Keys<'_> {
             let value = self.number(name)?.unwrap_or(default);
             require(
                 value.is_finite() && value > 0.0,
-                name,
+                || self.place(name),
                 "a finite number above 0",
                 value,
             )?;
@@ -182,7 +202,7 @@ impl Keys<'_> {
         let original_context = self.or(original, context)?;
         require(
             original_context > 0,
-            original,
+            || self.place(original),
             "a number above 0",
             original_context,
         )?;

@@ -40,7 +40,8 @@ pub struct OpenOptions {
 /// An open model: immutable, shared by any number of sessions on any threads.
 pub struct Model {
     gguf: Gguf,
-    tokenizer: Option<Tokenizer>,
+    /// `Err` says why there is none.
+    tokenizer: Result<Tokenizer>,
     network: Option<Network>,
     budget: Budget,
     team: Mutex<Weak<Team>>,
@@ -75,7 +76,8 @@ pub struct MemoryEstimate {
 }
 
 impl Model {
-    /// Opens the model in `source`.
+    /// Opens the model in `source`. One whose tokenizer this build does not know opens too: it runs
+    /// on tokens, and [`Model::tokenizer`] says what is not known.
     ///
     /// # Errors
     /// `IO` and `FORMAT` for what is wrong with the file, `UNSUPPORTED` for what this build cannot
@@ -97,12 +99,12 @@ impl Model {
     ) -> Result<Arc<Self>> {
         let _environment = FloatEnvironment::enter();
         let gguf = Gguf::open(source, &options.load, control)?;
-        let tokenizer = Tokenizer::load(gguf.metadata())?;
+        let tokenizer = tokenizer(&gguf)?;
         let network = match options.describe_only {
             true => None,
             false => Some(Network::load(
                 &gguf,
-                tokenizer.as_ref(),
+                tokenizer.as_ref().ok(),
                 kernels,
                 &options.load.budget,
             )?),
@@ -137,15 +139,9 @@ impl Model {
             .unwrap_or("")
     }
 
-    /// The tokenizer; `UNSUPPORTED` if the file has none.
+    /// The tokenizer; `UNSUPPORTED` if the file has none, or one that this build does not know.
     pub fn tokenizer(&self) -> Result<&Tokenizer> {
-        self.tokenizer.as_ref().ok_or_else(|| {
-            Error::new(
-                Code::Unsupported,
-                "tokenizer",
-                "the model file has no tokenizer",
-            )
-        })
+        self.tokenizer.as_ref().map_err(Error::clone)
     }
 
     /// What a pass runs on; `UNSUPPORTED` if the model was opened to be described only.
@@ -233,6 +229,19 @@ impl Model {
     }
 }
 
+/// The tokenizer of the file, or why there is none; that its keys are damaged is an error.
+fn tokenizer(gguf: &Gguf) -> Result<Result<Tokenizer>> {
+    match Tokenizer::load(gguf.metadata()) {
+        Ok(Some(tokenizer)) => Ok(Ok(tokenizer)),
+        Ok(None) => {
+            let message = "the model file has no tokenizer";
+            Ok(Err(Error::new(Code::Unsupported, "tokenizer", message)))
+        }
+        Err(error) if error.code() == Code::Unsupported => Ok(Err(error)),
+        Err(error) => Err(error),
+    }
+}
+
 impl Network {
     fn load(
         gguf: &Gguf,
@@ -242,13 +251,10 @@ impl Network {
     ) -> Result<Self> {
         let spec = arch::spec(gguf.metadata(), || weights::vocab(gguf))?;
         if let Some(tokenizer) = tokenizer {
-            let name = "vocab_size (rows of the embedding)";
-            spec::require(
-                tokenizer.vocab_len() == spec.vocab,
-                name,
-                tokenizer.vocab_len(),
-                spec.vocab,
-            )?;
+            let found = tokenizer.vocab_len();
+            let place = || gguf.metadata().place("tokenizer.ggml.tokens");
+            let expected = format!("{} tokens, the rows of the embedding", spec.vocab);
+            spec::require(found == spec.vocab, place, expected, found)?;
         }
         let weights = Weights::load(gguf, &spec, budget)?;
         Ok(Self {

@@ -77,16 +77,12 @@ impl Spec {
     }
 
     /// Checks what the fields must satisfy together, so that nothing below divides by zero or
-    /// overflows.
-    pub fn checked(self) -> Result<Self> {
+    /// overflows. `place` says where the file has a hyperparameter.
+    pub fn checked(self, place: impl Fn(&str) -> String) -> Result<Self> {
         let rope = &self.rope;
         let range = |name: &str, value: usize, max: usize| {
-            require(
-                (1..=max).contains(&value),
-                name,
-                format!("1 to {max}"),
-                value,
-            )
+            let holds = (1..=max).contains(&value);
+            require(holds, || place(name), format!("1 to {max}"), value)
         };
         range("context_length", self.context, CONTEXT_MAX)?;
         range("vocab_size", self.vocab, WIDTH_MAX)?;
@@ -97,25 +93,28 @@ impl Spec {
         range("attention.head_count_kv", self.kv_heads, self.heads)?;
         let divides = self.heads.is_multiple_of(self.kv_heads);
         let expected = format!("a divisor of {}", self.heads);
-        require(divides, "attention.head_count_kv", expected, self.kv_heads)?;
+        let name = "attention.head_count_kv";
+        require(divides, || place(name), expected, self.kv_heads)?;
         range("attention.key_length", self.k_dim, WIDTH_MAX / self.heads)?;
         range("attention.value_length", self.v_dim, WIDTH_MAX / self.heads)?;
         let turns = rope.dims.is_multiple_of(2) && (2..=self.k_dim).contains(&rope.dims);
         let expected = format!("an even number from 2 to {}", self.k_dim);
-        require(turns, "rope.dimension_count", expected, rope.dims)?;
+        require(turns, || place("rope.dimension_count"), expected, rope.dims)?;
         let base = rope.base.is_finite() && rope.base > 1.0;
-        require(base, "rope.freq_base", "a finite number above 1", rope.base)?;
+        let expected = "a finite number above 1";
+        require(base, || place("rope.freq_base"), expected, rope.base)?;
         let epsilon = self.norm_epsilon.is_finite() && self.norm_epsilon > 0.0;
         let name = "attention.layer_norm_rms_epsilon";
-        require(epsilon, name, "a finite number above 0", self.norm_epsilon)?;
+        let expected = "a finite number above 0";
+        require(epsilon, || place(name), expected, self.norm_epsilon)?;
         Ok(self)
     }
 }
 
-/// Fails with `FORMAT` at hyperparameter `name` unless `holds`.
+/// Fails with `FORMAT` at `place` unless `holds`.
 pub fn require(
     holds: bool,
-    name: &str,
+    place: impl FnOnce() -> String,
     expected: impl std::fmt::Display,
     found: impl std::fmt::Display,
 ) -> Result<()> {
@@ -123,9 +122,5 @@ pub fn require(
         return Ok(());
     }
     let message = format!("expected {expected}, found {found}");
-    Err(Error::new(
-        Code::Format,
-        format!("hyperparameter '{name}'"),
-        message,
-    ))
+    Err(Error::new(Code::Format, place(), message))
 }

@@ -220,9 +220,11 @@ impl Session {
     ///
     /// # Errors
     /// `INVALID_ARGUMENT` for a token that the model does not know, `CONTEXT_FULL` if they do not
-    /// fit, `CANCELLED` if the turn was cancelled since the last call. Nothing is queued then.
+    /// fit, `BUSY` while a generation is in progress, `CANCELLED` if the turn was cancelled since
+    /// the last call. Nothing is queued then.
     pub fn feed(&mut self, tokens: &[u32]) -> Result<()> {
         self.check_sound()?;
+        self.check_idle()?;
         self.heed_cancel(Signals::default())?;
         let vocab = self.network()?.spec.vocab;
         if let Some((i, token)) = tokens
@@ -256,6 +258,7 @@ impl Session {
     /// As [`Session::feed`]; `CANCELLED` takes the session back to before the turn.
     pub fn feed_text(&mut self, text: &str, options: EncodeOptions) -> Result<usize> {
         self.check_sound()?;
+        self.check_idle()?;
         let room = self.context - self.tokens.len();
         let outside_turn = self.turn_start.is_none();
         // A long text can be cancelled, so the turn begins before it is one.
@@ -330,6 +333,14 @@ impl Session {
                 "a defect of the library stopped an earlier call; free the session",
             )),
         }
+    }
+
+    fn check_idle(&self) -> Result<()> {
+        if self.generation.is_none() {
+            return Ok(());
+        }
+        let message = "a generation is in progress; step it to its end, rewind or cancel";
+        Err(Error::new(Code::Busy, "session", message))
     }
 
     fn turn_begins(&mut self) {

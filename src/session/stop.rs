@@ -23,7 +23,8 @@ impl Stops {
     /// # Errors
     /// `INVALID_ARGUMENT` if one is empty or too long, or if there are too many.
     pub fn new(stops: &[String]) -> Result<Self> {
-        let refuse = |message: String| Err(Error::new(Code::InvalidArgument, "stop", message));
+        let refuse =
+            |message: String| Err(Error::new(Code::InvalidArgument, "options.stops", message));
         if stops.len() > STOPS_MAX {
             return refuse(format!(
                 "expected at most {STOPS_MAX} strings, found {}",

@@ -123,10 +123,7 @@ impl Session {
     /// `INVALID_ARGUMENT` if the session is empty or a stop string out of range, `BUSY` if a
     /// generation is in progress, `OUT_OF_MEMORY`.
     pub fn begin(&mut self, options: &GenerateOptions) -> Result<()> {
-        if self.generation.is_some() {
-            let message = "a generation is in progress; step it to its end, rewind or cancel";
-            return Err(Error::new(Code::Busy, "session", message));
-        }
+        self.check_idle()?;
         self.check_sound()?;
         self.heed_cancel(Signals::default())?;
         let stops = Stops::new(&options.stops)?;

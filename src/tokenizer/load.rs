@@ -58,9 +58,13 @@ impl Tokenizer {
     /// Of equal tokens the first is found.
     ///
     /// # Errors
-    /// `FORMAT`, naming the key, for values that are missing, of a wrong type or length, or out of
+    /// `FORMAT`, naming the key and its offset, for values that are missing, of a wrong type or length, or out of
     /// range; `UNSUPPORTED` for another model or pre-tokenizer; `OUT_OF_MEMORY`.
     pub fn load(metadata: &Metadata) -> Result<Option<Self>> {
+        Self::load_checked(metadata).map_err(|error| with_offset(error, metadata))
+    }
+
+    fn load_checked(metadata: &Metadata) -> Result<Option<Self>> {
         let kind = match metadata.str(MODEL)? {
             None | Some("none" | "no_vocab") => return Ok(None),
             Some("llama") => Kind::Spm,
@@ -103,6 +107,19 @@ impl Tokenizer {
             family,
             roles,
         }))
+    }
+}
+
+/// An error about a key or its item (`refused` names it) with the key's offset in the file.
+fn with_offset(error: Error, metadata: &Metadata) -> Error {
+    let place = error.place();
+    let name = place
+        .strip_prefix("key '")
+        .and_then(|p| p.strip_suffix('\''));
+    let key = name.and_then(|name| name.split('[').next());
+    match key.and_then(|key| metadata.offset(key)) {
+        Some(offset) => error.at_offset(offset),
+        None => error,
     }
 }
 
