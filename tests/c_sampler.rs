@@ -248,7 +248,8 @@ fn infill_copies_its_vocabulary() {
 #[test]
 fn what_is_out_of_range_is_refused() {
     static MANY: [u32; 65] = [1; 65];
-    let cases: &[(&str, fn(&mut lightgpt_sampler_options))] = &[
+    type Wrong = fn(&mut lightgpt_sampler_options);
+    let cases: &[(&str, Wrong)] = &[
         ("top_n_sigma", |c| c.top_n_sigma = f32::NAN),
         ("min_p", |c| c.min_p = 1.5),
         ("mirostat", |c| c.mirostat = 3),
