@@ -40,7 +40,7 @@ help:
 	@echo "make test      run all tests, Rust and C"
 	@echo "make check     formatting, lints, documentation, tests"
 	@echo "make header    write include/lightgpt.h and abi/lightgpt.txt anew"
-	@echo "make install   [PREFIX=$(PREFIX)] [DESTDIR=] library, header, pkg-config file"
+	@echo "make install   [PREFIX=$(PREFIX)] [DESTDIR=] library, headers, pkg-config file"
 	@echo "               [TOOL=1] and the tool in PREFIX/bin"
 	@echo "make clean     remove what was built"
 
@@ -101,7 +101,7 @@ install-files: shared static
 	ln -sf liblightgpt.so.$(VERSION) $(DESTDIR)$(LIBDIR)/liblightgpt.so.$(ABI)
 	ln -sf liblightgpt.so.$(ABI) $(DESTDIR)$(LIBDIR)/liblightgpt.so
 	$(INSTALL) -m 644 $(OUT)/liblightgpt.a $(DESTDIR)$(LIBDIR)/
-	$(INSTALL) -m 644 include/lightgpt.h $(DESTDIR)$(INCLUDEDIR)/
+	$(INSTALL) -m 644 include/lightgpt.h include/lightgpt.hpp $(DESTDIR)$(INCLUDEDIR)/
 	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@INCLUDEDIR@|$(INCLUDEDIR)|' \
 		-e 's|@VERSION@|$(VERSION)|' lightgpt.pc.in > $(OUT)/lightgpt.pc
 	$(INSTALL) -m 644 $(OUT)/lightgpt.pc $(DESTDIR)$(LIBDIR)/pkgconfig/

@@ -5,7 +5,7 @@ use std::env;
 use std::path::PathBuf;
 
 /// The files that declare the C interface, in the order of the header.
-const FILES: [&str; 11] = [
+const FILES: [&str; 14] = [
     "status",
     "options",
     "guard",
@@ -15,6 +15,9 @@ const FILES: [&str; 11] = [
     "metadata",
     "tokenizer",
     "sampler",
+    "sampler_options",
+    "stage",
+    "diversity",
     "session",
     "generate",
 ];

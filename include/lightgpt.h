@@ -112,7 +112,12 @@
     {sizeof(lightgpt_model_info), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, {0}, {0}}
 #define LIGHTGPT_TENSOR_INFO_INIT \
     {sizeof(lightgpt_tensor_info), 0, {0, 0, 0, 0}, 0, 0, 0, 0, {0}, {0}}
-#define LIGHTGPT_SAMPLER_OPTIONS_INIT {sizeof(lightgpt_sampler_options), 0, 0, 0, 0, 0, 0}
+#define LIGHTGPT_SAMPLER_OPTIONS_INIT \
+    {sizeof(lightgpt_sampler_options), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, \
+     0, 0, 0, 0, 0, 0, NULL, 0, NULL, 0, NULL, 0, NULL}
+#define LIGHTGPT_CANDIDATES_INIT {sizeof(lightgpt_candidates), 0, NULL, NULL, 0, NULL, 0, 0, 0}
+#define LIGHTGPT_CHI_SQUARE_INIT {sizeof(lightgpt_chi_square), 0, 0, 0, 0}
+#define LIGHTGPT_DIVERSITY_INIT {sizeof(lightgpt_diversity), 0, 0, 0, 0, 0, 0}
 #define LIGHTGPT_SESSION_OPTIONS_INIT {sizeof(lightgpt_session_options), 0, 0, 0, 0}
 #define LIGHTGPT_MEMORY_INIT {sizeof(lightgpt_memory), 0, 0, 0, 0, 0, 0}
 #define LIGHTGPT_METRICS_INIT {sizeof(lightgpt_metrics), 0, 0, 0, 0, 0, 0, 0, 0}
@@ -385,6 +390,107 @@
  * `seed` is set; without it, it is random.
  */
 #define LIGHTGPT_SAMPLER_SEED (1 << 3)
+
+/**
+ * `xtc_threshold` is set; without it, it is 0.1.
+ */
+#define LIGHTGPT_SAMPLER_XTC_THRESHOLD (1 << 4)
+
+/**
+ * `dynamic_temperature_exponent` is set; without it, it is 1.
+ */
+#define LIGHTGPT_SAMPLER_DYNAMIC_TEMPERATURE_EXPONENT (1 << 5)
+
+/**
+ * `dry_allowed_length` is set; without it, it is 2.
+ */
+#define LIGHTGPT_SAMPLER_DRY_ALLOWED_LENGTH (1 << 6)
+
+/**
+ * `mirostat_tau` is set; without it, it is 5.
+ */
+#define LIGHTGPT_SAMPLER_MIROSTAT_TAU (1 << 7)
+
+/**
+ * `mirostat_eta` is set; without it, it is 0.1.
+ */
+#define LIGHTGPT_SAMPLER_MIROSTAT_ETA (1 << 8)
+
+/**
+ * `adaptive_target` is set: adaptive-p chooses.
+ */
+#define LIGHTGPT_SAMPLER_ADAPTIVE_TARGET (1 << 9)
+
+/**
+ * `adaptive_decay` is set; without it, it is 0.9.
+ */
+#define LIGHTGPT_SAMPLER_ADAPTIVE_DECAY (1 << 10)
+
+/**
+ * Not a stage of `order`, where the choice itself is always last: the place in front of it, for
+ * lightgpt_sampler_add_stage.
+ */
+#define LIGHTGPT_STAGE_PICK 0
+
+/**
+ * The stage of `logit_biases`.
+ */
+#define LIGHTGPT_STAGE_LOGIT_BIAS 1
+
+/**
+ * The stage of the repetition, frequency and presence penalties.
+ */
+#define LIGHTGPT_STAGE_PENALTIES 2
+
+/**
+ * The stage of DRY.
+ */
+#define LIGHTGPT_STAGE_DRY 3
+
+/**
+ * The stage of `top_n_sigma`.
+ */
+#define LIGHTGPT_STAGE_TOP_N_SIGMA 4
+
+/**
+ * The stage of `top_k`.
+ */
+#define LIGHTGPT_STAGE_TOP_K 5
+
+/**
+ * The stage of `typical_p`.
+ */
+#define LIGHTGPT_STAGE_TYPICAL 6
+
+/**
+ * The stage of `top_p`.
+ */
+#define LIGHTGPT_STAGE_TOP_P 7
+
+/**
+ * The stage of `min_p`.
+ */
+#define LIGHTGPT_STAGE_MIN_P 8
+
+/**
+ * The stage of XTC.
+ */
+#define LIGHTGPT_STAGE_XTC 9
+
+/**
+ * The stage of the temperature, fixed or dynamic.
+ */
+#define LIGHTGPT_STAGE_TEMPERATURE 10
+
+/**
+ * The stage of `infill`.
+ */
+#define LIGHTGPT_STAGE_INFILL 11
+
+/**
+ * A stage's answer: the token at `chosen` is the choice; the stages behind this one are skipped.
+ */
+#define LIGHTGPT_CHOOSE 3
 
 /**
  * The library chooses how keys and values are stored: 16-bit floats.
@@ -818,8 +924,39 @@ typedef struct lightgpt_tensor_info {
 } lightgpt_tensor_info;
 
 /**
- * How to choose tokens. A member counts only if its bit in `flags` is set, because 0 means
- * something for most of them.
+ * Tokens in a row.
+ */
+typedef struct lightgpt_tokens {
+    /**
+     * The first of `tokens_len` tokens; NULL with 0.
+     */
+    const uint32_t *tokens;
+    /**
+     * Their number.
+     */
+    uint64_t tokens_len;
+} lightgpt_tokens;
+
+/**
+ * A token, and what is added to its logit.
+ */
+typedef struct lightgpt_logit_bias {
+    /**
+     * The token; one outside the vocabulary does nothing.
+     */
+    uint32_t token;
+    /**
+     * Added to its logit; -INFINITY: never this token.
+     */
+    float bias;
+} lightgpt_logit_bias;
+
+/**
+ * How to choose tokens: which stages the logits pass, in which order, and what chooses in the end.
+ *
+ * A member for which there is a LIGHTGPT_SAMPLER_ bit of its name counts only if that bit is set
+ * in `flags`. Of the others, 0 means what their comment says; a stage whose members are all 0 is
+ * off. What pointers lead to is read during the call only.
  */
 typedef struct lightgpt_sampler_options {
     /**
@@ -827,7 +964,7 @@ typedef struct lightgpt_sampler_options {
      */
     uint32_t struct_size;
     /**
-     * LIGHTGPT_SAMPLER_ bits: which of the members below are set.
+     * LIGHTGPT_SAMPLER_ bits: which of the members with a bit are set.
      */
     uint32_t flags;
     /**
@@ -839,18 +976,267 @@ typedef struct lightgpt_sampler_options {
      */
     uint32_t top_k;
     /**
-     * Only the most likely tokens that together have this probability: above 0, at most 1 (all).
+     * Only the most likely tokens that together have this probability; 1: all.
      */
     float top_p;
+    /**
+     * Top-p, min-p, typical and XTC leave at least this many tokens; 0: 1.
+     */
+    uint32_t min_keep;
+    /**
+     * Same seed, model and tokens: same choice.
+     */
+    uint64_t seed;
+    /**
+     * Only tokens at least this likely, compared with the most likely one; 0: all.
+     */
+    float min_p;
+    /**
+     * Only the tokens whose surprise is nearest to the expected one, up to this sum of
+     * probabilities; 0 or 1: all.
+     */
+    float typical_p;
+    /**
+     * Only logits within so many standard deviations of the largest; 0: all.
+     */
+    float top_n_sigma;
+    /**
+     * How often XTC excludes the top choices but the last of them; 0: never.
+     */
+    float xtc_probability;
+    /**
+     * How likely a top choice of XTC is at least.
+     */
+    float xtc_threshold;
+    /**
+     * How far the temperature moves with the entropy, up and down; 0: not at all.
+     */
+    float dynamic_temperature_range;
+    /**
+     * Power of the entropy's share of the largest, for the dynamic temperature.
+     */
+    float dynamic_temperature_exponent;
+    /**
+     * Divides positive logits of tokens that have come and multiplies negative ones; 0 or 1: off.
+     */
+    float repetition_penalty;
+    /**
+     * Subtracted from a token's logit for each time it has come.
+     */
+    float frequency_penalty;
+    /**
+     * Subtracted from the logits of tokens that have come.
+     */
+    float presence_penalty;
+    /**
+     * Tokens that these three penalties look back on; 0: 64; UINT32_MAX: all.
+     */
+    uint32_t penalty_last;
+    /**
+     * Strength of DRY, which penalises going on with a repetition; 0: off; 0.8 is customary.
+     */
+    float dry_multiplier;
+    /**
+     * Growth of DRY with each token repeated, at least 1; 0: 1.75.
+     */
+    float dry_base;
+    /**
+     * The shortest repetition that DRY penalises, in tokens.
+     */
+    uint32_t dry_allowed_length;
+    /**
+     * Tokens that DRY looks back on; 0: 64; UINT32_MAX: all.
+     */
+    uint32_t dry_last;
+    /**
+     * Which mirostat chooses, 1 or 2; 0: none. It takes the place of the stages from top-n-sigma
+     * to XTC.
+     */
+    uint32_t mirostat;
+    /**
+     * Mirostat's target, in bits a token.
+     */
+    float mirostat_tau;
+    /**
+     * Mirostat's rate of learning.
+     */
+    float mirostat_eta;
+    /**
+     * Lets adaptive-p choose tokens of about this probability, unless mirostat chooses; below 0:
+     * off.
+     */
+    float adaptive_target;
+    /**
+     * Adaptive-p's weight of the past, 0 to 0.99.
+     */
+    float adaptive_decay;
+    /**
+     * Token sequences that no repetition of DRY reaches across: `dry_breakers_len` of them, at
+     * most 1024, each of 1 to 64 tokens. NULL with 0: none.
+     */
+    const struct lightgpt_tokens *dry_breakers;
+    /**
+     * Sequences at `dry_breakers`.
+     */
+    uint64_t dry_breakers_len;
+    /**
+     * What is added to logits: `logit_biases_len` tokens, at most 4096; for more, see
+     * lightgpt_sampler_add_stage. NULL with 0: nothing.
+     */
+    const struct lightgpt_logit_bias *logit_biases;
+    /**
+     * Tokens at `logit_biases`.
+     */
+    uint64_t logit_biases_len;
+    /**
+     * The stages before the choice, first to last: `order_len` LIGHTGPT_STAGE_ numbers from 1, at
+     * most 64; the others are off. NULL with 0: all, in the order of their numbers; not NULL with
+     * 0: none.
+     */
+    const uint32_t *order;
+    /**
+     * Numbers at `order`.
+     */
+    uint64_t order_len;
+    /**
+     * Prefer to end early, for filling a gap in a text, with the vocabulary of this model, which
+     * is copied. NULL: no.
+     */
+    const struct lightgpt_model *infill;
+} lightgpt_sampler_options;
+
+/**
+ * What lightgpt_sampler_check has found: Pearson's chi-square test.
+ */
+typedef struct lightgpt_chi_square {
+    /**
+     * Set by the caller: sizeof(lightgpt_chi_square).
+     */
+    uint32_t struct_size;
     /**
      * Zero.
      */
     uint32_t reserved;
     /**
-     * Same seed, model and tokens: same choice.
+     * The sum of (observed - expected)^2 / expected over the classes: tokens, those that are
+     * expected fewer than 5 times taken together.
      */
-    uint64_t seed;
-} lightgpt_sampler_options;
+    double statistic;
+    /**
+     * Degrees of freedom: classes minus 1.
+     */
+    uint64_t degrees;
+    /**
+     * How likely a statistic at least as large is, if the choices follow the distribution: a
+     * sampler that is right has one below 0.001 once in a thousand seeds.
+     */
+    double p_value;
+} lightgpt_chi_square;
+
+/**
+ * The tokens that may still be chosen, as a stage of the host's own sees them. Later versions may
+ * append members.
+ */
+typedef struct lightgpt_candidates {
+    /**
+     * sizeof(lightgpt_candidates) of the library.
+     */
+    uint32_t struct_size;
+    /**
+     * Zero.
+     */
+    uint32_t reserved;
+    /**
+     * The tokens, `len` of them, rising.
+     */
+    const uint32_t *tokens;
+    /**
+     * Their logits, for the stage to change; -INFINITY excludes a token for good.
+     */
+    float *logits;
+    /**
+     * Number of tokens, at least 1.
+     */
+    uint64_t len;
+    /**
+     * The tokens of the text so far, `history_len` of them. Not to be used if that is 0.
+     */
+    const uint32_t *history;
+    /**
+     * Tokens at `history`.
+     */
+    uint64_t history_len;
+    /**
+     * The place of the token that is being chosen.
+     */
+    uint64_t step;
+    /**
+     * For an answer of LIGHTGPT_CHOOSE: which of the `len` tokens, from 0. Only this member and
+     * the logits are the stage's to write.
+     */
+    uint64_t chosen;
+} lightgpt_candidates;
+
+/**
+ * A stage of the host's own: looks at the candidates, changes their logits, and answers
+ * LIGHTGPT_CONTINUE, LIGHTGPT_CHOOSE with `chosen` set, or LIGHTGPT_CANCEL: the call that samples
+ * answers LIGHTGPT_CANCELLED. Other answers count as LIGHTGPT_CANCEL.
+ *
+ * The candidates are valid during the call. It runs on the thread that called in. For a choice
+ * that can be repeated, it depends on nothing but the candidates; what it keeps at `user_data` is
+ * not taken back when a turn is.
+ */
+typedef int32_t (*lightgpt_stage_fn)(void *user_data, struct lightgpt_candidates *candidates);
+
+/**
+ * How varied some sequences are, by their n-grams: runs of n neighbours in one sequence.
+ */
+typedef struct lightgpt_diversity {
+    /**
+     * Set by the caller: sizeof(lightgpt_diversity).
+     */
+    uint32_t struct_size;
+    /**
+     * Zero.
+     */
+    uint32_t reserved;
+    /**
+     * Distinct-n: the share of different n-grams among all of all sequences.
+     */
+    double distinct;
+    /**
+     * The share of a sequence's n-grams that it had before (seq-rep-n), the mean of all sequences.
+     */
+    double repetition;
+    /**
+     * Repetition rate: the geometric mean, for n from 1 to 4, of the share of different n-grams
+     * that come more than once within 1000 elements; the mean of all sequences.
+     */
+    double repetition_rate;
+    /**
+     * Entropy of the distribution of n-grams, in bits (Ent-n).
+     */
+    double entropy;
+    /**
+     * Self-BLEU with n-grams up to n: near 1 if the sequences are alike, near 0 if they have
+     * nothing in common; 0 for a single one.
+     */
+    double self_bleu;
+} lightgpt_diversity;
+
+/**
+ * A text.
+ */
+typedef struct lightgpt_text {
+    /**
+     * `text_bytes` bytes of UTF-8; NULL with 0.
+     */
+    const char *text;
+    /**
+     * Bytes at `text`.
+     */
+    uint64_t text_bytes;
+} lightgpt_text;
 
 /**
  * What a session has done and holds.
@@ -1319,8 +1705,8 @@ int32_t lightgpt_model_token_special(const struct lightgpt_model *model,
  *
  * options: NULL for the defaults. sampler: not NULL; gets a handle that lightgpt_sampler_free
  * gives back. Any thread.
- * Errors: LIGHTGPT_INVALID_ARGUMENT (a temperature below 0, a top_p that is not above 0 and at most
- * 1, not a number).
+ * Errors: LIGHTGPT_INVALID_ARGUMENT (a member out of its range, used or not; the message names it),
+ * LIGHTGPT_UNSUPPORTED (infill with a model that has no tokenizer), LIGHTGPT_OUT_OF_MEMORY.
  */
 LIGHTGPT_API
 int32_t lightgpt_sampler_new(const struct lightgpt_sampler_options *options,
@@ -1335,11 +1721,12 @@ LIGHTGPT_API int32_t lightgpt_sampler_seed(struct lightgpt_sampler *sampler, uin
 
 /**
  * Chooses a token: number `i` has the logit `logits[i]`. `step` numbers the choices of a text; the
- * same step makes the same choice again.
+ * same step makes the same choice again, except with mirostat and adaptive-p, which learn from
+ * each choice.
  *
- * logits: `logits_len` numbers, more than 0. token: not NULL. One thread at a time.
- * Errors: LIGHTGPT_NONFINITE (a logit is not a number, or the largest is infinite), LIGHTGPT_BUSY,
- * LIGHTGPT_INVALID_ARGUMENT (no logits).
+ * logits: `logits_len` numbers, more than 0. token: not NULL. One thread at a time. It is
+ * lightgpt_sampler_sample_after with no tokens before: penalties and DRY do nothing.
+ * Errors: as there.
  */
 LIGHTGPT_API
 int32_t lightgpt_sampler_sample(struct lightgpt_sampler *sampler,
@@ -1349,9 +1736,101 @@ int32_t lightgpt_sampler_sample(struct lightgpt_sampler *sampler,
                                 uint32_t *token);
 
 /**
+ * Chooses a token that follows the tokens `history`, of which penalties and DRY take account.
+ *
+ * logits: `logits_len` numbers, more than 0; minus infinity excludes a token. history:
+ * `history_len` tokens; NULL with 0. step: the new token's place in its text, as a session counts;
+ * the random numbers depend on it and on the seed alone. token: not NULL. One thread at a time.
+ * Errors: LIGHTGPT_NONFINITE (a logit is not a number or plus infinity, or no token is left),
+ * LIGHTGPT_CANCELLED (a stage of the host's own said so), LIGHTGPT_BUSY, LIGHTGPT_OUT_OF_MEMORY,
+ * LIGHTGPT_INVALID_ARGUMENT (no logits).
+ */
+LIGHTGPT_API
+int32_t lightgpt_sampler_sample_after(struct lightgpt_sampler *sampler,
+                                      const float *logits,
+                                      size_t logits_len,
+                                      const uint32_t *history,
+                                      size_t history_len,
+                                      uint64_t step,
+                                      uint32_t *token);
+
+/**
+ * Forgets what mirostat and adaptive-p have learnt from the choices so far; for a new text.
+ *
+ * One thread at a time. Errors: LIGHTGPT_BUSY.
+ */
+LIGHTGPT_API int32_t lightgpt_sampler_reset(struct lightgpt_sampler *sampler);
+
+/**
+ * Checks that a sampler chooses as often as it should: chooses `draws` times, at the steps from 0,
+ * and compares how often each token came with the distribution that the stages leave.
+ *
+ * The sampler stays as it is. logits, history: as for lightgpt_sampler_sample_after. draws: 1 to
+ * 100 million; the time grows with them, and more with XTC or a stage of the host's own, since
+ * they may leave another distribution at each step. result: not NULL, initialised with
+ * LIGHTGPT_CHI_SQUARE_INIT. One thread at a time.
+ * Errors: as for lightgpt_sampler_sample_after.
+ */
+LIGHTGPT_API
+int32_t lightgpt_sampler_check(struct lightgpt_sampler *sampler,
+                               const float *logits,
+                               size_t logits_len,
+                               const uint32_t *history,
+                               size_t history_len,
+                               uint64_t draws,
+                               struct lightgpt_chi_square *result);
+
+/**
  * Gives a sampler back; NULL is fine. Any thread.
  */
 LIGHTGPT_API int32_t lightgpt_sampler_free(struct lightgpt_sampler *sampler);
+
+/**
+ * Adds a stage of the host's own to a sampler.
+ *
+ * before: the LIGHTGPT_STAGE_ number of the stage in front of which it stands, also if that one is
+ * off; LIGHTGPT_STAGE_PICK: behind all others, where only the tokens that they left are candidates.
+ * Of several in one place, the first that was added comes first.
+ * stage: not NULL. It has no state but `user_data`, which all copies of the sampler share: those
+ * that lightgpt_session_generate and _begin make. So it runs on several threads at once if several
+ * sessions do with copies of one sampler; use a sampler for each where that is not wanted. Turns
+ * that were begun before do not have it.
+ * destroy: called with `user_data` when the sampler and its copies have gone; NULL: nothing to do.
+ * `user_data` becomes the sampler's only if the call succeeds. One thread at a time.
+ * Errors: LIGHTGPT_INVALID_ARGUMENT (no such stage, or it is not in `order`; 64 were added
+ * already), LIGHTGPT_BUSY.
+ */
+LIGHTGPT_API
+int32_t lightgpt_sampler_add_stage(struct lightgpt_sampler *sampler,
+                                   uint32_t before,
+                                   lightgpt_stage_fn stage,
+                                   void *user_data,
+                                   lightgpt_destroy_fn destroy);
+
+/**
+ * Measures how varied sequences of tokens are: samples of a model, say, or one text.
+ *
+ * sequences: `sequences_len` of them, 1 to 2048. n: the length of the n-grams, 1 to 16.
+ * diversity: not NULL, initialised with LIGHTGPT_DIVERSITY_INIT. Any thread.
+ * Errors: LIGHTGPT_OUT_OF_MEMORY.
+ */
+LIGHTGPT_API
+int32_t lightgpt_diversity_measure(const struct lightgpt_tokens *sequences,
+                                   size_t sequences_len,
+                                   uint32_t n,
+                                   struct lightgpt_diversity *diversity);
+
+/**
+ * Measures how varied texts are: as lightgpt_diversity_measure, with the words of each text, which
+ * white space separates.
+ *
+ * texts: `texts_len` of them, 1 to 2048. Else as there.
+ */
+LIGHTGPT_API
+int32_t lightgpt_diversity_measure_texts(const struct lightgpt_text *texts,
+                                         size_t texts_len,
+                                         uint32_t n,
+                                         struct lightgpt_diversity *diversity);
 
 /**
  * Makes a session of a model.

@@ -163,6 +163,29 @@ fn the_header_is_c99_and_cpp17() {
     }
 }
 
+/// What the C++ header wraps is all there is.
+#[test]
+fn the_cpp_header_wraps_every_function() {
+    let text = fs::read_to_string(Path::new(ROOT).join("include/lightgpt.hpp")).unwrap();
+    let code: Vec<&str> = text
+        .lines()
+        .filter(|line| !line.trim_start().starts_with("//"))
+        .collect();
+    let code = code.join("\n");
+    let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let words: BTreeSet<&str> = code.split(|c| !is_name(c)).collect();
+    let header: Vec<String> = functions().into_iter().map(|(name, _)| name).collect();
+    let missing: Vec<&String> = header
+        .iter()
+        .filter(|name| !words.contains(&name[..]))
+        .collect();
+    assert!(missing.is_empty(), "{missing:?}");
+    // Its macros are those of the C header too.
+    let known = |word: &&&str| word.starts_with("LIGHTGPT_") && !GENERATED.contains(**word);
+    let unknown: Vec<&&str> = words.iter().filter(known).collect();
+    assert_eq!(unknown, [&"LIGHTGPT_HPP"]);
+}
+
 #[test]
 fn the_pkg_config_file_is_filled_in() {
     let root = library().join("root");
@@ -184,7 +207,12 @@ fn the_pkg_config_file_is_filled_in() {
         link,
         Path::new(&format!("liblightgpt.so.{}", capi::LIGHTGPT_ABI_VERSION))
     );
-    for file in ["liblightgpt.so", "liblightgpt.a", "../include/lightgpt.h"] {
+    for file in [
+        "liblightgpt.so",
+        "liblightgpt.a",
+        "../include/lightgpt.h",
+        "../include/lightgpt.hpp",
+    ] {
         assert!(lib.join(file).exists(), "{file}");
     }
 }
@@ -477,8 +505,23 @@ fn rust_layout() -> String {
             struct_size, format, dims, dimensions, file, offset, bytes, format_name, name,
         }
         lightgpt_sampler_options {
-            struct_size, flags, temperature, top_k, top_p, reserved, seed,
+            struct_size, flags, temperature, top_k, top_p, min_keep, seed, min_p, typical_p,
+            top_n_sigma, xtc_probability, xtc_threshold, dynamic_temperature_range,
+            dynamic_temperature_exponent, repetition_penalty, frequency_penalty, presence_penalty,
+            penalty_last, dry_multiplier, dry_base, dry_allowed_length, dry_last, mirostat,
+            mirostat_tau, mirostat_eta, adaptive_target, adaptive_decay, dry_breakers,
+            dry_breakers_len, logit_biases, logit_biases_len, order, order_len, infill,
         }
+        lightgpt_logit_bias { token, bias }
+        lightgpt_tokens { tokens, tokens_len }
+        lightgpt_candidates {
+            struct_size, reserved, tokens, logits, len, history, history_len, step, chosen,
+        }
+        lightgpt_chi_square { struct_size, reserved, statistic, degrees, p_value }
+        lightgpt_diversity {
+            struct_size, reserved, distinct, repetition, repetition_rate, entropy, self_bleu,
+        }
+        lightgpt_text { text, text_bytes }
         lightgpt_session_options { struct_size, kv_format, context, chunk, memory_max }
         lightgpt_memory {
             struct_size, reserved, weights_mapped, weights_copied, kv, scratch, logits,

@@ -7,8 +7,9 @@
 mod programs;
 
 use std::fs;
+use std::io::Write;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use programs::{Link, ROOT, compile, has, library, model, run, succeed};
 
@@ -61,6 +62,88 @@ fn errors_are_all_answered() {
         );
         // The library itself prints nothing, whatever happens to it.
         assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    }
+}
+
+#[test]
+fn chat_loop_answers_each_line() {
+    for link in LINKS {
+        let program = compile("examples-c/chat_loop.c", link, &[]);
+        let talk = |lines: &str| {
+            let mut child = Command::new(&program)
+                .arg(model())
+                .args(["20", "7"])
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap();
+            let mut input = child.stdin.take().unwrap();
+            input.write_all(lines.as_bytes()).unwrap();
+            drop(input);
+            let output = child.wait_with_output().unwrap();
+            assert!(output.status.success());
+            String::from_utf8(output.stdout).unwrap()
+        };
+        let one = talk("Once upon a time\n");
+        let two = talk("Once upon a time\nThe little dog\n");
+        // What a session said does not depend on what comes, and the second line gets an answer.
+        assert!(two.starts_with(one.trim_end()), "{one}\n{two}");
+        assert!(two.len() > one.len() + 20, "{one}\n{two}");
+        assert_eq!(talk(""), "\n");
+    }
+}
+
+#[test]
+fn stream_streams_in_cpp() {
+    if !has("c++") {
+        programs::skipped("stream.cpp", "no c++ is installed");
+        return;
+    }
+    let texts = LINKS.map(|link| {
+        let program = compile("examples-c/stream.cpp", link, &[]);
+        let text = succeed(
+            Command::new(&program)
+                .arg(model())
+                .args(["The old king", "7"]),
+        );
+        let failed = run(Command::new(&program).arg("no/such/file"));
+        assert_eq!(failed.status.code(), Some(1));
+        assert!(
+            String::from_utf8(failed.stderr)
+                .unwrap()
+                .contains("LIGHTGPT_IO")
+        );
+        text
+    });
+    assert_eq!(texts[0], texts[1]);
+    assert!(texts[0].starts_with("The old king"), "{}", texts[0]);
+    let end = texts[0].trim_end_matches(['"', '\n']);
+    assert!(end.ends_with(['.', '!', '?']), "{end}");
+}
+
+#[test]
+fn sample_obeys_its_own_stage() {
+    for link in LINKS {
+        let program = compile("examples-c/sample.c", link, &[]);
+        let text = succeed(
+            Command::new(program)
+                .arg(model())
+                .args(["Once upon a time", "e"]),
+        );
+        let (story, counts) = text.rsplit_once("\n\n").unwrap();
+        let made = story.strip_prefix("Once upon a time").unwrap();
+        assert!(made.len() > 20 && !made.contains('e'), "{text}");
+        assert!(counts.contains("excluded"), "{text}");
+    }
+}
+
+#[test]
+fn embed_in_loop_prints_frame_times() {
+    for link in LINKS {
+        let program = compile("examples-c/embed_in_loop.c", link, &[]);
+        let text = succeed(Command::new(program).arg(model()).args(["2000", "30"]));
+        assert!(text.contains("frames, 30 tokens"), "{text}");
+        assert!(text.contains('#'), "{text}");
     }
 }
 
@@ -169,4 +252,52 @@ fn a_cpp_program_compiles_and_runs() {
     }
     let program = compile("tests/c/host.cpp", Link::Shared, &[]);
     assert_eq!(succeed(Command::new(program).arg(model())), "all well\n");
+}
+
+/// The C++ wrapper with both compilers and both standards, optimised so that they see through it.
+#[test]
+fn the_cpp_wrapper_keeps_its_promises() {
+    for (compiler, standard) in [
+        ("g++", "c++17"),
+        ("g++", "c++20"),
+        ("clang++", "c++17"),
+        ("clang++", "c++20"),
+    ] {
+        if !has(compiler) {
+            programs::skipped(
+                &format!("C++ wrapper with {compiler}"),
+                "it is not installed",
+            );
+            continue;
+        }
+        let folder = library();
+        let program = folder.join(format!("wrapper-{compiler}-{standard}"));
+        let mut build = Command::new(compiler);
+        build
+            .current_dir(ROOT)
+            .arg(format!("-std={standard}"))
+            .args([
+                "-Wall",
+                "-Wextra",
+                "-Wpedantic",
+                "-Werror",
+                "-O1",
+                "-pthread",
+            ])
+            .args([
+                "-Wshadow",
+                "-Wconversion",
+                "-Iinclude",
+                "tests/c/wrapper.cpp",
+                "-o",
+            ])
+            .arg(&program)
+            .arg("-L")
+            .arg(folder)
+            .arg("-llightgpt")
+            .arg(format!("-Wl,-rpath,{}", folder.display()));
+        succeed(&mut build);
+        let text = succeed(Command::new(program).arg(model()));
+        assert_eq!(text, "all well\n", "{compiler} {standard}");
+    }
 }

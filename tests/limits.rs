@@ -57,6 +57,22 @@ const TABLE: &[(&str, &str)] = &[
         "size of a struct at the C border",
         "{capi/options STRUCT_BYTES_MAX} bytes",
     ),
+    (
+        "logit biases of a sampler",
+        "{capi/sampler_options BIASES_MAX}",
+    ),
+    (
+        "DRY breakers of a sampler",
+        "{capi/sampler_options BREAKERS_MAX}, each 1 to {capi/sampler_options BREAKER_TOKENS_MAX} tokens long",
+    ),
+    (
+        "stages in a sampler's order, and of the host's own",
+        "{capi/sampler_options STAGES_MAX} each",
+    ),
+    (
+        "sequences whose diversity is measured at once",
+        "{capi/diversity SEQUENCES_MAX}",
+    ),
 ];
 
 #[test]

@@ -10,6 +10,7 @@
 #![allow(clippy::missing_safety_doc)] // the header's opening and each function state the contract
 
 mod arguments;
+mod diversity;
 mod generate;
 mod guard;
 mod handles;
@@ -20,11 +21,14 @@ mod model;
 mod objects;
 mod options;
 mod sampler;
+mod sampler_options;
 mod session;
+mod stage;
 mod status;
 mod team;
 mod tokenizer;
 
+pub use diversity::*;
 pub use generate::*;
 pub use guard::lightgpt_last_error;
 pub use library::*;
@@ -32,7 +36,9 @@ pub use metadata::*;
 pub use model::*;
 pub use options::lightgpt_destroy_fn;
 pub use sampler::*;
+pub use sampler_options::*;
 pub use session::*;
+pub use stage::*;
 pub use status::*;
 pub use team::*;
 pub use tokenizer::*;

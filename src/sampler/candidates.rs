@@ -60,6 +60,13 @@ fn grow<T: Copy>(list: &mut Vec<T>, len: usize, value: T) -> Result<()> {
     Ok(())
 }
 
+/// An empty list with room for `len` values; or `OUT_OF_MEMORY`.
+pub(super) fn room<T>(len: usize) -> Result<Vec<T>> {
+    let mut list = Vec::new();
+    list.try_reserve_exact(len).map_err(|_| no_memory(len))?;
+    Ok(list)
+}
+
 fn no_memory(len: usize) -> Error {
     let message = format!("no memory to choose from {len} tokens");
     Error::new(Code::OutOfMemory, "sampler", message)

@@ -10,7 +10,7 @@
 
 use std::sync::Arc;
 
-use crate::error::Result;
+use crate::error::{Code, Error, Result};
 use crate::float;
 use crate::kernel::Ranked;
 use crate::sampler::candidates::Candidates;
@@ -30,8 +30,8 @@ struct Texts {
 }
 
 impl Infill {
-    /// Copies what it needs of a vocabulary.
-    pub fn new(tokenizer: &Tokenizer) -> Self {
+    /// Copies what it needs of a vocabulary; or fails with `OUT_OF_MEMORY`.
+    pub fn new(tokenizer: &Tokenizer) -> Result<Self> {
         let ids = 0..tokenizer.vocab_len() as u32;
         let end = tokenizer.eot().or(tokenizer.eos());
         Self::from_texts(
@@ -48,13 +48,18 @@ impl Infill {
     pub(super) fn from_texts<'a>(
         texts: impl Iterator<Item = (&'a [u8], bool)>,
         end: Option<u32>,
-    ) -> Self {
+    ) -> Result<Self> {
         let (mut bytes, mut tokens) = (Vec::new(), Vec::new());
         for (text, is_end) in texts {
+            let room = bytes.try_reserve(text.len());
+            room.and(tokens.try_reserve(1)).map_err(|_| {
+                let message = "no memory for the texts of the vocabulary";
+                Error::new(Code::OutOfMemory, "infill", message)
+            })?;
             bytes.extend_from_slice(text);
             tokens.push((bytes.len(), is_end));
         }
-        Self(Arc::new(Texts { bytes, tokens, end }))
+        Ok(Self(Arc::new(Texts { bytes, tokens, end })))
     }
 
     fn text(&self, token: u32) -> &[u8] {

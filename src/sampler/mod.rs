@@ -211,7 +211,10 @@ impl Sampler {
                 probability: f64::from(*weight) / total,
             };
             let weights = candidates.weights().iter().enumerate();
-            Ok(weights.filter(|(_, w)| **w > 0.0).map(chance).collect())
+            let possible = weights.filter(|(_, w)| **w > 0.0);
+            let mut chances = candidates::room(possible.clone().count())?;
+            chances.extend(possible.map(chance));
+            Ok(chances)
         })
     }
 

@@ -1,10 +1,10 @@
 //! A sampler's parameters as plain fields, and the chain they stand for.
 
-use crate::error::Result;
-use crate::sampler::Stage;
+use crate::error::{Code, Error, Result};
 use crate::sampler::dry::Dry;
 use crate::sampler::infill::Infill;
 use crate::sampler::penalty::Penalties;
+use crate::sampler::{Custom, Stage};
 
 /// How tokens are picked. All is off in the default, except for temperature 0.8, top-k 40 and
 /// top-p 0.95.
@@ -72,6 +72,10 @@ pub struct SamplerOptions {
 
     /// The stages before the pick, first to last.
     pub order: Vec<StageKind>,
+    /// Stages of the user's own, each in front of a stage of `order` (its first place there, also
+    /// where that stage is off), or of the pick: `None`. Of several in one place, the first here
+    /// comes first.
+    pub custom: Vec<(Option<StageKind>, Custom)>,
 }
 
 /// Versions of mirostat.
@@ -190,6 +194,7 @@ impl Default for SamplerOptions {
             adaptive_target: -1.0,
             adaptive_decay: 0.9,
             order: StageKind::ALL.to_vec(),
+            custom: Vec::new(),
         }
     }
 }
@@ -215,6 +220,7 @@ impl SamplerOptions {
         let target = self.adaptive_target;
         super::penalty::expect(!target.is_nan(), "adaptive_target", "a number", target)?;
         adaptive.check()?;
+        self.check_places()?;
         let pick = match self.mirostat {
             Mirostat::One => Stage::Mirostat { tau, eta },
             Mirostat::Two => Stage::Mirostat2 { tau, eta },
@@ -222,13 +228,41 @@ impl SamplerOptions {
             Mirostat::Off if self.is_greedy() => Stage::Greedy,
             Mirostat::Off => Stage::Pick,
         };
-        let without = self.mirostat != Mirostat::Off || matches!(pick, Stage::Greedy);
-        let kinds = self
-            .order
+        // A greedy pick needs no truncation before it, but a stage of the user's own may see it.
+        let greedy = matches!(pick, Stage::Greedy) && self.custom.is_empty();
+        let without = self.mirostat != Mirostat::Off || greedy;
+        let mut stages = Vec::new();
+        for (place, kind) in self.order.iter().enumerate() {
+            if !self.order[..place].contains(kind) {
+                stages.extend(self.custom_before(Some(*kind)));
+            }
+            if !(without && kind.truncates()) {
+                stages.extend(self.stage(*kind));
+            }
+        }
+        stages.extend(self.custom_before(None));
+        stages.push(pick);
+        Ok(stages)
+    }
+
+    /// The user's own stages for a place.
+    fn custom_before(&self, place: Option<StageKind>) -> impl Iterator<Item = Stage> {
+        let there = self
+            .custom
             .iter()
-            .filter(|kind| !(without && kind.truncates()));
-        let stages = kinds.filter_map(|kind| self.stage(*kind));
-        Ok(stages.chain([pick]).collect())
+            .filter(move |(before, _)| *before == place);
+        there.map(|(_, custom)| Stage::Custom(custom.clone()))
+    }
+
+    fn check_places(&self) -> Result<()> {
+        let places = self.custom.iter().filter_map(|(before, _)| *before);
+        match places.into_iter().find(|kind| !self.order.contains(kind)) {
+            None => Ok(()),
+            Some(kind) => {
+                let message = format!("there is no stage {} to stand in front of", kind.name());
+                Err(Error::new(Code::InvalidArgument, "custom", message))
+            }
+        }
     }
 
     /// Whether the most likely token is picked whatever is truncated.

@@ -5,6 +5,7 @@
 
 use crate::error::{Code, Error, Result};
 use crate::float::{exp64, ln64};
+use crate::sampler::candidates::room;
 use crate::sampler::{Sampler, Stage};
 
 /// The outcome of a chi-square test.
@@ -66,8 +67,9 @@ pub fn check_frequencies(
     // Such a stage may leave another distribution at each step.
     let moving = |stage: &Stage| matches!(stage, Stage::Xtc { .. } | Stage::Custom(_));
     let moves = sampler.stages().any(moving);
-    let mut observed = vec![0.0; logits.len()];
-    let mut expected = vec![0.0; logits.len()];
+    let (mut observed, mut expected) = (room(logits.len())?, room(logits.len())?);
+    observed.resize(logits.len(), 0.0);
+    expected.resize(logits.len(), 0.0);
     for step in 0..draws {
         if step == 0 || moves {
             let share = if moves { 1.0 } else { draws as f64 };

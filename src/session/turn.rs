@@ -266,10 +266,18 @@ impl Session {
     fn pick(&mut self) -> Result<Step> {
         let began = Instant::now();
         let generation = self.generation.as_mut().expect("step has checked it");
-        let token =
-            generation
-                .sampler
-                .sample(&self.logits, &self.tokens, self.tokens.len() as u64)?;
+        let place = self.tokens.len() as u64;
+        let picked = generation.sampler.sample(&self.logits, &self.tokens, place);
+        let token = match picked {
+            Ok(token) => token,
+            Err(error) => {
+                // A stage of the user's own may cancel.
+                if error.code() == Code::Cancelled {
+                    self.roll_back();
+                }
+                return Err(error);
+            }
+        };
         let tokenizer = self.model.tokenizer().ok();
         if !generation.ignore_end && tokenizer.is_some_and(|t| t.is_end(token)) {
             return Ok(self.finish(Finish::End));

@@ -162,7 +162,7 @@ impl SamplerArguments {
     fn options(&self, model: &Model) -> Result<SamplerOptions, Failure> {
         let (filters, penalties, pick) = (&self.filters, &self.penalties, &self.pick);
         let infill = match pick.infill {
-            true => Some(Infill::new(model.tokenizer()?)),
+            true => Some(Infill::new(model.tokenizer()?)?),
             false => None,
         };
         Ok(SamplerOptions {
@@ -202,6 +202,7 @@ impl SamplerArguments {
                 Some(Stages(order)) => order.clone(),
                 None => standard().order,
             },
+            custom: Vec::new(),
         })
     }
 }

@@ -104,7 +104,7 @@ fn infill(texts: &[(Option<&str>, f32)], end: Option<u32>) -> Vec<(u32, f64)> {
     let bytes = texts
         .iter()
         .map(|(text, _)| (text.unwrap_or("").as_bytes(), text.is_none()));
-    let stage = Stage::Infill(Infill::from_texts(bytes, end));
+    let stage = Stage::Infill(Infill::from_texts(bytes, end).unwrap());
     let logits: Vec<f32> = texts.iter().map(|(_, p)| p.ln()).collect();
     let mut sampler = Sampler::from_stages(vec![stage], Some(1)).unwrap();
     let left = sampler.distribution(&logits, &[], 0).unwrap();

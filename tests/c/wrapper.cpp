@@ -1,0 +1,353 @@
+// The C++ wrapper: ownership, exceptions around C frames, and that every part answers.
+#include <lightgpt.hpp>
+
+#include <cfenv>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <fstream>
+#include <iterator>
+#include <memory>
+#include <string>
+#include <thread>
+#include <type_traits>
+#include <vector>
+
+#define EXPECT(condition)                                                                          \
+    do {                                                                                           \
+        if (!(condition)) {                                                                        \
+            std::printf("%s:%d: %s\n", __FILE__, __LINE__, #condition);                            \
+            std::exit(1);                                                                          \
+        }                                                                                          \
+    } while (false)
+
+namespace {
+
+struct trouble {
+    int number;
+};
+
+template <class F> std::int32_t status_of(F &&call)
+{
+    try {
+        call();
+    } catch (const lightgpt::error &e) {
+        EXPECT(e.what()[0] != '\0' && e.name()[0] == 'L');
+        return e.status();
+    }
+    return LIGHTGPT_OK;
+}
+
+template <class F> int trouble_of(F &&call)
+{
+    try {
+        call();
+    } catch (const trouble &thrown) {
+        return thrown.number;
+    }
+    return 0;
+}
+
+static_assert(!std::is_copy_constructible_v<lightgpt::model>);
+static_assert(!std::is_copy_assignable_v<lightgpt::session>);
+static_assert(std::is_nothrow_move_constructible_v<lightgpt::sampler>);
+static_assert(std::is_nothrow_move_assignable_v<lightgpt::team>);
+static_assert(std::is_nothrow_destructible_v<lightgpt::session>);
+
+void owners(const char *path)
+{
+    lightgpt::model empty;
+    EXPECT(!empty);
+    EXPECT(status_of([&] { empty.describe(); }) == LIGHTGPT_INVALID_HANDLE);
+    lightgpt::model model = lightgpt::model::open(path);
+    lightgpt_model *raw = model.get();
+    lightgpt::model moved = std::move(model);
+    EXPECT(!model && moved.get() == raw);
+    moved = lightgpt::model::open(path);
+    lightgpt_model_info info = LIGHTGPT_MODEL_INFO_INIT;
+    EXPECT(lightgpt_model_describe(raw, &info) == LIGHTGPT_INVALID_HANDLE);
+    EXPECT(moved.describe().vocab == 4096);
+    lightgpt::model adopted(moved.release());
+    EXPECT(!moved && adopted.describe().layers == 4);
+    adopted.reset();
+    EXPECT(!adopted);
+    EXPECT(status_of([] { lightgpt::model::open("no/such/file"); }) == LIGHTGPT_IO);
+    EXPECT(status_of([] { lightgpt::model::open(std::string_view("a\0b", 3)); })
+           == LIGHTGPT_INVALID_ARGUMENT);
+}
+
+void opening(const char *path)
+{
+    lightgpt::open_options options;
+    int calls = 0;
+    auto progress = [&](std::uint64_t, std::uint64_t) {
+        calls++;
+        throw trouble{7};
+    };
+    options.flags = LIGHTGPT_OPEN_COPY;
+    options.on_progress(progress);
+    EXPECT(trouble_of([&] { lightgpt::model::open(path, std::move(options)); }) == 7);
+    EXPECT(calls == 1);
+
+    // A callback that the library owns goes with the model, or with a call that fails.
+    struct log_lines {
+        std::shared_ptr<std::string> lines;
+        void operator()(std::int32_t level, std::string_view line)
+        {
+            EXPECT(level == LIGHTGPT_LOG_INFO);
+            lines->append(line);
+        }
+    };
+    auto lines = std::make_shared<std::string>();
+    const auto with_log = [&] {
+        lightgpt::open_options logged;
+        logged.on_log(std::make_unique<log_lines>(log_lines{lines}));
+        return logged;
+    };
+    EXPECT(status_of([&] { lightgpt::model::open("no/such/file", with_log()); }) == LIGHTGPT_IO);
+    EXPECT(lines.use_count() == 1);
+    {
+        lightgpt::model model = lightgpt::model::open(path, with_log());
+        EXPECT(lines.use_count() == 2 && !lines->empty());
+    }
+    EXPECT(lines.use_count() == 1);
+
+    // One that throws does not stop the call, which throws in its end.
+    auto loud = [](std::int32_t, std::string_view) { throw trouble{8}; };
+    lightgpt::open_options thrown;
+    thrown.on_log(loud);
+    EXPECT(trouble_of([&] { lightgpt::model::open(path, std::move(thrown)); }) == 8);
+
+    std::ifstream file(path, std::ios::binary);
+    auto bytes = std::make_unique<std::string>(std::istreambuf_iterator<char>(file),
+                                               std::istreambuf_iterator<char>());
+    const char *data = bytes->data();
+    const std::size_t size = bytes->size();
+    lightgpt::open_options look;
+    look.flags = LIGHTGPT_OPEN_COPY | LIGHTGPT_OPEN_INSPECT;
+    EXPECT(lightgpt::model::open_memory(data, size, std::move(look)).describe().tensors > 30);
+    lightgpt::model model = lightgpt::model::open_memory(data, size, std::move(bytes));
+    EXPECT(model.describe().layers == 4 && bytes == nullptr);
+    EXPECT(status_of([] { lightgpt::model::open_fd(-1, 0, 1); }) < 0);
+}
+
+void describing(const lightgpt::model &model)
+{
+    EXPECT(lightgpt::build_info().abi_version == lightgpt::abi_version());
+    EXPECT(lightgpt::version() == std::string(LIGHTGPT_VERSION));
+    lightgpt::abi_check();
+    const lightgpt_model_info info = model.describe();
+    EXPECT(model.memory_estimate().kv > 0);
+    EXPECT(!model.metadata_key(0).empty());
+    EXPECT(status_of([&] { model.metadata_key(info.metadata_keys); }) == LIGHTGPT_NOT_FOUND);
+    EXPECT(model.metadata_text("general.architecture") == "llama");
+    EXPECT(!model.metadata_text("no.such.key"));
+    EXPECT(model.metadata_u64("llama.block_count") == 4U);
+    EXPECT(model.metadata_i64("llama.block_count") == 4);
+    EXPECT(model.metadata_f64("llama.attention.layer_norm_rms_epsilon").value_or(0) > 0);
+    EXPECT(!model.metadata_u64("no.such.key"));
+    EXPECT(model.tensor_describe(0).bytes > 0);
+    const auto tokens = model.tokenize("Once upon a time", LIGHTGPT_TEXT_ADD_SPECIAL);
+    EXPECT(tokens.size() > 2 && tokens[0] == model.token_special(LIGHTGPT_SPECIAL_BOS));
+    EXPECT(model.detokenize(tokens, LIGHTGPT_TEXT_START) == "Once upon a time");
+    EXPECT(model.tokenize("").empty() && model.detokenize({}).empty());
+    EXPECT(model.token_text(2) == "</s>");
+    EXPECT((model.token_attributes(2) & LIGHTGPT_TOKEN_END) != 0);
+}
+
+void sampling(const lightgpt::model &model)
+{
+    lightgpt::sampler_options options;
+    options.temperature = 1.0F;
+    options.seed = 5;
+    options.no_stages = true;
+    options.infill = &model;
+    lightgpt::sampler plain(options);
+    EXPECT(plain.seed() == 5);
+    const std::vector<float> logits{1, 2, 3, 4};
+    const lightgpt_chi_square result = plain.check(logits, {}, 20000);
+    EXPECT(result.degrees == 3 && result.p_value > 1e-4);
+    EXPECT(plain.sample(logits, 9) == plain.sample_after(logits, {}, 9));
+    plain.reset_state();
+
+    // A bias, a penalty and an order that leave one token.
+    lightgpt::sampler_options biased;
+    biased.temperature = 0.0F;
+    biased.logit_biases = {{3, -INFINITY}};
+    biased.presence_penalty = 5;
+    biased.dry_breakers = {{1}, {2, 3}};
+    biased.order = {LIGHTGPT_STAGE_PENALTIES, LIGHTGPT_STAGE_LOGIT_BIAS,
+                    LIGHTGPT_STAGE_TEMPERATURE};
+    lightgpt::sampler strict(biased);
+    EXPECT(strict.sample(logits, 0) == 2);
+    EXPECT(strict.sample_after(logits, {2}, 1) == 1);
+    biased.dry_breakers.emplace_back();
+    EXPECT(status_of([&] { lightgpt::sampler refused(biased); }) == LIGHTGPT_INVALID_ARGUMENT);
+
+    // Stages: look, choose, throw.
+    lightgpt::sampler own(lightgpt::sampler_options{});
+    const auto second = [](lightgpt::candidates &c) {
+        EXPECT(c.size() == 4 && c.tokens()[1] == 1 && c.logits()[3] == 4 && c.step() == 11);
+        EXPECT(c.history().size() == 1 && c.history()[0] == 3);
+        EXPECT(std::fegetround() == FE_UPWARD);
+        c.choose(1);
+    };
+    own.add_stage(LIGHTGPT_STAGE_TOP_K, second);
+    // A stage runs in the host's float environment, whatever that is.
+    std::fesetround(FE_UPWARD);
+    EXPECT(own.sample_after(logits, {3}, 11) == 1);
+    EXPECT(std::fegetround() == FE_UPWARD);
+    std::fesetround(FE_TONEAREST);
+    auto count = std::make_shared<int>(0);
+    auto angry = [count](lightgpt::candidates &) -> std::int32_t { throw trouble{++*count}; };
+    EXPECT(status_of([&] {
+               own.add_stage(99, std::make_unique<decltype(angry)>(angry));
+           }) == LIGHTGPT_INVALID_ARGUMENT);
+    EXPECT(count.use_count() == 2);
+    own.add_stage(LIGHTGPT_STAGE_LOGIT_BIAS, std::make_unique<decltype(angry)>(angry));
+    EXPECT(count.use_count() == 3);
+    EXPECT(trouble_of([&] { own.sample_after(logits, {3}, 11); }) == 1);
+    lightgpt::session session(model);
+    session.feed("Once upon", LIGHTGPT_TEXT_ADD_SPECIAL);
+    lightgpt::generate_options generate;
+    generate.sampler = &own;
+    EXPECT(trouble_of([&] { session.generate(generate); }) == 2);
+    EXPECT(session.tokens().empty());
+    own.reset();
+    EXPECT(count.use_count() == 2);
+
+    EXPECT(lightgpt::diversity({{1, 2, 1, 2}}, 1).distinct == 0.5);
+    const std::vector<std::string_view> texts{"a b a b", "a b a b"};
+    EXPECT(lightgpt::diversity(texts, 2).self_bleu > 0.99);
+}
+
+void generating(const lightgpt::model &model)
+{
+    const auto feed = [](lightgpt::session &session) {
+        return session.feed("Once upon a time", LIGHTGPT_TEXT_ADD_SPECIAL);
+    };
+    lightgpt::team_options threads;
+    threads.threads = 1;
+    lightgpt::team team(std::move(threads));
+    EXPECT(team.threads() == 1);
+    lightgpt::session session(model, team);
+    const std::uint64_t fed = feed(session);
+    EXPECT(session.prefill());
+
+    // An exception takes the turn back, and the session goes on.
+    lightgpt::generate_options options;
+    options.tokens_max = 12;
+    options.log_probabilities = true;
+    options.top = 3;
+    int seen = 0;
+    const auto fail = [&](const lightgpt::event &event) {
+        if (event.kind() == LIGHTGPT_EVENT_TOKEN && ++seen == 3)
+            throw trouble{9};
+    };
+    EXPECT(trouble_of([&] { session.generate(options, fail); }) == 9 && seen == 3);
+    EXPECT(session.tokens().empty());
+
+    feed(session);
+    std::string text;
+    const auto listen = [&](const lightgpt::event &event) {
+        text += event.text();
+        if (event.kind() == LIGHTGPT_EVENT_TOKEN)
+            EXPECT(event.top().size() == 3
+                   && event.log_probability() <= event.top()[0].log_probability);
+    };
+    EXPECT(session.generate(options, listen) == LIGHTGPT_DONE);
+    EXPECT(session.tokens().size() == fed + 12 && session.metrics().generated_tokens >= 12);
+
+    // In steps: the same text.
+    session.rewind(0);
+    feed(session);
+    session.begin(options);
+    EXPECT(status_of([&] { session.begin(options); }) == LIGHTGPT_BUSY);
+    EXPECT(!session.last_error().empty());
+    std::string again;
+    lightgpt::event event;
+    while (session.step(0, event) != LIGHTGPT_DONE)
+        again += event.text();
+    again += event.text();
+    EXPECT(event.finish() == LIGHTGPT_FINISH_LENGTH && text == again && !text.empty());
+
+    session.rewind(0);
+    feed(session);
+    EXPECT(session.generate(options, [](const lightgpt::event &) -> std::int32_t {
+        return LIGHTGPT_STOP;
+    }) == LIGHTGPT_STOPPED);
+    session.rewind(fed);
+    options.stops = {text.substr(0, 4)};
+    EXPECT(session.generate(options) == LIGHTGPT_DONE);
+    session.rewind(fed);
+    EXPECT(session.score({5, 6}).size() == 2);
+    session.feed(std::vector<std::uint32_t>{7});
+    session.cancel();
+    EXPECT(status_of([&] { session.prefill(); }) == LIGHTGPT_CANCELLED);
+}
+
+// Calls inside callbacks have exceptions of their own.
+void nesting(const lightgpt::model &model)
+{
+    lightgpt::session outer(model);
+    lightgpt::session inner(model);
+    outer.feed("The king", LIGHTGPT_TEXT_ADD_SPECIAL);
+    lightgpt::generate_options options;
+    options.tokens_max = 3;
+    int caught = 0;
+    outer.generate(options, [&](const lightgpt::event &) {
+        inner.feed("The dog", LIGHTGPT_TEXT_ADD_SPECIAL);
+        caught += trouble_of([&] {
+            inner.generate(options, [](const lightgpt::event &) { throw trouble{1}; });
+        });
+        EXPECT(status_of([&] { outer.rewind(0); }) == LIGHTGPT_BUSY);
+    });
+    EXPECT(caught >= 4);
+}
+
+// An executor of the host's, which throws; the library owns it.
+void executing(const lightgpt::model &model)
+{
+    auto alive = std::make_shared<int>(0);
+    struct pool {
+        std::shared_ptr<int> calls;
+        void operator()(std::uint32_t, lightgpt::body run)
+        {
+            std::thread other(run);
+            run();
+            other.join();
+            if (++*calls == 5)
+                throw trouble{5};
+        }
+    };
+    lightgpt::team_options options;
+    options.threads = 2;
+    options.executor(std::make_unique<pool>(pool{alive}));
+    lightgpt::team team(std::move(options));
+    {
+        lightgpt::session session(model, team);
+        session.feed("Once upon a time", LIGHTGPT_TEXT_ADD_SPECIAL);
+        EXPECT(trouble_of([&] { session.prefill(); }) == 5 && *alive == 5);
+        EXPECT(session.prefill() && session.logits().size() == 4096);
+        EXPECT(alive.use_count() == 2);
+    }
+    team.reset();
+    EXPECT(alive.use_count() == 1);
+}
+
+} // namespace
+
+int main(int argc, char **argv)
+{
+    EXPECT(argc == 2);
+    owners(argv[1]);
+    opening(argv[1]);
+    const lightgpt::model model = lightgpt::model::open(argv[1]);
+    describing(model);
+    sampling(model);
+    generating(model);
+    nesting(model);
+    executing(model);
+    std::puts("all well");
+    return 0;
+}
