@@ -11,12 +11,13 @@
 // ERRORS. A status below 0 is thrown as lightgpt::error, the one class of exceptions here (beside
 // std::bad_alloc). Other statuses are answered. Destructors never throw.
 //
-// CALLBACKS are objects that can be called, such as lambdas; nothing wraps them, and nothing is allocated for them.
-// One that answers nothing answers LIGHTGPT_CONTINUE. An exception that leaves a callback does not
-// pass through the library: it is kept, the callback answers LIGHTGPT_CANCEL for it (where it can
-// answer), and the call that ran it throws it when the library has returned. Callbacks that the
-// library keeps are given by reference, and stay the caller's, who lets them live as long as the
-// library may call them; or as a std::unique_ptr, which the library destroys when it is done.
+// CALLBACKS are objects that can be called, such as lambdas; nothing wraps them, and nothing is
+// allocated for them. One that answers nothing answers LIGHTGPT_CONTINUE. An exception that leaves
+// a callback does not pass through the library: it is kept, the callback answers LIGHTGPT_CANCEL
+// for it (where it can answer), and the call that ran it throws it when the library has returned.
+// Callbacks that the library keeps are given by reference, and stay the caller's, who lets them
+// live as long as the library may call them; or as a std::unique_ptr, which the library destroys
+// when it is done.
 //
 // TEXT is a std::string_view. Names (paths, metadata keys) must not contain a zero byte.
 //

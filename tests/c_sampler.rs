@@ -245,11 +245,13 @@ fn infill_copies_its_vocabulary() {
     assert_eq!(make(&options).0, LIGHTGPT_INVALID_HANDLE);
 }
 
+/// Sets members of options.
+type Change = fn(&mut lightgpt_sampler_options);
+
 #[test]
 fn what_is_out_of_range_is_refused() {
     static MANY: [u32; 65] = [1; 65];
-    type Wrong = fn(&mut lightgpt_sampler_options);
-    let cases: &[(&str, Wrong)] = &[
+    let cases: &[(&str, Change)] = &[
         ("top_n_sigma", |c| c.top_n_sigma = f32::NAN),
         ("min_p", |c| c.min_p = 1.5),
         ("mirostat", |c| c.mirostat = 3),
