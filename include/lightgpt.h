@@ -976,7 +976,7 @@ typedef struct lightgpt_sampler_options {
      */
     uint32_t top_k;
     /**
-     * Only the most likely tokens that together have this probability; 1: all.
+     * Only the most likely tokens that together have this probability: above 0, at most 1 (all).
      */
     float top_p;
     /**
