@@ -7,6 +7,7 @@
 //! is that of [`crate::float`] in a fixed order: same seed, same tokens, on every CPU. Ties go to
 //! the lower token.
 
+mod buffers;
 mod candidates;
 pub mod diversity;
 mod dry;
@@ -36,7 +37,7 @@ pub use probability::{Scored, log_probability, top_log_probabilities};
 pub use stage::{Custom, CustomStage, Stage};
 pub use validate::{ChiSquare, check_frequencies, chi_square};
 
-use candidates::Buffers;
+use buffers::Buffers;
 
 /// Picks tokens; a clone in the same state picks the same.
 #[derive(Debug)]
@@ -212,7 +213,7 @@ impl Sampler {
             };
             let weights = candidates.weights().iter().enumerate();
             let possible = weights.filter(|(_, w)| **w > 0.0);
-            let mut chances = candidates::room(possible.clone().count())?;
+            let mut chances = buffers::room(possible.clone().count())?;
             chances.extend(possible.map(chance));
             Ok(chances)
         })

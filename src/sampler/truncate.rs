@@ -7,7 +7,8 @@ use crate::error::Result;
 use crate::float;
 use crate::kernel::BLOCK;
 use crate::random::Random;
-use crate::sampler::candidates::{Buffers, Candidates, Ranks};
+use crate::sampler::buffers::Buffers;
+use crate::sampler::candidates::{Candidates, Ranks};
 use crate::sampler::rank::{Cut, Ranking};
 
 /// Keeps the `count` largest logits.

@@ -5,7 +5,7 @@
 
 use crate::error::{Code, Error, Result};
 use crate::float::{exp64, ln64};
-use crate::sampler::candidates::room;
+use crate::sampler::buffers::room;
 use crate::sampler::{Sampler, Stage};
 
 /// The outcome of a chi-square test.
