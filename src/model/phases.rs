@@ -344,7 +344,7 @@ impl Pass {
             quants: &self.scratch.quants,
         };
         let (n, vocab) = (self.scratch.batch.outputs().len(), spec.vocab);
-        let tile = matmul::tiling(n, vocab, x.columns, context.team.threads());
+        let tile = matmul::tiling(n, vocab, x.columns, self.threads);
         let tiles = Tiles::new(&mut self.scratch.logits[..n * vocab], vocab, tile);
         context.run(&mut self.task, tiles, |_, tile| {
             matmul::side_by_side(context.kernels, &[&weights.output], &x, tile);
