@@ -3,12 +3,14 @@
 #![cfg(target_os = "linux")] // it looks at /proc
 #![allow(unsafe_code, clippy::unwrap_used)] // it calls the C interface
 
+#[path = "support/interface.rs"]
+mod interface;
 #[path = "support/programs.rs"]
 mod programs;
 #[path = "support/tiny.rs"]
 mod tiny;
 
-use std::ffi::{CStr, CString};
+use std::ffi::CString;
 use std::fs;
 use std::ptr;
 use std::sync::Mutex;
@@ -16,32 +18,11 @@ use std::time::{Duration, Instant};
 
 use lightgpt::capi::*;
 
+use interface::{last_error, new, ok};
 use tiny::{SMALL, Sizes, Tiny};
 
 /// What the process has is looked at by one test at a time.
 static ALONE: Mutex<()> = Mutex::new(());
-
-/// A struct of the interface with its size set and everything else zero, as `_INIT` makes it.
-fn new<T>() -> T {
-    // SAFETY: the tests ask only for structs of the interface, which are valid with all bits zero
-    // and begin with their size.
-    unsafe {
-        let mut value: T = std::mem::zeroed();
-        (&raw mut value).cast::<u32>().write(size_of::<T>() as u32);
-        value
-    }
-}
-
-fn last_error() -> String {
-    // SAFETY: never NULL, ends in zero, and this thread makes no call meanwhile.
-    let text = unsafe { CStr::from_ptr(lightgpt_last_error()) };
-    text.to_string_lossy().into_owned()
-}
-
-#[track_caller]
-fn ok(status: i32) {
-    assert_eq!(status, LIGHTGPT_OK, "{}", last_error());
-}
 
 fn open(flags: u32) -> (i32, *mut lightgpt_model) {
     let path = CString::new(programs::model().to_str().unwrap()).unwrap();

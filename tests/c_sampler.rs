@@ -2,10 +2,12 @@
 //! and the chi-square check.
 #![allow(unsafe_code, clippy::unwrap_used)] // it calls the C interface
 
+#[path = "support/interface.rs"]
+mod interface;
 #[path = "support/programs.rs"]
 mod programs;
 
-use std::ffi::{CStr, CString, c_void};
+use std::ffi::{CString, c_void};
 use std::ptr;
 
 use lightgpt::capi::*;
@@ -13,27 +15,7 @@ use lightgpt::gguf::Source;
 use lightgpt::model::{Model, OpenOptions};
 use lightgpt::sampler::{Infill, Mirostat, Sampler, SamplerOptions, StageKind, diversity};
 
-/// A struct of the interface with its size set and everything else zero, as `_INIT` makes it.
-fn new<T>() -> T {
-    // SAFETY: the tests ask only for structs of the interface, which are valid with all bits zero
-    // and begin with their size.
-    unsafe {
-        let mut value: T = std::mem::zeroed();
-        (&raw mut value).cast::<u32>().write(size_of::<T>() as u32);
-        value
-    }
-}
-
-fn last_error() -> String {
-    // SAFETY: never NULL, ends in zero, and this thread makes no call meanwhile.
-    let text = unsafe { CStr::from_ptr(lightgpt_last_error()) };
-    text.to_string_lossy().into_owned()
-}
-
-#[track_caller]
-fn ok(status: i32) {
-    assert_eq!(status, LIGHTGPT_OK, "{}", last_error());
-}
+use interface::{last_error, new, ok};
 
 fn make(options: &lightgpt_sampler_options) -> (i32, *mut lightgpt_sampler) {
     let mut sampler = ptr::null_mut();
