@@ -8,7 +8,7 @@ use std::mem;
 
 use crate::error::{Code, Error, Result};
 use crate::float;
-use crate::kernel::{BLOCK, Histogram, Kernels, Ranked};
+use crate::kernel::{BLOCK, Kernels, Ranked};
 use crate::sampler::buffers::Buffers;
 use crate::sampler::rank::{Cut, Ranking, better};
 
@@ -255,7 +255,7 @@ impl<'a> Candidates<'a> {
         self.kernels.count_from(self.logits(), f32::MIN)
     }
 
-    /// What is needed to rank the logits: maxima, ranking, room, weights, histogram.
+    /// What is needed to rank the logits: maxima, ranking, room, weights.
     pub(super) fn ranking(&mut self) -> Result<Ranks<'_>> {
         self.largest()?;
         let blocks = self.len.div_ceil(BLOCK);
@@ -271,9 +271,8 @@ impl<'a> Candidates<'a> {
                 order: &mut buffers.order[..self.len],
             },
             maxima: &buffers.maxima[..blocks],
-            room: &mut buffers.room[..blocks],
+            room: &mut buffers.room,
             weights: &buffers.weights[..self.len],
-            masses: &mut buffers.masses[0],
         })
     }
 
@@ -288,10 +287,7 @@ impl<'a> Candidates<'a> {
         if found == 0 {
             return self.keep(cut);
         }
-        let order = mem::take(&mut self.buffers.order);
-        let kept = |ranked: &&Ranked| cut.keeps(ranked.key, ranked.position as usize);
-        self.gather(order[..found].iter().filter(kept));
-        self.buffers.order = order;
+        self.gather_kept(cut, found);
         Ok(())
     }
 
@@ -311,23 +307,13 @@ impl<'a> Candidates<'a> {
         let Ranks {
             ranking, maxima, ..
         } = self.ranking()?;
-        let mut found = 0;
-        for (block, (keys, max)) in ranking.keys.chunks(BLOCK).zip(maxima).enumerate() {
-            if *max < cut.key {
-                continue;
-            }
-            for (i, &key) in keys.iter().enumerate() {
-                let position = block * BLOCK + i;
-                ranking.order[found] = Ranked {
-                    key,
-                    position: position as u32,
-                };
-                found += usize::from(cut.keeps(key, position));
-            }
-        }
+        let (range, reach) = ([cut.key, f32::INFINITY], (maxima, cut.key));
+        let found = ranking
+            .kernels
+            .collect(ranking.keys, range, reach, ranking.order);
         let best = &mut ranking.order[..found];
         best.sort_unstable_by(better);
-        Ok(best)
+        Ok(&best[..found.min(count)])
     }
 
     /// Keeps what a cut of the logits keeps.
@@ -337,8 +323,7 @@ impl<'a> Candidates<'a> {
         let maxima = &self.buffers.maxima[..blocks];
         let reach = maxima.iter().filter(|max| **max >= cut.key).count();
         if 2 * reach <= blocks || self.len <= BLOCK {
-            self.compress(cut);
-            return Ok(());
+            return self.compress(cut);
         }
         let weighed = self.reference.is_some();
         if !weighed {
@@ -423,21 +408,21 @@ impl<'a> Candidates<'a> {
 
     /// Takes the places of excluded tokens away.
     pub(super) fn compact(&mut self) -> Result<()> {
-        self.largest()?;
-        self.compress(Cut::NONE);
-        Ok(())
+        self.compress(Cut::NONE)
     }
 
-    /// Moves candidates together, given by rising position.
-    fn gather<'r>(&mut self, chosen: impl Iterator<Item = &'r Ranked>) {
+    /// Moves together what a cut keeps of the first candidates in `buffers.order`, which stand by
+    /// rising position.
+    fn gather_kept(&mut self, cut: Cut, found: usize) {
         let Buffers {
             tokens,
             logits,
             weights,
+            order,
             ..
         } = &mut self.buffers;
         let mut kept = 0;
-        for ranked in chosen {
+        for ranked in &order[..found] {
             let from = ranked.position as usize;
             tokens[kept] = if self.all {
                 ranked.position
@@ -446,7 +431,7 @@ impl<'a> Candidates<'a> {
             };
             logits[kept] = ranked.key;
             weights[kept] = weights[from];
-            kept += 1;
+            kept += usize::from(cut.keeps(ranked.key, from));
         }
         self.all = false;
         self.borrowed = false;
@@ -454,39 +439,17 @@ impl<'a> Candidates<'a> {
         self.largest = None;
     }
 
-    /// Moves what a cut of the logits keeps together; needs the maxima of the blocks.
-    fn compress(&mut self, cut: Cut) {
-        let Buffers {
-            tokens,
-            logits,
-            weights,
-            maxima,
-            ..
-        } = &mut self.buffers;
-        let weighed = self.reference.is_some();
-        let mut kept = 0;
-        for (block, max) in maxima[..self.len.div_ceil(BLOCK)].iter().enumerate() {
-            if *max < cut.key {
-                continue;
-            }
-            for i in block * BLOCK..self.len.min((block + 1) * BLOCK) {
-                let logit = if self.borrowed {
-                    self.input[i]
-                } else {
-                    logits[i]
-                };
-                tokens[kept] = if self.all { i as u32 } else { tokens[i] };
-                logits[kept] = logit;
-                if weighed {
-                    weights[kept] = weights[i];
-                }
-                kept += usize::from(cut.keeps(logit, i));
-            }
-        }
-        self.all = false;
-        self.borrowed = false;
-        self.len = kept;
-        self.largest = None;
+    /// Moves what a cut of the logits keeps together.
+    fn compress(&mut self, cut: Cut) -> Result<()> {
+        let Ranks {
+            ranking, maxima, ..
+        } = self.ranking()?;
+        let (range, reach) = ([cut.key, f32::INFINITY], (maxima, cut.key));
+        let found = ranking
+            .kernels
+            .collect(ranking.keys, range, reach, ranking.order);
+        self.gather_kept(cut, found);
+        Ok(())
     }
 
     /// Copies the caller's logits.
@@ -524,5 +487,4 @@ pub(super) struct Ranks<'a> {
     pub maxima: &'a [f32],
     pub room: &'a mut [f32],
     pub weights: &'a [f32],
-    pub masses: &'a mut Histogram,
 }
