@@ -4,7 +4,7 @@
 /// `instance!(Isa, MulAdd, "features")` defines `pub static KERNELS` in the calling module.
 macro_rules! instance {
     ($isa:expr, $mul_add:ty $(, $features:literal)?) => {
-        use crate::kernel::logits::{self, LogitFunctions, Ranked, STEPS};
+        use crate::kernel::logits::{self, LogitFunctions, Ranked, Reach, Steps};
         use crate::kernel::{Functions, Input, Isa, Kernels, lanes};
         use crate::quant::{self, Activation, Format, with_format};
         use crate::team::Tile;
@@ -86,10 +86,10 @@ macro_rules! instance {
             count_from(x: &[f32], threshold: f32) -> usize { logits::count_from };
             mask(keys: &[f32], threshold: f32, fill: f32, values: &mut [f32]) { logits::mask };
             divide(x: &mut [f32], divisor: f32) { logits::divide };
-            masses_from(keys: &[f32], weights: &[f32], thresholds: &[f32; STEPS]) -> [f64; STEPS]
+            masses_from(keys: &[f32], weights: &[f32], thresholds: &Steps<f32>) -> Steps<f64>
                 { logits::masses_from };
             group_maxima(x: &[f32], rows: usize, maxima: &mut [f32]) { logits::group_maxima };
-            collect(keys: &[f32], range: [f32; 2], reach: (&[f32], f32), found: &mut [Ranked])
+            collect(keys: &[f32], range: [f32; 2], reach: Reach<'_>, found: &mut [Ranked])
                 -> usize { logits::collect };
             floor(x: &mut [f32], threshold: f32) { logits::floor };
         );

@@ -16,6 +16,15 @@ pub const BLOCK: usize = 64;
 /// Thresholds of one pass of [`Kernels::masses_from`].
 pub const STEPS: usize = 4;
 
+/// A value for each threshold.
+pub type Steps<T> = [T; STEPS];
+
+/// See [`Kernels::masses_from`].
+type MassesFrom = unsafe fn(&[f32], &[f32], &Steps<f32>) -> Steps<f64>;
+
+/// The maxima of blocks, and what a block's must reach to be looked at.
+pub type Reach<'a> = (&'a [f32], f32);
+
 /// Differences below which a weight is 0; it keeps subnormal numbers, which are slow, out.
 const DEEPEST: f32 = -80.0;
 
@@ -39,9 +48,9 @@ pub(super) struct LogitFunctions {
     pub count_from: unsafe fn(&[f32], f32) -> usize,
     pub mask: unsafe fn(&[f32], f32, f32, &mut [f32]),
     pub divide: unsafe fn(&mut [f32], f32),
-    pub masses_from: unsafe fn(&[f32], &[f32], &[f32; STEPS]) -> [f64; STEPS],
+    pub masses_from: MassesFrom,
     pub group_maxima: unsafe fn(&[f32], usize, &mut [f32]),
-    pub collect: unsafe fn(&[f32], [f32; 2], (&[f32], f32), &mut [Ranked]) -> usize,
+    pub collect: unsafe fn(&[f32], [f32; 2], Reach<'_>, &mut [Ranked]) -> usize,
     pub floor: unsafe fn(&mut [f32], f32),
 }
 
@@ -119,8 +128,8 @@ impl Kernels {
         &self,
         keys: &[f32],
         weights: &[f32],
-        thresholds: &[f32; STEPS],
-    ) -> [f64; STEPS] {
+        thresholds: &Steps<f32>,
+    ) -> Steps<f64> {
         assert_eq!(keys.len(), weights.len(), "one length");
         // SAFETY: `self` proves the CPU's features.
         unsafe { (self.functions.logits.masses_from)(keys, weights, thresholds) }
@@ -140,7 +149,7 @@ impl Kernels {
         &self,
         keys: &[f32],
         range: [f32; 2],
-        (maxima, reach): (&[f32], f32),
+        (maxima, reach): Reach<'_>,
         found: &mut [Ranked],
     ) -> usize {
         assert!(found.len() >= keys.len(), "room for all");
@@ -356,11 +365,7 @@ pub(super) fn divide(x: &mut [f32], divisor: f32) {
 /// See [`Kernels::masses_from`]. Sums are taken in f32 within 1,024 (as within a block), in f64 over
 /// these.
 #[inline(always)]
-pub(super) fn masses_from(
-    keys: &[f32],
-    weights: &[f32],
-    thresholds: &[f32; STEPS],
-) -> [f64; STEPS] {
+pub(super) fn masses_from(keys: &[f32], weights: &[f32], thresholds: &Steps<f32>) -> Steps<f64> {
     const SPAN: usize = 1024;
     let mut masses = [0.0; STEPS];
     for (keys, weights) in keys.chunks(SPAN).zip(weights.chunks(SPAN)) {
@@ -385,7 +390,7 @@ fn add_reached(
     lanes: &mut [[f32; LANES]; STEPS],
     keys: &[f32; LANES],
     weights: &[f32; LANES],
-    thresholds: &[f32; STEPS],
+    thresholds: &Steps<f32>,
 ) {
     for i in 0..LANES {
         let (key, weight) = (keys[i], weights[i]);
@@ -429,7 +434,7 @@ pub(super) fn group_maxima(x: &[f32], rows: usize, maxima: &mut [f32]) {
 pub(super) fn collect(
     keys: &[f32],
     range: [f32; 2],
-    (maxima, reach): (&[f32], f32),
+    (maxima, reach): Reach<'_>,
     found: &mut [Ranked],
 ) -> usize {
     let (blocks, rest) = keys.as_chunks();

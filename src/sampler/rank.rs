@@ -8,7 +8,7 @@
 use std::cmp::Ordering;
 
 use crate::float;
-use crate::kernel::{BLOCK, Kernels, LANES, Ranked, STEPS};
+use crate::kernel::{BLOCK, Kernels, LANES, Ranked, Reach, STEPS, Steps};
 
 /// As many are sorted rather than narrowed down.
 const FEW: usize = 64;
@@ -127,7 +127,7 @@ impl Ranking<'_> {
         weights: &[f32],
         (wanted, total): (f64, f64),
         (top, bound): (f32, f32),
-        (maxima, reach): (&[f32], f32),
+        (maxima, reach): Reach<'_>,
         room: &mut [f32],
     ) -> Cut {
         let mut search = Search {
@@ -242,7 +242,7 @@ impl Search {
     }
 
     /// Leaves that part of the range, divided at falling keys, in which the sum is `wanted`.
-    fn divide(&mut self, keys: &[f32], weights: &[f32], wanted: f64, at: [f32; STEPS]) {
+    fn divide(&mut self, keys: &[f32], weights: &[f32], wanted: f64, at: Steps<f32>) {
         let masses = self.kernels.masses_from(keys, weights, &at);
         for (at, mass) in at.into_iter().zip(masses) {
             if mass >= wanted {
@@ -260,7 +260,7 @@ impl Search {
     }
 
     /// Keys that divide the range evenly.
-    fn within(&self) -> [f32; STEPS] {
+    fn within(&self) -> Steps<f32> {
         let [low, high] = self.limits();
         let step = (high - low) / (STEPS + 1) as f32;
         let mut at = [0.0; STEPS];
