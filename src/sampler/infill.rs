@@ -1,12 +1,14 @@
-//! Infill: for filling a gap in a text, ends early rather than late.
+//! Infill: for filling a gap in a text, ends early rather than late. To be placed behind top-k and
+//! top-p.
 //!
-//! Source: the definition of the "infill" sampler that is in use since 2024, to be placed behind
-//! top-k and top-p:
-//! 1. if the ends of generation, times the number of candidates, are likelier than all the rest,
-//!    only they stay;
-//! 2. tokens whose texts begin with that of another one give their probability to the likeliest;
-//! 3. texts below a fifth go, then those below `1 / (texts + 1)` of what is left;
-//! 4. if no text is left, the ends stay, or the token that ends a turn is put there.
+//! Source: the published description of the sampler (G. Gerganov, "llama : add infill sampler",
+//! 2024). With p over the n candidates, and ends for the tokens that end generation:
+//! 1. if n times the sum of the ends is above the sum of the texts, only the ends stay. (The
+//!    author's program triples the first; the description does not, and is what counts here.)
+//! 2. a token and all those whose texts begin with its text become one: the likeliest of them, with
+//!    the sum of their p; which come first does not matter.
+//! 3. texts below 0.2 go; then, of t texts left, those below 1 / (t + 1) of all that is left.
+//! 4. if no candidate is left, the token that ends a turn is put there, else the one of a text.
 
 use std::sync::Arc;
 
