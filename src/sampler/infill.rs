@@ -17,7 +17,7 @@ use crate::float;
 use crate::kernel::Ranked;
 use crate::sampler::candidates::Candidates;
 use crate::sampler::rank::better;
-use crate::tokenizer::Tokenizer;
+use crate::tokenizer::{Attribute, Tokenizer};
 
 /// The infill stage of one vocabulary; clones share it.
 #[derive(Debug, Clone)]
@@ -38,10 +38,9 @@ impl Infill {
         let end = tokenizer.eot().or(tokenizer.eos());
         Self::from_texts(
             ids.map(|id| {
-                (
-                    tokenizer.token_bytes(id).unwrap_or_default(),
-                    tokenizer.is_end(id),
-                )
+                let control = tokenizer.attribute(id) == Some(Attribute::Control);
+                let text = tokenizer.token_bytes(id).filter(|_| !control);
+                (text.unwrap_or_default(), tokenizer.is_end(id))
             }),
             end,
         )
