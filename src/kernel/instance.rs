@@ -1,10 +1,24 @@
 //! Makes the instances of the shared bodies for one ISA: functions compiled with its features, and
 //! the table that names them.
 
-/// `instance!(Isa, MulAdd, "features")` defines `pub static KERNELS` in the calling module.
+/// `instance!(Isa, MulAdd, block product, float product, quantize, "features")` defines `pub static
+/// KERNELS` in the calling module; the three are those of the shared bodies if none are given.
 macro_rules! instance {
     ($isa:expr, $mul_add:ty $(, $features:literal)?) => {
+        $crate::kernel::instance::instance!($isa, $mul_add,
+            |weights, x, groups, out| lanes::matmul_blocks::<B, $mul_add>(weights, x, groups, out),
+            |weights, x, sizes, out| lanes::matmul_floats::<F, $mul_add>(weights, x, sizes, out),
+            |x, out| quant::quantize_row(x, out)
+            $(, $features)?);
+    };
+    ($isa:expr, $mul_add:ty,
+        |$weights:ident, $x:ident, $groups:ident, $out:ident| $blocks:expr,
+        |$rows:ident, $floats:ident, $sizes:ident, $tile:ident| $dense:expr,
+        |$row:ident, $quants:ident| $quantize:expr
+        $(, $features:literal)?) => {
         use crate::kernel::logits::{self, LogitFunctions, Ranked, Reach, Steps};
+        use crate::kernel::dense::Widen;
+        use crate::kernel::panel::Unpack;
         use crate::kernel::{Functions, Input, Isa, Kernels, lanes};
         use crate::quant::{self, Activation, Format, with_format};
         use crate::team::Tile;
@@ -48,18 +62,44 @@ macro_rules! instance {
             with_format!(format,
                 B => {
                     let groups = x.columns / quant::GROUP;
-                    let x = &x.quants[first * groups..];
-                    lanes::matmul_blocks::<B, $mul_add>(weights, x, groups, out)
+                    matmul_blocks::<B>(weights, &x.quants[first * groups..], groups, out)
                 },
                 F => {
                     let floats = &x.floats[first * x.stride..];
-                    lanes::matmul_floats::<F, $mul_add>(weights, floats, (x.stride, x.columns), out)
+                    matmul_floats::<F>(weights, floats, (x.stride, x.columns), out)
                 },
                 _ => unreachable!("a matrix has a computable format"))
         }
 
+        // One function a format, lest all their locals share a frame.
+        $(#[target_feature(enable = $features)])?
+        #[inline(never)]
+        fn matmul_blocks<B: Unpack>(
+            $weights: &[u8],
+            $x: &[Activation],
+            $groups: usize,
+            $out: &mut Tile<'_, f32>,
+        ) {
+            $blocks
+        }
+
+        $(#[target_feature(enable = $features)])?
+        #[inline(never)]
+        fn matmul_floats<F: Widen>(
+            $rows: &[u8],
+            $floats: &[f32],
+            $sizes: (usize, usize),
+            $tile: &mut Tile<'_, f32>,
+        ) {
+            $dense
+        }
+
+        $(#[target_feature(enable = $features)])?
+        fn quantize_row($row: &[f32], $quants: &mut [Activation]) -> bool {
+            $quantize
+        }
+
         $crate::kernel::instance::instance!(@ $($features)?; $mul_add;
-            quantize_row(x: &[f32], out: &mut [Activation]) -> bool { quant::quantize_row };
             rms_norm(x: &mut [f32], weight: &[f32], epsilon: f32) -> bool
                 { lanes::rms_norm::<$mul_add> };
             add(out: &mut [f32], x: &[f32]) { lanes::add };

@@ -92,12 +92,12 @@ fn matmul_of_every_format() {
     for (seed, format) in (0..).zip(formats) {
         let block = format.block_len();
         let columns = if block == 1 {
-            vec![1, 15, 16, 83, 576]
+            vec![1, 15, 16, 83, 576, 1100]
         } else {
-            vec![block, 3 * block]
+            vec![block, 3 * block, 9 * block]
         };
         for columns in columns {
-            for (rows, tokens) in [(1, 1), (3, 2), (17, 8), (5, 9), (2, 20)] {
+            for (rows, tokens) in [(1, 1), (3, 2), (17, 8), (5, 9), (2, 20), (35, 1), (75, 6)] {
                 let weights = weight_rows(format, rows, columns, seed);
                 let stride = columns + 5;
                 let floats = floats(seed + 9, tokens * stride);

@@ -7,8 +7,9 @@ pub const GROUP: usize = 32;
 
 /// 32 consecutive activations of one token: `x[i]` is about `scale * q[i]`.
 ///
-/// The sums let a kernel subtract the offset of a format's weights, and add its minimum, without
-/// touching the integers again. One cache line; all fields are plain data.
+/// What depends on the sums of the integers stands beside them, so that a kernel starts a dot product
+/// with minus the offset of a format's weights, and adds its minimum, without touching the integers
+/// again. One cache line; all fields are plain data.
 #[repr(C, align(64))]
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Activation {
@@ -16,17 +17,20 @@ pub struct Activation {
     pub q: [i8; GROUP],
     /// What one integer step is worth; 0 if all values are (nearly) 0.
     pub scale: f32,
-    /// Sum of the first 16 integers.
-    pub sum0: i32,
-    /// Sum of the last 16 integers.
-    pub sum1: i32,
-    /// `scale * (sum0 + sum1)`.
+    /// `scale` times the sum of the integers.
     pub t: f32,
-    /// `scale * sum0`.
+    /// `scale` times the sum of the first 16.
     pub t0: f32,
-    /// `scale * sum1`.
+    /// `scale` times the sum of the last 16.
     pub t1: f32,
-    padding: [u32; 2],
+    /// -8 times the sum of the integers.
+    pub start8: i32,
+    /// -128 times the sum of the integers.
+    pub start128: i32,
+    /// -32 times the sum of the first 16.
+    pub start0: i32,
+    /// -32 times the sum of the last 16.
+    pub start1: i32,
 }
 
 const _: () = assert!(size_of::<Activation>() == 64 && align_of::<Activation>() == 64);
@@ -43,16 +47,22 @@ impl Activation {
     #[inline(always)]
     pub fn new(q: [i8; GROUP], scale: f32) -> Self {
         let (first, last) = q.split_at(GROUP / 2);
-        let (sum0, sum1) = (sum(first), sum(last));
+        Self::with_sums(q, scale, [sum(first), sum(last)])
+    }
+
+    /// As [`Activation::new`], by one who knows the sums of the first and the last 16.
+    #[inline(always)]
+    pub fn with_sums(q: [i8; GROUP], scale: f32, [sum0, sum1]: [i32; 2]) -> Self {
         Self {
             q,
             scale,
-            sum0,
-            sum1,
             t: scale * (sum0 + sum1) as f32,
             t0: scale * sum0 as f32,
             t1: scale * sum1 as f32,
-            padding: [0; 2],
+            start8: -8 * (sum0 + sum1),
+            start128: -128 * (sum0 + sum1),
+            start0: -32 * sum0,
+            start1: -32 * sum1,
         }
     }
 }
@@ -71,25 +81,35 @@ pub fn quantize_row(x: &[f32], out: &mut [Activation]) -> bool {
         for value in x {
             largest = largest.max(value.to_bits() & 0x7fff_ffff);
         }
-        finite &= largest < 0x7f80_0000;
-        *out = quantize(x, f32::from_bits(largest));
+        let Some((inverse, scale)) = scales(largest) else {
+            finite &= is_finite(largest);
+            *out = Activation::default();
+            continue;
+        };
+        let mut q = [0; GROUP];
+        for i in 0..GROUP {
+            q[i] = round_to_i32(x[i] * inverse) as i8;
+        }
+        *out = Activation::new(q, scale);
     }
     finite
 }
 
+/// Whether the value with the largest magnitude, whose bits without the sign these are, is finite.
 #[inline(always)]
-fn quantize(x: &[f32; GROUP], amax: f32) -> Activation {
+pub fn is_finite(largest: u32) -> bool {
+    largest < 0x7f80_0000
+}
+
+/// What values are multiplied by to become integers, and what an integer is worth; `None` if all
+/// become zero. `largest` as for [`is_finite`].
+#[inline(always)]
+pub fn scales(largest: u32) -> Option<(f32, f32)> {
     /// 2^-100: above it the scale and its products with f16 scales keep their full precision.
     const ZERO_BELOW: f32 = f32::from_bits(27 << 23);
-    if amax < ZERO_BELOW {
-        return Activation::default();
-    }
-    let inverse = 127.0 / amax;
-    let mut q = [0; GROUP];
-    for i in 0..GROUP {
-        q[i] = round_to_i32(x[i] * inverse) as i8;
-    }
-    Activation::new(q, amax / 127.0)
+    let amax = f32::from_bits(largest);
+    let counts = amax >= ZERO_BELOW && is_finite(largest);
+    counts.then(|| (127.0 / amax, amax / 127.0))
 }
 
 #[inline(always)]
@@ -121,7 +141,8 @@ mod tests {
             (a.q[0], a.q[1], a.q[2], a.q[16], a.q[31]),
             (127, 0, 2, -127, -2)
         );
-        assert_eq!((a.sum0, a.sum1), (129, -129));
+        assert_eq!((a.start8, a.start128), (0, 0));
+        assert_eq!((a.start0, a.start1), (-32 * 129, 32 * 129));
         assert_eq!((a.t, a.t0, a.t1), (0.0, 258.0, -258.0));
     }
 
