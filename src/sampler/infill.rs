@@ -1,8 +1,8 @@
 //! Infill: for filling a gap in a text, ends early rather than late. To be placed behind top-k and
 //! top-p.
 //!
-//! Source: the published description of the sampler (G. Gerganov, "llama : add infill sampler",
-//! 2024). With p over the n candidates, and ends for the tokens that end generation:
+//! Source: its author's published description (G. Gerganov, "add infill sampler", 2024). With p over
+//! the n candidates, and ends for the tokens that end generation:
 //! 1. if n times the sum of the ends is above the sum of the texts, only the ends stay. (The
 //!    author's program triples the first; the description does not, and is what counts here.)
 //! 2. a token and all those whose texts begin with its text become one: the likeliest of them, with
