@@ -582,7 +582,15 @@ typedef struct lightgpt_model lightgpt_model;
 
 /**
  * Chooses a token from logits. One thread at a time; lightgpt_session_generate and
- * lightgpt_session_begin work on a copy.
+ * lightgpt_session_begin work on a copy, so that one sampler serves any number of sessions and
+ * they leave it as it is.
+ *
+ * Only mirostat and adaptive-p learn from choice to choice. Here they learn from
+ * lightgpt_sampler_sample and _sample_after, until lightgpt_sampler_reset. A session keeps what
+ * they learn in its turns: the next turn goes on where the last one ended whose sampler had the
+ * same one of the two with the same parameters, also if that was another handle; only without
+ * such a turn does it start with what the sampler itself has learnt. LIGHTGPT_CANCEL, an error and
+ * lightgpt_session_rewind take that back to the end of the last turn that stays as a whole.
  */
 typedef struct lightgpt_sampler lightgpt_sampler;
 
@@ -1325,7 +1333,9 @@ typedef struct lightgpt_generate_options {
      */
     uint64_t tokens_max;
     /**
-     * Chooses the tokens; copied, so that using it elsewhere changes nothing here. NULL: greedy.
+     * Chooses the tokens; copied, so that using it elsewhere changes nothing here. What mirostat
+     * or adaptive-p learns goes on over the turns of the session, see lightgpt_sampler. NULL:
+     * greedy.
      */
     struct lightgpt_sampler *sampler;
     /**
@@ -1784,7 +1794,8 @@ int32_t lightgpt_sampler_sample_after(struct lightgpt_sampler *sampler,
                                       uint32_t *token);
 
 /**
- * Forgets what mirostat and adaptive-p have learnt from the choices so far; for a new text.
+ * Forgets what mirostat and adaptive-p have learnt from lightgpt_sampler_sample and _sample_after;
+ * for a new text. What a session has learnt stays; rewinding it to 0 tokens forgets that.
  *
  * One thread at a time. Errors: LIGHTGPT_BUSY.
  */
