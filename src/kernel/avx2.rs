@@ -1,3 +1,281 @@
-//! The shared bodies with 256-bit vectors and FMA (x86-64-v3: Haswell, Zen and later).
+//! 256-bit vectors and FMA (x86-64-v3: Haswell, Zen and later), with or without AVX-VNNI.
 
-crate::kernel::instance::instance!(Isa::Avx2, crate::float::Hard, "avx2,fma,f16c,bmi1,bmi2");
+use std::arch::x86_64::*;
+
+use super::simd::{Rows, Simd};
+use crate::quant::Activation;
+
+/// Proof of AVX2, FMA, F16C and, if so, AVX-VNNI: made only inside functions that are compiled with
+/// them.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Avx2<const VNNI: bool>(());
+
+impl<const VNNI: bool> Avx2<VNNI> {
+    /// # Safety
+    /// The CPU has the features.
+    #[inline(always)]
+    pub unsafe fn new() -> Self {
+        Self(())
+    }
+}
+
+/// Calls intrinsics whose only demand is the CPU's features.
+macro_rules! cpu {
+    ($call:expr) => {
+        // SAFETY: a value of `Avx2` proves the features.
+        unsafe { $call }
+    };
+}
+
+/// A count for shifts by a value.
+#[inline(always)]
+fn count(bits: u32) -> __m128i {
+    // SAFETY: SSE2 is part of x86-64.
+    unsafe { _mm_cvtsi32_si128(bits as i32) }
+}
+
+impl<const VNNI: bool> Avx2<VNNI> {
+    /// 16 bytes of rows e and 4 + e.
+    #[inline(always)]
+    fn quarter(self, start: *const u8, stride: usize, e: usize) -> __m256i {
+        let row = |r: usize| start.wrapping_add(r * stride).cast::<__m128i>();
+        // SAFETY: the features are proven; `Rows::address` has checked that 16 bytes of each of
+        // its 8 rows can be read from `start` on.
+        unsafe {
+            let a = _mm256_castsi128_si256(_mm_loadu_si128(row(e)));
+            _mm256_inserti128_si256::<1>(a, _mm_loadu_si128(row(e + 4)))
+        }
+    }
+}
+
+impl<const VNNI: bool> Simd for Avx2<VNNI> {
+    const LANES: usize = 8;
+    type Int = __m256i;
+    type Float = __m256;
+
+    #[inline(always)]
+    fn splat(self, x: u32) -> __m256i {
+        cpu!(_mm256_set1_epi32(x as i32))
+    }
+
+    #[inline(always)]
+    fn and(self, a: __m256i, b: __m256i) -> __m256i {
+        cpu!(_mm256_and_si256(a, b))
+    }
+
+    #[inline(always)]
+    fn or(self, a: __m256i, b: __m256i) -> __m256i {
+        cpu!(_mm256_or_si256(a, b))
+    }
+
+    #[inline(always)]
+    fn xor(self, a: __m256i, b: __m256i) -> __m256i {
+        cpu!(_mm256_xor_si256(a, b))
+    }
+
+    #[inline(always)]
+    fn shl(self, a: __m256i, bits: u32) -> __m256i {
+        cpu!(_mm256_sll_epi32(a, count(bits)))
+    }
+
+    #[inline(always)]
+    fn shr(self, a: __m256i, bits: u32) -> __m256i {
+        cpu!(_mm256_srl_epi32(a, count(bits)))
+    }
+
+    #[inline(always)]
+    fn sra(self, a: __m256i, bits: u32) -> __m256i {
+        cpu!(_mm256_sra_epi32(a, count(bits)))
+    }
+
+    #[inline(always)]
+    fn add(self, a: __m256i, b: __m256i) -> __m256i {
+        cpu!(_mm256_add_epi32(a, b))
+    }
+
+    #[inline(always)]
+    fn sub(self, a: __m256i, b: __m256i) -> __m256i {
+        cpu!(_mm256_sub_epi32(a, b))
+    }
+
+    #[inline(always)]
+    fn add_bytes(self, a: __m256i, b: __m256i) -> __m256i {
+        cpu!(_mm256_add_epi8(a, b))
+    }
+
+    #[inline(always)]
+    fn mul_halves(self, a: __m256i, b: __m256i) -> __m256i {
+        cpu!(_mm256_mullo_epi16(a, b))
+    }
+
+    #[inline(always)]
+    fn equal_bytes(self, a: __m256i, b: __m256i) -> __m256i {
+        cpu!(_mm256_cmpeq_epi8(a, b))
+    }
+
+    #[inline(always)]
+    fn shuffle(self, a: __m256i, from: [u8; 4]) -> __m256i {
+        let index = u32::from_le_bytes(from);
+        cpu!({
+            let lanes = _mm_setr_epi32(0, 0x0404_0404, 0x0808_0808, 0x0c0c_0c0c);
+            let lanes = _mm256_broadcastsi128_si256(lanes);
+            _mm256_shuffle_epi8(a, _mm256_add_epi8(lanes, _mm256_set1_epi32(index as i32)))
+        })
+    }
+
+    #[inline(always)]
+    fn lookup(self, table: [i8; 16], a: __m256i) -> __m256i {
+        // SAFETY: the features are proven; 16 bytes are read from 16.
+        let table = unsafe { _mm256_broadcastsi128_si256(_mm_loadu_si128(table.as_ptr().cast())) };
+        cpu!(_mm256_shuffle_epi8(table, a))
+    }
+
+    #[inline(always)]
+    fn to_float(self, a: __m256i) -> __m256 {
+        cpu!(_mm256_cvtepi32_ps(a))
+    }
+
+    #[inline(always)]
+    fn half_to_float(self, a: __m256i) -> __m256 {
+        cpu!({
+            // The low halves of each 128 bits, then those of both together.
+            let low = _mm_setr_epi8(0, 1, 4, 5, 8, 9, 12, 13, 0, 1, 4, 5, 8, 9, 12, 13);
+            let packed = _mm256_shuffle_epi8(a, _mm256_broadcastsi128_si256(low));
+            let packed = _mm256_permute4x64_epi64::<0b1000>(packed);
+            _mm256_cvtph_ps(_mm256_castsi256_si128(packed))
+        })
+    }
+
+    #[inline(always)]
+    fn splat_float(self, x: f32) -> __m256 {
+        cpu!(_mm256_set1_ps(x))
+    }
+
+    #[inline(always)]
+    fn load(self, x: &[f32]) -> __m256 {
+        assert!(x.len() >= Self::LANES, "a vector of values");
+        // SAFETY: the features are proven; the length has just been checked.
+        unsafe { _mm256_loadu_ps(x.as_ptr()) }
+    }
+
+    #[inline(always)]
+    fn store(self, a: __m256, out: &mut [f32]) {
+        assert!(out.len() >= Self::LANES, "room for a vector");
+        // SAFETY: the features are proven; the length has just been checked.
+        unsafe { _mm256_storeu_ps(out.as_mut_ptr(), a) }
+    }
+
+    #[inline(always)]
+    fn mul(self, a: __m256, b: __m256) -> __m256 {
+        cpu!(_mm256_mul_ps(a, b))
+    }
+
+    #[inline(always)]
+    fn mul_add(self, a: __m256, b: __m256, c: __m256) -> __m256 {
+        cpu!(_mm256_fmadd_ps(a, b, c))
+    }
+
+    #[inline(always)]
+    fn columns(self, rows: &Rows<'_>, at: usize) -> [__m256i; 4] {
+        let (start, stride) = (rows.address(at, 16), rows.stride());
+        let a = self.quarter(start, stride, 0);
+        let b = self.quarter(start, stride, 1);
+        let c = self.quarter(start, stride, 2);
+        let d = self.quarter(start, stride, 3);
+        cpu!({
+            let (ab, cd) = (_mm256_unpacklo_epi32(a, b), _mm256_unpacklo_epi32(c, d));
+            let (ab2, cd2) = (_mm256_unpackhi_epi32(a, b), _mm256_unpackhi_epi32(c, d));
+            [
+                _mm256_unpacklo_epi64(ab, cd),
+                _mm256_unpackhi_epi64(ab, cd),
+                _mm256_unpacklo_epi64(ab2, cd2),
+                _mm256_unpackhi_epi64(ab2, cd2),
+            ]
+        })
+    }
+
+    #[inline(always)]
+    fn words(self, rows: &Rows<'_>, at: usize) -> __m256i {
+        let start = rows.address(at, 4);
+        let stride = rows.stride() as i32;
+        // SAFETY: the features are proven; `Rows` has checked that four bytes of each of its 8
+        // rows can be read from `start` on, and that the offsets fit.
+        unsafe {
+            let lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+            let offsets = _mm256_mullo_epi32(lanes, _mm256_set1_epi32(stride));
+            _mm256_i32gather_epi32::<1>(start.cast(), offsets)
+        }
+    }
+
+    #[inline(always)]
+    fn start_signed(self, x: &Activation) -> __m256i {
+        cpu!(_mm256_set1_epi32(x.start128))
+    }
+
+    /// Unsigned, by adding 128.
+    #[inline(always)]
+    fn signed(self, a: __m256i) -> __m256i {
+        cpu!(_mm256_xor_si256(a, _mm256_set1_epi8(-128)))
+    }
+
+    #[inline(always)]
+    fn dot<const SMALL: bool>(self, acc: __m256i, weights: __m256i, x: u32) -> __m256i {
+        let x = self.splat(x);
+        if VNNI {
+            return cpu!(_mm256_dpbusd_avx_epi32(acc, weights, x));
+        }
+        cpu!(if SMALL {
+            // Pairs stay below 2 * 127 * 127 < 2^15.
+            let pairs = _mm256_maddubs_epi16(weights, x);
+            _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
+        } else {
+            // Bytes 0 and 2, then 1 and 3, as 16-bit numbers.
+            let even = _mm256_and_si256(weights, _mm256_set1_epi16(0xff));
+            let odd = _mm256_srli_epi16::<8>(weights);
+            let x_even = _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(x));
+            let x_odd = _mm256_srai_epi16::<8>(x);
+            let acc = _mm256_add_epi32(acc, _mm256_madd_epi16(even, x_even));
+            _mm256_add_epi32(acc, _mm256_madd_epi16(odd, x_odd))
+        })
+    }
+
+    #[inline(always)]
+    fn prefetch(self, address: *const u8) {
+        // SAFETY: a prefetch reads nothing that the program can see, at any address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
+    }
+}
+
+/// Without AVX-VNNI.
+pub(super) mod plain {
+    use super::Avx2;
+    use crate::kernel::panel;
+
+    crate::kernel::instance::instance!(
+        Isa::Avx2,
+        crate::float::Hard,
+        |weights, x, groups, out| {
+            // SAFETY: this function is compiled with the features.
+            let v = unsafe { Avx2::<false>::new() };
+            panel::matmul::<_, B, 1, 4>(v, weights, x, groups, out)
+        },
+        "avx2,fma,f16c,bmi1,bmi2"
+    );
+}
+
+/// With AVX-VNNI (Alder Lake, Zen 5 and later).
+pub(super) mod vnni {
+    use super::Avx2;
+    use crate::kernel::panel;
+
+    crate::kernel::instance::instance!(
+        Isa::Avx2Vnni,
+        crate::float::Hard,
+        |weights, x, groups, out| {
+            // SAFETY: this function is compiled with the features.
+            let v = unsafe { Avx2::<true>::new() };
+            panel::matmul::<_, B, 2, 3>(v, weights, x, groups, out)
+        },
+        "avx2,fma,f16c,bmi1,bmi2,avxvnni"
+    );
+}

@@ -1,7 +1,276 @@
-//! The shared bodies with 512-bit vectors (Skylake-X, Zen 4 and later).
+//! 512-bit vectors (Skylake-X, Zen 4 and later), with or without VNNI.
 
-crate::kernel::instance::instance!(
-    Isa::Avx512,
-    crate::float::Hard,
-    "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c,bmi1,bmi2"
-);
+use std::arch::x86_64::*;
+
+use super::simd::{Rows, Simd};
+use crate::quant::Activation;
+
+/// Proof of AVX-512 F, BW, DQ, VL and, if so, VNNI: made only inside functions that are compiled
+/// with them.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Avx512<const VNNI: bool>(());
+
+impl<const VNNI: bool> Avx512<VNNI> {
+    /// # Safety
+    /// The CPU has the features.
+    #[inline(always)]
+    pub unsafe fn new() -> Self {
+        Self(())
+    }
+}
+
+/// Calls intrinsics whose only demand is the CPU's features.
+macro_rules! cpu {
+    ($call:expr) => {
+        // SAFETY: a value of `Avx512` proves the features.
+        unsafe { $call }
+    };
+}
+
+/// A count for shifts by a value.
+#[inline(always)]
+fn count(bits: u32) -> __m128i {
+    // SAFETY: SSE2 is part of x86-64.
+    unsafe { _mm_cvtsi32_si128(bits as i32) }
+}
+
+impl<const VNNI: bool> Avx512<VNNI> {
+    /// 16 bytes of rows e, 4 + e, 8 + e and 12 + e.
+    #[inline(always)]
+    fn quarter(self, start: *const u8, stride: usize, e: usize) -> __m512i {
+        let row = |r: usize| start.wrapping_add(r * stride).cast::<__m128i>();
+        // SAFETY: the features are proven; `Rows::address` has checked that 16 bytes of each of
+        // its 16 rows can be read from `start` on.
+        unsafe {
+            let a = _mm512_castsi128_si512(_mm_loadu_si128(row(e)));
+            let a = _mm512_inserti32x4::<1>(a, _mm_loadu_si128(row(e + 4)));
+            let a = _mm512_inserti32x4::<2>(a, _mm_loadu_si128(row(e + 8)));
+            _mm512_inserti32x4::<3>(a, _mm_loadu_si128(row(e + 12)))
+        }
+    }
+}
+
+impl<const VNNI: bool> Simd for Avx512<VNNI> {
+    const LANES: usize = 16;
+    type Int = __m512i;
+    type Float = __m512;
+
+    #[inline(always)]
+    fn splat(self, x: u32) -> __m512i {
+        cpu!(_mm512_set1_epi32(x as i32))
+    }
+
+    #[inline(always)]
+    fn and(self, a: __m512i, b: __m512i) -> __m512i {
+        cpu!(_mm512_and_si512(a, b))
+    }
+
+    #[inline(always)]
+    fn or(self, a: __m512i, b: __m512i) -> __m512i {
+        cpu!(_mm512_or_si512(a, b))
+    }
+
+    #[inline(always)]
+    fn xor(self, a: __m512i, b: __m512i) -> __m512i {
+        cpu!(_mm512_xor_si512(a, b))
+    }
+
+    #[inline(always)]
+    fn shl(self, a: __m512i, bits: u32) -> __m512i {
+        cpu!(_mm512_sll_epi32(a, count(bits)))
+    }
+
+    #[inline(always)]
+    fn shr(self, a: __m512i, bits: u32) -> __m512i {
+        cpu!(_mm512_srl_epi32(a, count(bits)))
+    }
+
+    #[inline(always)]
+    fn sra(self, a: __m512i, bits: u32) -> __m512i {
+        cpu!(_mm512_sra_epi32(a, count(bits)))
+    }
+
+    #[inline(always)]
+    fn add(self, a: __m512i, b: __m512i) -> __m512i {
+        cpu!(_mm512_add_epi32(a, b))
+    }
+
+    #[inline(always)]
+    fn sub(self, a: __m512i, b: __m512i) -> __m512i {
+        cpu!(_mm512_sub_epi32(a, b))
+    }
+
+    #[inline(always)]
+    fn add_bytes(self, a: __m512i, b: __m512i) -> __m512i {
+        cpu!(_mm512_add_epi8(a, b))
+    }
+
+    #[inline(always)]
+    fn mul_halves(self, a: __m512i, b: __m512i) -> __m512i {
+        cpu!(_mm512_mullo_epi16(a, b))
+    }
+
+    #[inline(always)]
+    fn equal_bytes(self, a: __m512i, b: __m512i) -> __m512i {
+        cpu!(_mm512_movm_epi8(_mm512_cmpeq_epi8_mask(a, b)))
+    }
+
+    #[inline(always)]
+    fn shuffle(self, a: __m512i, from: [u8; 4]) -> __m512i {
+        let index = u32::from_le_bytes(from);
+        cpu!({
+            let lanes = _mm512_set4_epi32(0x0c0c_0c0c, 0x0808_0808, 0x0404_0404, 0);
+            _mm512_shuffle_epi8(a, _mm512_add_epi8(lanes, _mm512_set1_epi32(index as i32)))
+        })
+    }
+
+    #[inline(always)]
+    fn lookup(self, table: [i8; 16], a: __m512i) -> __m512i {
+        // SAFETY: the features are proven; 16 bytes are read from 16.
+        let table = unsafe { _mm512_broadcast_i32x4(_mm_loadu_si128(table.as_ptr().cast())) };
+        cpu!(_mm512_shuffle_epi8(table, a))
+    }
+
+    #[inline(always)]
+    fn to_float(self, a: __m512i) -> __m512 {
+        cpu!(_mm512_cvtepi32_ps(a))
+    }
+
+    #[inline(always)]
+    fn half_to_float(self, a: __m512i) -> __m512 {
+        cpu!(_mm512_cvtph_ps(_mm512_cvtepi32_epi16(a)))
+    }
+
+    #[inline(always)]
+    fn splat_float(self, x: f32) -> __m512 {
+        cpu!(_mm512_set1_ps(x))
+    }
+
+    #[inline(always)]
+    fn load(self, x: &[f32]) -> __m512 {
+        assert!(x.len() >= Self::LANES, "a vector of values");
+        // SAFETY: the features are proven; the length has just been checked.
+        unsafe { _mm512_loadu_ps(x.as_ptr()) }
+    }
+
+    #[inline(always)]
+    fn store(self, a: __m512, out: &mut [f32]) {
+        assert!(out.len() >= Self::LANES, "room for a vector");
+        // SAFETY: the features are proven; the length has just been checked.
+        unsafe { _mm512_storeu_ps(out.as_mut_ptr(), a) }
+    }
+
+    #[inline(always)]
+    fn mul(self, a: __m512, b: __m512) -> __m512 {
+        cpu!(_mm512_mul_ps(a, b))
+    }
+
+    #[inline(always)]
+    fn mul_add(self, a: __m512, b: __m512, c: __m512) -> __m512 {
+        cpu!(_mm512_fmadd_ps(a, b, c))
+    }
+
+    #[inline(always)]
+    fn columns(self, rows: &Rows<'_>, at: usize) -> [__m512i; 4] {
+        let (start, stride) = (rows.address(at, 16), rows.stride());
+        let a = self.quarter(start, stride, 0);
+        let b = self.quarter(start, stride, 1);
+        let c = self.quarter(start, stride, 2);
+        let d = self.quarter(start, stride, 3);
+        cpu!({
+            let (ab, cd) = (_mm512_unpacklo_epi32(a, b), _mm512_unpacklo_epi32(c, d));
+            let (ab2, cd2) = (_mm512_unpackhi_epi32(a, b), _mm512_unpackhi_epi32(c, d));
+            [
+                _mm512_unpacklo_epi64(ab, cd),
+                _mm512_unpackhi_epi64(ab, cd),
+                _mm512_unpacklo_epi64(ab2, cd2),
+                _mm512_unpackhi_epi64(ab2, cd2),
+            ]
+        })
+    }
+
+    #[inline(always)]
+    fn words(self, rows: &Rows<'_>, at: usize) -> __m512i {
+        let start = rows.address(at, 4);
+        let stride = rows.stride() as i32;
+        // SAFETY: the features are proven; `Rows` has checked that four bytes of each of its 16
+        // rows can be read from `start` on, and that the offsets fit.
+        unsafe {
+            let lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+            let offsets = _mm512_mullo_epi32(lanes, _mm512_set1_epi32(stride));
+            _mm512_i32gather_epi32::<1>(offsets, start.cast())
+        }
+    }
+
+    #[inline(always)]
+    fn start_signed(self, x: &Activation) -> __m512i {
+        cpu!(_mm512_set1_epi32(x.start128))
+    }
+
+    /// Unsigned, by adding 128.
+    #[inline(always)]
+    fn signed(self, a: __m512i) -> __m512i {
+        cpu!(_mm512_xor_si512(a, _mm512_set1_epi8(-128)))
+    }
+
+    #[inline(always)]
+    fn dot<const SMALL: bool>(self, acc: __m512i, weights: __m512i, x: u32) -> __m512i {
+        let x = self.splat(x);
+        if VNNI {
+            return cpu!(_mm512_dpbusd_epi32(acc, weights, x));
+        }
+        cpu!(if SMALL {
+            // Pairs stay below 2 * 127 * 127 < 2^15.
+            let pairs = _mm512_maddubs_epi16(weights, x);
+            _mm512_add_epi32(acc, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)))
+        } else {
+            // Bytes 0 and 2, then 1 and 3, as 16-bit numbers.
+            let even = _mm512_and_si512(weights, _mm512_set1_epi16(0xff));
+            let odd = _mm512_srli_epi16::<8>(weights);
+            let x_even = _mm512_srai_epi16::<8>(_mm512_slli_epi16::<8>(x));
+            let x_odd = _mm512_srai_epi16::<8>(x);
+            let acc = _mm512_add_epi32(acc, _mm512_madd_epi16(even, x_even));
+            _mm512_add_epi32(acc, _mm512_madd_epi16(odd, x_odd))
+        })
+    }
+
+    #[inline(always)]
+    fn prefetch(self, address: *const u8) {
+        // SAFETY: a prefetch reads nothing that the program can see, at any address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
+    }
+}
+
+/// Without VNNI.
+pub(super) mod plain {
+    use super::Avx512;
+    use crate::kernel::panel;
+
+    crate::kernel::instance::instance!(
+        Isa::Avx512,
+        crate::float::Hard,
+        |weights, x, groups, out| {
+            // SAFETY: this function is compiled with the features.
+            let v = unsafe { Avx512::<false>::new() };
+            panel::matmul::<_, B, 3, 3>(v, weights, x, groups, out)
+        },
+        "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c,bmi1,bmi2"
+    );
+}
+
+/// With VNNI (Cascade Lake, Zen 4 and later).
+pub(super) mod vnni {
+    use super::Avx512;
+    use crate::kernel::panel;
+
+    crate::kernel::instance::instance!(
+        Isa::Avx512Vnni,
+        crate::float::Hard,
+        |weights, x, groups, out| {
+            // SAFETY: this function is compiled with the features.
+            let v = unsafe { Avx512::<true>::new() };
+            panel::matmul::<_, B, 3, 4>(v, weights, x, groups, out)
+        },
+        "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c,bmi1,bmi2"
+    );
+}

@@ -1,12 +1,20 @@
 //! Makes the instances of the shared bodies for one ISA: functions compiled with its features, and
 //! the table that names them.
 
-/// `instance!(Isa, MulAdd, "features")` defines `pub static KERNELS` in the calling module.
+/// `instance!(Isa, MulAdd, block product, "features")` defines `pub static KERNELS` in the calling
+/// module; the product of block formats is that of the shared bodies if none is given.
 macro_rules! instance {
     ($isa:expr, $mul_add:ty $(, $features:literal)?) => {
+        $crate::kernel::instance::instance!($isa, $mul_add,
+            |weights, x, groups, out| lanes::matmul_blocks::<B, $mul_add>(weights, x, groups, out)
+            $(, $features)?);
+    };
+    ($isa:expr, $mul_add:ty,
+        |$weights:ident, $x:ident, $groups:ident, $out:ident| $blocks:expr $(, $features:literal)?) => {
         use crate::kernel::logits::{self, Histogram, LogitFunctions, Ranked, Scale};
+        use crate::kernel::panel::Unpack;
         use crate::kernel::{Functions, Input, Isa, Kernels, lanes};
-        use crate::quant::{self, Activation, Format, with_format};
+        use crate::quant::{self, Activation, Floats, Format, with_format};
         use crate::team::Tile;
 
         pub static KERNELS: Kernels = Kernels {
@@ -47,14 +55,36 @@ macro_rules! instance {
             with_format!(format,
                 B => {
                     let groups = x.columns / quant::GROUP;
-                    let x = &x.quants[first * groups..];
-                    lanes::matmul_blocks::<B, $mul_add>(weights, x, groups, out)
+                    matmul_blocks::<B>(weights, &x.quants[first * groups..], groups, out)
                 },
                 F => {
                     let floats = &x.floats[first * x.stride..];
-                    lanes::matmul_floats::<F, $mul_add>(weights, floats, (x.stride, x.columns), out)
+                    matmul_floats::<F>(weights, floats, (x.stride, x.columns), out)
                 },
                 _ => unreachable!("a matrix has a computable format"))
+        }
+
+        // One function a format, lest all their locals share a frame.
+        $(#[target_feature(enable = $features)])?
+        #[inline(never)]
+        fn matmul_blocks<B: Unpack>(
+            $weights: &[u8],
+            $x: &[Activation],
+            $groups: usize,
+            $out: &mut Tile<'_, f32>,
+        ) {
+            $blocks
+        }
+
+        $(#[target_feature(enable = $features)])?
+        #[inline(never)]
+        fn matmul_floats<F: Floats>(
+            weights: &[u8],
+            x: &[f32],
+            sizes: (usize, usize),
+            out: &mut Tile<'_, f32>,
+        ) {
+            lanes::matmul_floats::<F, $mul_add>(weights, x, sizes, out)
         }
 
         $crate::kernel::instance::instance!(@ $($features)?; $mul_add;

@@ -4,11 +4,16 @@
 //! A `&'static Kernels` comes only from [`detect`], [`available`] or [`force`], so holding one
 //! proves that this CPU can run it. The wrappers check sizes once, at the border.
 #![allow(unsafe_code)]
+// Kernels count: loops over lanes and tiles must unroll.
+#![allow(clippy::needless_range_loop)]
 
 mod instance;
 mod lanes;
 mod logits;
 mod measure;
+mod panel;
+mod simd;
+mod unpack;
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -38,26 +43,40 @@ pub enum Isa {
     Neon,
     /// 256-bit vectors and FMA of x86-64.
     Avx2,
+    /// The same with dot products of bytes.
+    Avx2Vnni,
     /// 512-bit vectors of x86-64.
     Avx512,
+    /// The same with dot products of bytes.
+    Avx512Vnni,
 }
 
 impl Isa {
+    /// All of them, in order.
+    pub const ALL: [Self; 6] = [
+        Self::Scalar,
+        Self::Neon,
+        Self::Avx2,
+        Self::Avx2Vnni,
+        Self::Avx512,
+        Self::Avx512Vnni,
+    ];
+
     /// Its name, as `LIGHTGPT_ISA` takes it.
     pub fn name(self) -> &'static str {
         match self {
             Self::Scalar => "scalar",
             Self::Neon => "neon",
             Self::Avx2 => "avx2",
+            Self::Avx2Vnni => "avx2-vnni",
             Self::Avx512 => "avx512",
+            Self::Avx512Vnni => "avx512-vnni",
         }
     }
 
     /// The ISA of that name.
     pub fn from_name(name: &str) -> Option<Self> {
-        [Self::Scalar, Self::Neon, Self::Avx2, Self::Avx512]
-            .into_iter()
-            .find(|i| i.name() == name)
+        Self::ALL.into_iter().find(|isa| isa.name() == name)
     }
 }
 
@@ -133,7 +152,7 @@ pub fn detect() -> &'static Kernels {
         let wish = std::env::var("LIGHTGPT_ISA")
             .ok()
             .and_then(|name| Isa::from_name(&name));
-        force(wish.unwrap_or(Isa::Avx512))
+        force(wish.unwrap_or(Isa::Avx512Vnni))
     })
 }
 
@@ -147,49 +166,37 @@ pub fn force(isa: Isa) -> &'static Kernels {
 
 /// The kernels that this CPU can run, the plainest first.
 pub fn available() -> impl Iterator<Item = &'static Kernels> {
-    [Some(&scalar::KERNELS), neon(), avx2(), avx512()]
-        .into_iter()
-        .flatten()
+    std::iter::once(&scalar::KERNELS).chain(native().into_iter().flatten())
 }
 
 #[cfg(target_arch = "aarch64")]
-fn neon() -> Option<&'static Kernels> {
-    Some(&neon::KERNELS)
-}
-
-#[cfg(not(target_arch = "aarch64"))]
-fn neon() -> Option<&'static Kernels> {
-    None
+fn native() -> [Option<&'static Kernels>; 1] {
+    [Some(&neon::KERNELS)]
 }
 
 #[cfg(target_arch = "x86_64")]
-fn avx2() -> Option<&'static Kernels> {
-    let has = is_x86_feature_detected!("avx2")
+fn native() -> [Option<&'static Kernels>; 4] {
+    let avx2 = is_x86_feature_detected!("avx2")
         && is_x86_feature_detected!("fma")
         && is_x86_feature_detected!("f16c")
         && is_x86_feature_detected!("bmi1")
         && is_x86_feature_detected!("bmi2");
-    has.then_some(&avx2::KERNELS)
-}
-
-#[cfg(target_arch = "x86_64")]
-fn avx512() -> Option<&'static Kernels> {
-    let has = avx2().is_some()
+    let avx512 = avx2
         && is_x86_feature_detected!("avx512f")
         && is_x86_feature_detected!("avx512bw")
         && is_x86_feature_detected!("avx512dq")
         && is_x86_feature_detected!("avx512vl");
-    has.then_some(&avx512::KERNELS)
+    [
+        avx2.then_some(&avx2::plain::KERNELS),
+        (avx2 && is_x86_feature_detected!("avxvnni")).then_some(&avx2::vnni::KERNELS),
+        avx512.then_some(&avx512::plain::KERNELS),
+        (avx512 && is_x86_feature_detected!("avx512vnni")).then_some(&avx512::vnni::KERNELS),
+    ]
 }
 
-#[cfg(not(target_arch = "x86_64"))]
-fn avx2() -> Option<&'static Kernels> {
-    None
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-fn avx512() -> Option<&'static Kernels> {
-    None
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+fn native() -> [Option<&'static Kernels>; 0] {
+    []
 }
 
 impl Kernels {

@@ -94,10 +94,10 @@ fn matmul_of_every_format() {
         let columns = if block == 1 {
             vec![1, 15, 16, 83, 576]
         } else {
-            vec![block, 3 * block]
+            vec![block, 3 * block, 9 * block]
         };
         for columns in columns {
-            for (rows, tokens) in [(1, 1), (3, 2), (17, 8), (5, 9), (2, 20)] {
+            for (rows, tokens) in [(1, 1), (3, 2), (17, 8), (5, 9), (2, 20), (35, 1), (75, 6)] {
                 let weights = weight_rows(format, rows, columns, seed);
                 let stride = columns + 5;
                 let floats = floats(seed + 9, tokens * stride);

@@ -7,8 +7,9 @@ pub const GROUP: usize = 32;
 
 /// 32 consecutive activations of one token: `x[i]` is about `scale * q[i]`.
 ///
-/// The sums let a kernel subtract the offset of a format's weights, and add its minimum, without
-/// touching the integers again. One cache line; all fields are plain data.
+/// What depends on the sums of the integers stands beside them, so that a kernel starts a dot product
+/// with minus the offset of a format's weights, and adds its minimum, without touching the integers
+/// again. One cache line; all fields are plain data.
 #[repr(C, align(64))]
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Activation {
@@ -16,17 +17,20 @@ pub struct Activation {
     pub q: [i8; GROUP],
     /// What one integer step is worth; 0 if all values are (nearly) 0.
     pub scale: f32,
-    /// Sum of the first 16 integers.
-    pub sum0: i32,
-    /// Sum of the last 16 integers.
-    pub sum1: i32,
-    /// `scale * (sum0 + sum1)`.
+    /// `scale` times the sum of the integers.
     pub t: f32,
-    /// `scale * sum0`.
+    /// `scale` times the sum of the first 16.
     pub t0: f32,
-    /// `scale * sum1`.
+    /// `scale` times the sum of the last 16.
     pub t1: f32,
-    padding: [u32; 2],
+    /// -8 times the sum of the integers.
+    pub start8: i32,
+    /// -128 times the sum of the integers.
+    pub start128: i32,
+    /// -32 times the sum of the first 16.
+    pub start0: i32,
+    /// -32 times the sum of the last 16.
+    pub start1: i32,
 }
 
 const _: () = assert!(size_of::<Activation>() == 64 && align_of::<Activation>() == 64);
@@ -47,12 +51,13 @@ impl Activation {
         Self {
             q,
             scale,
-            sum0,
-            sum1,
             t: scale * (sum0 + sum1) as f32,
             t0: scale * sum0 as f32,
             t1: scale * sum1 as f32,
-            padding: [0; 2],
+            start8: -8 * (sum0 + sum1),
+            start128: -128 * (sum0 + sum1),
+            start0: -32 * sum0,
+            start1: -32 * sum1,
         }
     }
 }
@@ -121,7 +126,8 @@ mod tests {
             (a.q[0], a.q[1], a.q[2], a.q[16], a.q[31]),
             (127, 0, 2, -127, -2)
         );
-        assert_eq!((a.sum0, a.sum1), (129, -129));
+        assert_eq!((a.start8, a.start128), (0, 0));
+        assert_eq!((a.start0, a.start1), (-32 * 129, 32 * 129));
         assert_eq!((a.t, a.t0, a.t1), (0.0, 258.0, -258.0));
     }
 

@@ -1,0 +1,351 @@
+//! Products with quantized weights, a panel of rows at a time: lanes are output rows.
+//!
+//! A format unpacks 32 columns of all rows of a panel at once ([`Unpack`]); then each token takes
+//! eight exact dot products and the float sequence of its kind (`docs/numerics.md`). One token
+//! takes the integers from registers; several share a strip of 256 unpacked columns in the cache.
+
+use crate::float::Hard;
+use crate::quant::{Activation, Blocks};
+use crate::team::Tile;
+
+use super::lanes;
+use super::simd::{Rows, Simd};
+
+/// Groups of 32 columns in a strip.
+const STRIP: usize = 8;
+
+/// The float sequence that takes the integers of a group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A scale.
+    Scale,
+    /// A scale, then a minimum.
+    Min,
+    /// A scale, then a minimum for each 16 columns.
+    TwoMins,
+    /// An integer scale for each 16 columns, then a scale.
+    TwoScales,
+}
+
+/// A group of 32 columns of the rows of a panel.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Group<V: Simd> {
+    /// Lane r of vector j: columns 4j .. 4j + 4 of row r, as bytes for [`Simd::dot`].
+    pub q: [V::Int; 8],
+    /// What one integer step is worth.
+    pub scale: V::Float,
+    /// Minima, or the integer scales, as the kind has them.
+    pub extra: [V::Float; 2],
+}
+
+/// Takes the groups of a block, in the order of their columns.
+pub(super) trait Sink<V: Simd> {
+    /// The next group.
+    fn take(&mut self, v: V, group: Group<V>);
+}
+
+/// A block format that can be unpacked for all rows of a panel at once.
+pub(super) trait Unpack: Blocks {
+    /// Its float sequence.
+    const KIND: Kind;
+    /// Whether the bytes are unsigned below 128, else made by [`Simd::signed`].
+    const SMALL: bool;
+
+    /// Where the dot products of a group start, so that they come out without the bytes' offset:
+    /// that of all 32 columns, or, for [`Kind::TwoScales`], those of 16 each.
+    fn start<V: Simd>(v: V, x: &Activation) -> [V::Int; 2];
+
+    /// The groups of the block that lies `at` bytes into each row.
+    fn unpack_rows<V: Simd>(v: V, rows: &Rows<'_>, at: usize, sink: &mut impl Sink<V>);
+}
+
+/// `out` = the tokens of `x`, (tokens, groups), times `weights`, the rows of the tile's columns.
+/// A register tile has `P` panels and `T` tokens.
+#[inline(always)]
+pub(super) fn matmul<V: Simd, F: Unpack, const P: usize, const T: usize>(
+    v: V,
+    weights: &[u8],
+    x: &[Activation],
+    groups: usize,
+    out: &mut Tile<'_, f32>,
+) {
+    let rows = out.column_range().len();
+    if rows < V::LANES {
+        return lanes::matmul_blocks::<F, Hard>(weights, x, groups, out);
+    }
+    let mut product = Product {
+        v,
+        weights,
+        row_bytes: groups / F::GROUPS * F::FORMAT.block_bytes(),
+        x,
+        groups,
+    };
+    match F::KIND {
+        // Its second accumulators take the place of a panel.
+        Kind::TwoScales => product.all::<F, 2, T>(rows, out),
+        _ => product.all::<F, P, T>(rows, out),
+    }
+}
+
+/// The operands of a product.
+struct Product<'a, V> {
+    v: V,
+    weights: &'a [u8],
+    row_bytes: usize,
+    x: &'a [Activation],
+    groups: usize,
+}
+
+impl<V: Simd> Product<'_, V> {
+    /// All `rows` of the matrix: `P` panels at once, then one at a time.
+    #[inline(always)]
+    fn all<F: Unpack, const P: usize, const T: usize>(
+        &mut self,
+        rows: usize,
+        out: &mut Tile<'_, f32>,
+    ) {
+        let tokens = out.row_range().len();
+        let mut row = 0;
+        while row < rows {
+            // The last panel may compute some rows again.
+            let start = row.min(rows - V::LANES);
+            if tokens == 1 {
+                self.one::<F>(start, out);
+                row = start + V::LANES;
+            } else if row + P * V::LANES <= rows {
+                self.many::<F, P, T>(start, out);
+                row += P * V::LANES;
+            } else {
+                self.many::<F, 1, T>(start, out);
+                row = start + V::LANES;
+            }
+        }
+    }
+
+    fn rows(&self, row: usize) -> Rows<'_> {
+        let bytes = &self.weights[row * self.row_bytes..];
+        Rows::new(bytes, self.row_bytes, V::LANES)
+    }
+
+    /// Asks for the part of the rows after `rows` that stands where `part` of `rows` stands: a
+    /// panel is one piece of memory, read in order.
+    #[inline(always)]
+    fn prefetch(&self, rows: std::ops::Range<usize>, part: std::ops::Range<usize>) {
+        const LINE: usize = 64;
+        let next = self
+            .weights
+            .as_ptr()
+            .wrapping_add(rows.end * self.row_bytes);
+        let (from, to) = (part.start * rows.len(), part.end * rows.len());
+        for at in (from..to).step_by(LINE) {
+            self.v.prefetch(next.wrapping_add(at));
+        }
+    }
+
+    /// A panel of rows from `row` on, and one token.
+    #[inline(always)]
+    fn one<F: Unpack>(&mut self, row: usize, out: &mut Tile<'_, f32>) {
+        let v = self.v;
+        let block_bytes = F::FORMAT.block_bytes();
+        let rows = self.rows(row);
+        let mut sum = One::<V, F> {
+            x: self.x.iter(),
+            sum: v.splat_float(0.0),
+            format: std::marker::PhantomData,
+        };
+        for at in (0..self.row_bytes).step_by(block_bytes) {
+            self.prefetch(row..row + V::LANES, at..at + block_bytes);
+            F::unpack_rows(v, &rows, at, &mut sum);
+        }
+        v.store(sum.sum, &mut out.row_mut(0)[row..]);
+    }
+
+    /// `P` panels of rows from `row` on, and all tokens.
+    #[inline(always)]
+    fn many<F: Unpack, const P: usize, const T: usize>(
+        &mut self,
+        row: usize,
+        out: &mut Tile<'_, f32>,
+    ) {
+        let v = self.v;
+        let block_bytes = F::FORMAT.block_bytes();
+        let empty = Group {
+            q: [v.splat(0); 8],
+            scale: v.splat_float(0.0),
+            extra: [v.splat_float(0.0); 2],
+        };
+        let mut strip = [[empty; P]; STRIP];
+        let tokens = out.row_range().len();
+        for first in (0..self.groups).step_by(STRIP) {
+            let count = STRIP.min(self.groups - first);
+            let from = first / F::GROUPS * block_bytes;
+            let to = (first + count) / F::GROUPS * block_bytes;
+            self.prefetch(row..row + P * V::LANES, from..to);
+            for p in 0..P {
+                let rows = self.rows(row + p * V::LANES);
+                let mut fill = Fill {
+                    strip: &mut strip,
+                    panel: p,
+                    group: 0,
+                };
+                for at in (from..to).step_by(block_bytes) {
+                    F::unpack_rows(v, &rows, at, &mut fill);
+                }
+            }
+            let strip = &strip[..count];
+            let mut token = 0;
+            while token + T <= tokens {
+                self.tile::<F, P, T>(strip, (row, token), first, out);
+                token += T;
+            }
+            while token < tokens {
+                self.tile::<F, P, 1>(strip, (row, token), first, out);
+                token += 1;
+            }
+        }
+    }
+
+    /// Adds a strip, from group `first` on, to the outputs of `P` panels and `T` tokens.
+    #[inline(always)]
+    fn tile<F: Unpack, const P: usize, const T: usize>(
+        &self,
+        strip: &[[Group<V>; P]],
+        (row, token): (usize, usize),
+        first: usize,
+        out: &mut Tile<'_, f32>,
+    ) {
+        let v = self.v;
+        let mut x: [&[Activation]; T] = [&[]; T];
+        let mut sums = [[v.splat_float(0.0); T]; P];
+        for t in 0..T {
+            x[t] = &self.x[(token + t) * self.groups + first..][..strip.len()];
+            if first > 0 {
+                let out = &out.row_mut(token + t)[row..];
+                for p in 0..P {
+                    sums[p][t] = v.load(&out[p * V::LANES..]);
+                }
+            }
+        }
+        for (g, panels) in strip.iter().enumerate() {
+            let mut tokens = [&x[0][g]; T];
+            for t in 0..T {
+                tokens[t] = &x[t][g];
+            }
+            group::<V, F, P, T>(v, panels, tokens, &mut sums);
+        }
+        for t in 0..T {
+            let out = &mut out.row_mut(token + t)[row..];
+            for p in 0..P {
+                v.store(sums[p][t], &mut out[p * V::LANES..]);
+            }
+        }
+    }
+}
+
+/// Adds a group of `P` panels and `T` tokens to their sums.
+#[inline(always)]
+fn group<V: Simd, F: Unpack, const P: usize, const T: usize>(
+    v: V,
+    panels: &[Group<V>; P],
+    x: [&Activation; T],
+    sums: &mut [[V::Float; T]; P],
+) {
+    let mut integers = [[[v.splat(0); T]; P]; 2];
+    for t in 0..T {
+        let [a, b] = F::start(v, x[t]);
+        for p in 0..P {
+            integers[0][p][t] = a;
+            integers[1][p][t] = b;
+        }
+    }
+    for j in 0..8 {
+        let half = usize::from(F::KIND == Kind::TwoScales && j >= 4);
+        for t in 0..T {
+            let word = word(x[t], j);
+            for p in 0..P {
+                let acc = integers[half][p][t];
+                integers[half][p][t] = dot::<V, F>(v, acc, panels[p].q[j], word);
+            }
+        }
+    }
+    for p in 0..P {
+        for t in 0..T {
+            let both = [integers[0][p][t], integers[1][p][t]];
+            sums[p][t] = add::<V, F>(v, both, &panels[p], x[t], sums[p][t]);
+        }
+    }
+}
+
+/// The float sequence of a group.
+#[inline(always)]
+fn add<V: Simd, F: Unpack>(
+    v: V,
+    [first, second]: [V::Int; 2],
+    group: &Group<V>,
+    x: &Activation,
+    sum: V::Float,
+) -> V::Float {
+    let [a, b] = group.extra;
+    let mut total = v.to_float(first);
+    if F::KIND == Kind::TwoScales {
+        // Exact: the whole sum is below 2^24.
+        total = v.mul_add(v.to_float(second), b, v.mul(total, a));
+    }
+    let scale = v.mul(group.scale, v.splat_float(x.scale));
+    let sum = v.mul_add(total, scale, sum);
+    match F::KIND {
+        Kind::Scale | Kind::TwoScales => sum,
+        Kind::Min => v.mul_add(a, v.splat_float(x.t), sum),
+        Kind::TwoMins => {
+            let sum = v.mul_add(a, v.splat_float(x.t0), sum);
+            v.mul_add(b, v.splat_float(x.t1), sum)
+        }
+    }
+}
+
+/// Activations 4j .. 4j + 4.
+#[inline(always)]
+fn word(x: &Activation, j: usize) -> u32 {
+    let [a, b, c, d] = x.q.as_chunks::<4>().0[j];
+    u32::from_le_bytes([a as u8, b as u8, c as u8, d as u8])
+}
+
+/// The sum of one token, which takes groups as they are unpacked.
+struct One<'a, V: Simd, F> {
+    x: std::slice::Iter<'a, Activation>,
+    sum: V::Float,
+    format: std::marker::PhantomData<F>,
+}
+
+impl<V: Simd, F: Unpack> Sink<V> for One<'_, V, F> {
+    #[inline(always)]
+    fn take(&mut self, v: V, panel: Group<V>) {
+        let x = self.x.next().expect("as many groups as the rows have");
+        let mut sums = [[self.sum]];
+        group::<V, F, 1, 1>(v, &[panel], [x], &mut sums);
+        self.sum = sums[0][0];
+    }
+}
+
+/// Fills the strip of one panel.
+struct Fill<'a, V: Simd, const P: usize> {
+    strip: &'a mut [[Group<V>; P]; STRIP],
+    panel: usize,
+    group: usize,
+}
+
+impl<V: Simd, const P: usize> Sink<V> for Fill<'_, V, P> {
+    #[inline(always)]
+    fn take(&mut self, _: V, group: Group<V>) {
+        self.strip[self.group][self.panel] = group;
+        self.group += 1;
+    }
+}
+
+#[inline(always)]
+fn dot<V: Simd, F: Unpack>(v: V, acc: V::Int, weights: V::Int, x: u32) -> V::Int {
+    match F::SMALL {
+        true => v.dot::<true>(acc, weights, x),
+        false => v.dot::<false>(acc, weights, x),
+    }
+}

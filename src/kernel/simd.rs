@@ -1,0 +1,112 @@
+//! The vectors that kernels are written with: what a CPU must offer, and nothing that differs.
+//!
+//! A kernel is written once, generic over [`Simd`], and compiled for each ISA inside a function
+//! with its features. Every operation is exact or rounds once, so all ISAs return the same bits.
+//! A value of an implementing type is the proof that the CPU has the features.
+
+use crate::quant::Activation;
+
+/// Vectors of [`Simd::LANES`] 32-bit lanes.
+///
+/// The methods are `#[inline(always)]`: they turn into single instructions within a function that
+/// is compiled with the ISA's features, and only there are they fast.
+pub(super) trait Simd: Copy {
+    /// Lanes of a vector, and rows of a panel.
+    const LANES: usize;
+    /// 32 bits a lane: integers, or four bytes.
+    type Int: Copy;
+    /// An f32 a lane.
+    type Float: Copy;
+
+    /// One value in all lanes.
+    fn splat(self, x: u32) -> Self::Int;
+    /// Bitwise and.
+    fn and(self, a: Self::Int, b: Self::Int) -> Self::Int;
+    /// Bitwise or.
+    fn or(self, a: Self::Int, b: Self::Int) -> Self::Int;
+    /// Bitwise exclusive or.
+    fn xor(self, a: Self::Int, b: Self::Int) -> Self::Int;
+    /// Each lane moved to the left by `bits`.
+    fn shl(self, a: Self::Int, bits: u32) -> Self::Int;
+    /// Each lane moved to the right by `bits`, zeros coming in.
+    fn shr(self, a: Self::Int, bits: u32) -> Self::Int;
+    /// Each signed lane divided by `2^bits`, rounded down.
+    fn sra(self, a: Self::Int, bits: u32) -> Self::Int;
+    /// Sum of lanes, wrapping.
+    fn add(self, a: Self::Int, b: Self::Int) -> Self::Int;
+    /// Difference of lanes, wrapping.
+    fn sub(self, a: Self::Int, b: Self::Int) -> Self::Int;
+    /// Sum of bytes, wrapping.
+    fn add_bytes(self, a: Self::Int, b: Self::Int) -> Self::Int;
+    /// Low halves of the products of 16-bit halves.
+    fn mul_halves(self, a: Self::Int, b: Self::Int) -> Self::Int;
+    /// 0xff where bytes are equal, else 0.
+    fn equal_bytes(self, a: Self::Int, b: Self::Int) -> Self::Int;
+    /// Byte `i` of each lane becomes its byte `from[i]`, below 4.
+    fn shuffle(self, a: Self::Int, from: [u8; 4]) -> Self::Int;
+    /// Each byte, below 16, replaced by that element of the table.
+    fn lookup(self, table: [i8; 16], a: Self::Int) -> Self::Int;
+
+    /// `LANES` integers as floats, exactly below 2^24.
+    fn to_float(self, a: Self::Int) -> Self::Float;
+    /// The f16 in the low half of each lane; the high half is ignored.
+    fn half_to_float(self, a: Self::Int) -> Self::Float;
+    /// One value in all lanes.
+    fn splat_float(self, x: f32) -> Self::Float;
+    /// The first `LANES` values.
+    fn load(self, x: &[f32]) -> Self::Float;
+    /// Puts the lanes into the first `LANES` values.
+    fn store(self, a: Self::Float, out: &mut [f32]);
+    /// Product of lanes.
+    fn mul(self, a: Self::Float, b: Self::Float) -> Self::Float;
+    /// `a * b + c`, rounded once.
+    fn mul_add(self, a: Self::Float, b: Self::Float, c: Self::Float) -> Self::Float;
+
+    /// The bytes of `rows` from `at` on, 16 of each row: lane r of vector i has bytes 4i .. 4i + 4
+    /// of row r.
+    fn columns(self, rows: &Rows<'_>, at: usize) -> [Self::Int; 4];
+    /// The four bytes of each row from `at` on.
+    fn words(self, rows: &Rows<'_>, at: usize) -> Self::Int;
+
+    /// Where the integer dot product of 8-bit weights with the sum that `x` keeps must start, so
+    /// that they may be given by [`Simd::signed`].
+    fn start_signed(self, x: &Activation) -> Self::Int;
+    /// Signed bytes in the form that [`Simd::dot`] wants.
+    fn signed(self, a: Self::Int) -> Self::Int;
+    /// `acc` plus, in each lane, the dot product of four weights with four activations. Weights
+    /// are unsigned below 128 if `SMALL`, else made by [`Simd::signed`]. Exact.
+    fn dot<const SMALL: bool>(self, acc: Self::Int, weights: Self::Int, x: u32) -> Self::Int;
+    /// Asks for the cache line of a byte, which need not exist.
+    fn prefetch(self, address: *const u8);
+}
+
+/// The rows of a panel: as many as a vector has lanes, `stride` bytes each, one after the other.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rows<'a> {
+    bytes: &'a [u8],
+    stride: usize,
+}
+
+impl<'a> Rows<'a> {
+    /// `lanes` rows of `stride` bytes.
+    #[inline(always)]
+    pub fn new(bytes: &'a [u8], stride: usize, lanes: usize) -> Self {
+        assert!(bytes.len() >= lanes * stride, "a panel has all its rows");
+        // Offsets of rows are computed in 32 bits.
+        assert!(stride < 1 << 26, "a row is below 64 MiB");
+        Self { bytes, stride }
+    }
+
+    /// Where byte `at` of row 0 lies, of which `len` are read in each row.
+    #[inline(always)]
+    pub fn address(&self, at: usize, len: usize) -> *const u8 {
+        assert!(at + len <= self.stride, "inside the row");
+        self.bytes[at..].as_ptr()
+    }
+
+    /// Bytes from one row to the next.
+    #[inline(always)]
+    pub fn stride(&self) -> usize {
+        self.stride
+    }
+}
