@@ -202,7 +202,13 @@ def peers(options, model):
     if options.torch:
         metadata = metadata_of(options, model)
         start = lambda choice: start_peer(options, model, "torch", choice, metadata)
-        found += best_of(options, start, [dict(dtype="float32"), dict(dtype="bfloat16")])
+        choices = [
+            dict(dtype="float32", onednn=None),
+            dict(dtype="bfloat16", onednn=None),
+            # A CPU may name matrix instructions that its virtual machine does not allow.
+            dict(dtype="bfloat16", onednn="AVX512_CORE_BF16"),
+        ]
+        found += best_of(options, start, choices)
     return found
 
 

@@ -10,6 +10,7 @@ JSON object as its argument:
     path       folder to import llama_cpp from, or null       (llama.cpp)
     flash, repack                                             (llama.cpp)
     dtype      float32 or bfloat16                            (torch)
+    onednn     instructions that its oneDNN may use, or null  (torch)
     metadata   of the file, for a model of the same sizes     (torch)
 
 Token i of every timeline is the same for all engines; nothing is sampled.
@@ -133,6 +134,8 @@ class Torch:
     sequences = 0
 
     def __init__(self, settings):
+        if settings["onednn"]:
+            os.environ["ONEDNN_MAX_CPU_ISA"] = settings["onednn"]
         import torch
         import transformers
 
