@@ -127,18 +127,19 @@ impl<V: Simd> Product<'_, V> {
         Rows::new(bytes, self.row_bytes, V::LANES)
     }
 
-    /// Asks for the part of the rows after `rows` that stands where `part` of `rows` stands: a
+    /// Asks for the bytes of the rows after `rows` that are as many as `part` of each of `rows`: a
     /// panel is one piece of memory, read in order.
     #[inline(always)]
-    fn prefetch(&self, rows: std::ops::Range<usize>, part: std::ops::Range<usize>) {
+    fn prefetch_next(&self, rows: std::ops::Range<usize>, part: std::ops::Range<usize>) {
+        let next = rows.end * self.row_bytes;
+        self.prefetch(next + part.start * rows.len()..next + part.end * rows.len());
+    }
+
+    #[inline(always)]
+    fn prefetch(&self, bytes: std::ops::Range<usize>) {
         const LINE: usize = 64;
-        let next = self
-            .weights
-            .as_ptr()
-            .wrapping_add(rows.end * self.row_bytes);
-        let (from, to) = (part.start * rows.len(), part.end * rows.len());
-        for at in (from..to).step_by(LINE) {
-            self.v.prefetch(next.wrapping_add(at));
+        for at in bytes.step_by(LINE) {
+            self.v.prefetch(self.weights.as_ptr().wrapping_add(at));
         }
     }
 
@@ -154,7 +155,7 @@ impl<V: Simd> Product<'_, V> {
             format: std::marker::PhantomData,
         };
         for at in (0..self.row_bytes).step_by(block_bytes) {
-            self.prefetch(row..row + V::LANES, at..at + block_bytes);
+            self.prefetch_next(row..row + V::LANES, at..at + block_bytes);
             F::unpack_rows(v, &rows, at, &mut sum);
         }
         v.store(sum.sum, &mut out.row_mut(0)[row..]);
@@ -180,7 +181,11 @@ impl<V: Simd> Product<'_, V> {
             let count = STRIP.min(self.groups - first);
             let from = first / F::GROUPS * block_bytes;
             let to = (first + count) / F::GROUPS * block_bytes;
-            self.prefetch(row..row + P * V::LANES, from..to);
+            // The next strip of these rows, while this one is worked on.
+            for row in row..row + P * V::LANES {
+                let start = row * self.row_bytes + to;
+                self.prefetch(start..start + to - from);
+            }
             for p in 0..P {
                 let rows = self.rows(row + p * V::LANES);
                 let mut fill = Fill {
