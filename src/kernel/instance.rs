@@ -1,20 +1,26 @@
 //! Makes the instances of the shared bodies for one ISA: functions compiled with its features, and
 //! the table that names them.
 
-/// `instance!(Isa, MulAdd, block product, "features")` defines `pub static KERNELS` in the calling
-/// module; the product of block formats is that of the shared bodies if none is given.
+/// `instance!(Isa, MulAdd, block product, float product, quantize, "features")` defines `pub static
+/// KERNELS` in the calling module; the three are those of the shared bodies if none are given.
 macro_rules! instance {
     ($isa:expr, $mul_add:ty $(, $features:literal)?) => {
         $crate::kernel::instance::instance!($isa, $mul_add,
-            |weights, x, groups, out| lanes::matmul_blocks::<B, $mul_add>(weights, x, groups, out)
+            |weights, x, groups, out| lanes::matmul_blocks::<B, $mul_add>(weights, x, groups, out),
+            |weights, x, sizes, out| lanes::matmul_floats::<F, $mul_add>(weights, x, sizes, out),
+            |x, out| quant::quantize_row(x, out)
             $(, $features)?);
     };
     ($isa:expr, $mul_add:ty,
-        |$weights:ident, $x:ident, $groups:ident, $out:ident| $blocks:expr $(, $features:literal)?) => {
+        |$weights:ident, $x:ident, $groups:ident, $out:ident| $blocks:expr,
+        |$rows:ident, $floats:ident, $sizes:ident, $tile:ident| $dense:expr,
+        |$row:ident, $quants:ident| $quantize:expr
+        $(, $features:literal)?) => {
         use crate::kernel::logits::{self, Histogram, LogitFunctions, Ranked, Scale};
+        use crate::kernel::dense::Widen;
         use crate::kernel::panel::Unpack;
         use crate::kernel::{Functions, Input, Isa, Kernels, lanes};
-        use crate::quant::{self, Activation, Floats, Format, with_format};
+        use crate::quant::{self, Activation, Format, with_format};
         use crate::team::Tile;
 
         pub static KERNELS: Kernels = Kernels {
@@ -78,17 +84,21 @@ macro_rules! instance {
 
         $(#[target_feature(enable = $features)])?
         #[inline(never)]
-        fn matmul_floats<F: Floats>(
-            weights: &[u8],
-            x: &[f32],
-            sizes: (usize, usize),
-            out: &mut Tile<'_, f32>,
+        fn matmul_floats<F: Widen>(
+            $rows: &[u8],
+            $floats: &[f32],
+            $sizes: (usize, usize),
+            $tile: &mut Tile<'_, f32>,
         ) {
-            lanes::matmul_floats::<F, $mul_add>(weights, x, sizes, out)
+            $dense
+        }
+
+        $(#[target_feature(enable = $features)])?
+        fn quantize_row($row: &[f32], $quants: &mut [Activation]) -> bool {
+            $quantize
         }
 
         $crate::kernel::instance::instance!(@ $($features)?; $mul_add;
-            quantize_row(x: &[f32], out: &mut [Activation]) -> bool { quant::quantize_row };
             rms_norm(x: &mut [f32], weight: &[f32], epsilon: f32) -> bool
                 { lanes::rms_norm::<$mul_add> };
             add(out: &mut [f32], x: &[f32]) { lanes::add };

@@ -7,6 +7,7 @@
 // Kernels count: loops over lanes and tiles must unroll.
 #![allow(clippy::needless_range_loop)]
 
+mod dense;
 mod instance;
 mod lanes;
 mod logits;
@@ -211,6 +212,17 @@ impl Kernels {
     /// The instruction set.
     pub fn isa(&self) -> Isa {
         self.isa
+    }
+
+    /// Multiply-adds that one task should have at most, so that a pass can pause or stop soon: some
+    /// 200 microseconds of work.
+    pub fn task_max(&self) -> usize {
+        match self.isa {
+            Isa::Scalar => 1 << 21,
+            Isa::Neon | Isa::Avx2 => 1 << 23,
+            Isa::Avx2Vnni | Isa::Avx512 => 1 << 24,
+            Isa::Avx512Vnni => 1 << 25,
+        }
     }
 
     /// Multiplies: element (token, column) of `out` becomes the dot product of row `token` of `x`

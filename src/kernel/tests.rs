@@ -92,7 +92,7 @@ fn matmul_of_every_format() {
     for (seed, format) in (0..).zip(formats) {
         let block = format.block_len();
         let columns = if block == 1 {
-            vec![1, 15, 16, 83, 576]
+            vec![1, 15, 16, 83, 576, 1100]
         } else {
             vec![block, 3 * block, 9 * block]
         };

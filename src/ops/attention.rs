@@ -9,8 +9,9 @@ use std::ops::Range;
 
 use crate::kernel::Kernels;
 use crate::kv::{Cache, PAGE_TOKENS, SPAN_TOKENS};
-use crate::ops::TASK_MAX;
 
+/// Multiply-adds that one task may have.
+const TASK_MAX: usize = 1 << 21;
 /// Floats of spans that are kept at once if a single row does not need more: 4 MiB.
 const SPANS_LEN: usize = 1 << 20;
 
