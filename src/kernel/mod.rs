@@ -220,7 +220,7 @@ impl Kernels {
         match self.isa {
             Isa::Scalar => 1 << 21,
             Isa::Neon | Isa::Avx2 => 1 << 23,
-            Isa::Avx2Vnni | Isa::Avx512 => 1 << 24,
+            Isa::NeonDot | Isa::Avx2Vnni | Isa::Avx512 => 1 << 24,
             Isa::Avx512Vnni => 1 << 25,
         }
     }

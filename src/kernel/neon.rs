@@ -7,7 +7,7 @@ use std::arch::aarch64::*;
 use std::arch::asm;
 
 use super::simd::{Rows, Simd};
-use crate::quant::Activation;
+use crate::quant::{self, Activation, GROUP};
 
 /// Proof of NEON and, if so, of `sdot`: made only inside functions that are compiled with them.
 #[derive(Debug, Clone, Copy)]
@@ -79,6 +79,14 @@ impl<const DOT: bool> Neon<DOT> {
                 vreinterpretq_u32_u64(vtrn2q_u64(odd, odd2)),
             ]
         })
+    }
+
+    #[inline(always)]
+    fn load_halves(self, x: &[[u8; 2]]) -> Pair<uint16x4_t> {
+        assert!(x.len() >= Self::LANES, "a vector of values");
+        // SAFETY: the features are proven; the length has just been checked.
+        let halves = unsafe { vreinterpretq_u16_u8(vld1q_u8(x.as_ptr().cast())) };
+        cpu!([vget_low_u16(halves), vget_high_u16(halves)])
     }
 
     /// The dot products of a register: signed bytes on both sides, exact.
@@ -222,6 +230,41 @@ impl<const DOT: bool> Simd for Neon<DOT> {
     }
 
     #[inline(always)]
+    fn load_bytes(self, x: &[[u8; 4]]) -> Self::Float {
+        assert!(x.len() >= Self::LANES, "a vector of values");
+        // SAFETY: the features are proven; the length has just been checked.
+        unsafe {
+            let half = |at: usize| vreinterpretq_f32_u8(vld1q_u8(x[at..].as_ptr().cast()));
+            [half(0), half(4)]
+        }
+    }
+
+    #[inline(always)]
+    fn load_f16(self, x: &[[u8; 2]]) -> Self::Float {
+        each(self.load_halves(x), |halves| {
+            cpu!(vcvt_f32_f16(vreinterpret_f16_u16(halves)))
+        })
+    }
+
+    #[inline(always)]
+    fn load_bf16(self, x: &[[u8; 2]]) -> Self::Float {
+        each(self.load_halves(x), |halves| {
+            cpu!(vreinterpretq_f32_u32(vshll_n_u16::<16>(halves)))
+        })
+    }
+
+    #[inline(always)]
+    fn sum_lanes(self, lanes: &[f32; 16]) -> f32 {
+        let s8 = cpu!(each2(self.load(lanes), self.load(&lanes[8..]), |a, b| {
+            vaddq_f32(a, b)
+        }));
+        cpu!({
+            let s4 = vaddq_f32(s8[0], s8[1]);
+            vpadds_f32(vadd_f32(vget_low_f32(s4), vget_high_f32(s4)))
+        })
+    }
+
+    #[inline(always)]
     fn store(self, a: Self::Float, out: &mut [f32]) {
         assert!(out.len() >= Self::LANES, "room for a vector");
         // SAFETY: the features are proven; the length has just been checked.
@@ -291,10 +334,55 @@ impl<const DOT: bool> Simd for Neon<DOT> {
     }
 }
 
+/// As [`quant::quantize_row`].
+#[inline(always)]
+fn quantize_row<const DOT: bool>(v: Neon<DOT>, x: &[f32], out: &mut [Activation]) -> bool {
+    let mut finite = true;
+    for (x, out) in x.as_chunks::<GROUP>().0.iter().zip(out) {
+        let parts = [
+            v.load(x),
+            v.load(&x[8..]),
+            v.load(&x[16..]),
+            v.load(&x[24..]),
+        ];
+        let largest = cpu!({
+            let mut most = vdupq_n_u32(0);
+            for part in parts.as_flattened() {
+                let bits = vreinterpretq_u32_f32(vabsq_f32(*part));
+                most = vmaxq_u32(most, bits);
+            }
+            vmaxvq_u32(most)
+        });
+        let Some((inverse, scale)) = quant::scales(largest) else {
+            finite &= quant::is_finite(largest);
+            *out = Activation::default();
+            continue;
+        };
+        let mut q = [0; GROUP];
+        let mut sums = [0; 2];
+        // SAFETY: the features are proven; 16 bytes are written to each half of 32.
+        unsafe {
+            let inverse = vdupq_n_f32(inverse);
+            // Rounds ties to even.
+            let integer = |a| vmovn_s32(vcvtnq_s32_f32(vmulq_f32(a, inverse)));
+            for half in 0..2 {
+                let [a, b] = each(parts[2 * half], integer);
+                let [c, d] = each(parts[2 * half + 1], integer);
+                let (low, high) = (vcombine_s16(a, b), vcombine_s16(c, d));
+                let bytes = vmovn_high_s16(vmovn_s16(low), high);
+                sums[half] = i32::from(vaddlvq_s8(bytes));
+                vst1q_s8(q[16 * half..].as_mut_ptr(), bytes);
+            }
+        }
+        *out = Activation::with_sums(q, scale, sums);
+    }
+    finite
+}
+
 /// Without dot products.
 pub(super) mod plain {
     use super::Neon;
-    use crate::kernel::panel;
+    use crate::kernel::{dense, panel};
 
     crate::kernel::instance::instance!(
         Isa::Neon,
@@ -304,6 +392,16 @@ pub(super) mod plain {
             let v = unsafe { Neon::<false>::new() };
             panel::matmul::<_, B, 2, 3>(v, weights, x, groups, out)
         },
+        |weights, x, sizes, out| {
+            // SAFETY: as above.
+            let v = unsafe { Neon::<false>::new() };
+            dense::matmul::<_, F, 2, 2, 3>(v, weights, x, sizes, out)
+        },
+        |x, out| {
+            // SAFETY: as above.
+            let v = unsafe { Neon::<false>::new() };
+            super::quantize_row(v, x, out)
+        },
         "neon"
     );
 }
@@ -311,7 +409,7 @@ pub(super) mod plain {
 /// With `sdot` (Cortex-A55 and A76, Neoverse N1, Apple A11 and later).
 pub(super) mod dot {
     use super::Neon;
-    use crate::kernel::panel;
+    use crate::kernel::{dense, panel};
 
     crate::kernel::instance::instance!(
         Isa::NeonDot,
@@ -320,6 +418,16 @@ pub(super) mod dot {
             // SAFETY: this function is compiled with the features.
             let v = unsafe { Neon::<true>::new() };
             panel::matmul::<_, B, 2, 3>(v, weights, x, groups, out)
+        },
+        |weights, x, sizes, out| {
+            // SAFETY: as above.
+            let v = unsafe { Neon::<true>::new() };
+            dense::matmul::<_, F, 2, 2, 3>(v, weights, x, sizes, out)
+        },
+        |x, out| {
+            // SAFETY: as above.
+            let v = unsafe { Neon::<true>::new() };
+            super::quantize_row(v, x, out)
         },
         "neon,dotprod"
     );
