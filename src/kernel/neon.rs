@@ -117,6 +117,9 @@ impl<const DOT: bool> Simd for Neon<DOT> {
     const LANES: usize = 8;
     type Int = Pair<uint32x4_t>;
     type Float = Pair<float32x4_t>;
+    /// Of bytes 0 .. 8 and 8 .. 16 of each register.
+    type Pairs = Pair<Pair<int16x8_t>>;
+    const PAIRS: bool = !DOT;
 
     #[inline(always)]
     fn splat(self, x: u32) -> Self::Int {
@@ -319,9 +322,37 @@ impl<const DOT: bool> Simd for Neon<DOT> {
     }
 
     #[inline(always)]
-    fn dot<const SMALL: bool>(self, acc: Self::Int, weights: Self::Int, x: u32) -> Self::Int {
+    fn dot(self, acc: Self::Int, weights: Self::Int, x: u32) -> Self::Int {
         let x = cpu!(vdupq_n_u32(x));
         each2(acc, weights, |acc, weights| self.dot4(acc, weights, x))
+    }
+
+    #[inline(always)]
+    fn no_pairs(self) -> Self::Pairs {
+        [[cpu!(vdupq_n_s16(0)); 2]; 2]
+    }
+
+    #[inline(always)]
+    fn add_pairs(self, sums: Self::Pairs, weights: Self::Int, x: u32) -> Self::Pairs {
+        let x = cpu!(vreinterpretq_s8_u32(vdupq_n_u32(x)));
+        each2(sums, weights, |[low, high], weights| {
+            cpu!({
+                let weights = vreinterpretq_s8_u32(weights);
+                let low = vmlal_s8(low, vget_low_s8(weights), vget_low_s8(x));
+                [low, vmlal_high_s8(high, weights, x)]
+            })
+        })
+    }
+
+    #[inline(always)]
+    fn join_pairs(self, acc: Self::Int, sums: Self::Pairs) -> Self::Int {
+        each2(acc, sums, |acc, [low, high]| {
+            cpu!({
+                // Two neighbours are a pair, which fits by the contract of `add_pairs`.
+                let pairs = vpaddq_s16(low, high);
+                vreinterpretq_u32_s32(vpadalq_s16(vreinterpretq_s32_u32(acc), pairs))
+            })
+        })
     }
 
     #[inline(always)]
@@ -390,7 +421,7 @@ pub(super) mod plain {
         |weights, x, groups, out| {
             // SAFETY: this function is compiled with the features.
             let v = unsafe { Neon::<false>::new() };
-            panel::matmul::<_, B, 2, 3>(v, weights, x, groups, out)
+            panel::matmul::<_, B, 2, 2>(v, weights, x, groups, out)
         },
         |weights, x, sizes, out| {
             // SAFETY: as above.

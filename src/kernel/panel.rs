@@ -48,8 +48,8 @@ pub(super) trait Sink<V: Simd> {
 pub(super) trait Unpack: Blocks {
     /// Its float sequence.
     const KIND: Kind;
-    /// Whether the bytes are unsigned below 128, else made by [`Simd::signed`].
-    const SMALL: bool;
+    /// The largest byte, if they are unsigned below 128; else they are made by [`Simd::signed`].
+    const LARGEST: Option<u32>;
 
     /// Where the dot products of a group start, so that they come out without the bytes' offset:
     /// that of all 32 columns, or, for [`Kind::TwoScales`], those of 16 each.
@@ -81,8 +81,10 @@ pub(super) fn matmul<V: Simd, F: Unpack, const P: usize, const T: usize>(
         groups,
     };
     match F::KIND {
-        // Its second accumulators take the place of a panel.
-        Kind::TwoScales => product.all::<F, 2, T>(rows, out),
+        // In a large tile, the second accumulators take the place of a panel.
+        Kind::TwoScales if P * T > 6 => product.all::<F, 2, T>(rows, out),
+        // What puts signs right takes registers, too, and is shared by tokens.
+        _ if V::PAIRS && F::LARGEST.is_none() => product.all::<F, 1, 4>(rows, out),
         _ => product.all::<F, P, T>(rows, out),
     }
 }
@@ -255,13 +257,29 @@ fn group<V: Simd, F: Unpack, const P: usize, const T: usize>(
             integers[1][p][t] = b;
         }
     }
-    for j in 0..8 {
-        let half = usize::from(F::KIND == Kind::TwoScales && j >= 4);
-        for t in 0..T {
-            let word = word(x[t], j);
+    let half = |j| usize::from(F::KIND == Kind::TwoScales && j >= 4);
+    let steps = steps::<V, F>();
+    for start in (0..8).step_by(steps) {
+        let mut pairs = [[v.no_pairs(); T]; P];
+        for j in start..start + steps {
+            for t in 0..T {
+                let word = word(x[t], j);
+                for p in 0..P {
+                    let q = panels[p].q[j];
+                    if steps > 1 {
+                        pairs[p][t] = v.add_pairs(pairs[p][t], q, word);
+                    } else {
+                        integers[half(j)][p][t] = v.dot(integers[half(j)][p][t], q, word);
+                    }
+                }
+            }
+        }
+        if steps > 1 {
             for p in 0..P {
-                let acc = integers[half][p][t];
-                integers[half][p][t] = dot::<V, F>(v, acc, panels[p].q[j], word);
+                for t in 0..T {
+                    let acc = integers[half(start)][p][t];
+                    integers[half(start)][p][t] = v.join_pairs(acc, pairs[p][t]);
+                }
             }
         }
     }
@@ -339,10 +357,16 @@ impl<V: Simd, const P: usize> Sink<V> for Fill<'_, V, P> {
     }
 }
 
+/// How many vectors of a group may add their products in 16 bits: 8, 4, 2, or 1 for none.
 #[inline(always)]
-fn dot<V: Simd, F: Unpack>(v: V, acc: V::Int, weights: V::Int, x: u32) -> V::Int {
-    match F::SMALL {
-        true => v.dot::<true>(acc, weights, x),
-        false => v.dot::<false>(acc, weights, x),
+const fn steps<V: Simd, F: Unpack>() -> usize {
+    match F::LARGEST {
+        Some(largest) if V::PAIRS => {
+            // Two products in each sum.
+            let fitting = i16::MAX as u32 / (2 * 127 * largest);
+            let power = fitting.ilog2();
+            1 << if power < 3 { power } else { 3 }
+        }
+        _ => 1,
     }
 }
