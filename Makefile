@@ -103,7 +103,7 @@ test-isas:
 	@for isa in $(ISAS); do \
 		echo "LIGHTGPT_ISA=$$isa"; \
 		LIGHTGPT_ISA=$$isa $(CARGO) test --quiet --features cli --locked \
-			--test bits --test goldens --test hashes || exit 1; \
+			--test bits --test goldens --test hashes --test session || exit 1; \
 	done
 
 # An emulated CPU tells nothing about speed, but all about bits: one with `sdot`, one without.
