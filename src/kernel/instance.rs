@@ -16,7 +16,7 @@ macro_rules! instance {
         |$rows:ident, $floats:ident, $sizes:ident, $tile:ident| $dense:expr,
         |$row:ident, $quants:ident| $quantize:expr
         $(, $features:literal)?) => {
-        use crate::kernel::logits::{self, Histogram, LogitFunctions, Ranked, Scale};
+        use crate::kernel::logits::{self, LogitFunctions, Ranked, Reach, Steps};
         use crate::kernel::dense::Widen;
         use crate::kernel::panel::Unpack;
         use crate::kernel::{Functions, Input, Isa, Kernels, lanes};
@@ -48,8 +48,9 @@ macro_rules! instance {
                     count_from,
                     mask,
                     divide,
-                    histogram,
-                    find_cell,
+                    masses_from,
+                    group_maxima,
+                    collect,
                     floor,
                 },
             },
@@ -125,10 +126,11 @@ macro_rules! instance {
             count_from(x: &[f32], threshold: f32) -> usize { logits::count_from };
             mask(keys: &[f32], threshold: f32, fill: f32, values: &mut [f32]) { logits::mask };
             divide(x: &mut [f32], divisor: f32) { logits::divide };
-            histogram(keys: &[f32], weights: &[f32], scale: Scale, masses: &mut Histogram)
-                { logits::histogram };
-            find_cell(keys: &[f32], scale: Scale, cell: u32, found: &mut [Ranked]) -> usize
-                { logits::find_cell };
+            masses_from(keys: &[f32], weights: &[f32], thresholds: &Steps<f32>) -> Steps<f64>
+                { logits::masses_from };
+            group_maxima(x: &[f32], rows: usize, maxima: &mut [f32]) { logits::group_maxima };
+            collect(keys: &[f32], range: [f32; 2], reach: Reach<'_>, found: &mut [Ranked])
+                -> usize { logits::collect };
             floor(x: &mut [f32], threshold: f32) { logits::floor };
         );
     };

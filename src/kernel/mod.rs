@@ -32,7 +32,7 @@ use crate::quant::{Activation, Format, GROUP};
 use crate::team::Tile;
 
 pub use lanes::LANES;
-pub use logits::{BLOCK, CELLS, Histogram, Ranked, Scale};
+pub use logits::{BLOCK, Ranked, Reach, STEPS, Steps};
 pub use measure::Peak;
 
 /// An instruction set that has kernels, from the plainest to the widest of each architecture.
