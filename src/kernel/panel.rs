@@ -249,39 +249,19 @@ fn group<V: Simd, F: Unpack, const P: usize, const T: usize>(
     x: [&Activation; T],
     sums: &mut [[V::Float; T]; P],
 ) {
-    let mut integers = [[[v.splat(0); T]; P]; 2];
+    let mut starts = [[v.splat(0); T]; 2];
     for t in 0..T {
         let [a, b] = F::start(v, x[t]);
-        for p in 0..P {
-            integers[0][p][t] = a;
-            integers[1][p][t] = b;
-        }
+        starts[0][t] = a;
+        starts[1][t] = b;
     }
-    let half = |j| usize::from(F::KIND == Kind::TwoScales && j >= 4);
-    let steps = steps::<V, F>();
-    for start in (0..8).step_by(steps) {
-        let mut pairs = [[v.no_pairs(); T]; P];
-        for j in start..start + steps {
-            for t in 0..T {
-                let word = word(x[t], j);
-                for p in 0..P {
-                    let q = panels[p].q[j];
-                    if steps > 1 {
-                        pairs[p][t] = v.add_pairs(pairs[p][t], q, word);
-                    } else {
-                        integers[half(j)][p][t] = v.dot(integers[half(j)][p][t], q, word);
-                    }
-                }
-            }
+    let mut integers = [[starts[0]; P]; 2];
+    if F::KIND == Kind::TwoScales {
+        for half in 0..2 {
+            integers[half] = dots::<V, F, P, T>(v, panels, x, starts[half], 4 * half..4 * half + 4);
         }
-        if steps > 1 {
-            for p in 0..P {
-                for t in 0..T {
-                    let acc = integers[half(start)][p][t];
-                    integers[half(start)][p][t] = v.join_pairs(acc, pairs[p][t]);
-                }
-            }
-        }
+    } else {
+        integers[0] = dots::<V, F, P, T>(v, panels, x, starts[0], 0..8);
     }
     for p in 0..P {
         for t in 0..T {
@@ -289,6 +269,47 @@ fn group<V: Simd, F: Unpack, const P: usize, const T: usize>(
             sums[p][t] = add::<V, F>(v, both, &panels[p], x[t], sums[p][t]);
         }
     }
+}
+
+/// The integers of some vectors of a group, from `starts` on.
+#[inline(always)]
+fn dots<V: Simd, F: Unpack, const P: usize, const T: usize>(
+    v: V,
+    panels: &[Group<V>; P],
+    x: [&Activation; T],
+    starts: [V::Int; T],
+    vectors: std::ops::Range<usize>,
+) -> [[V::Int; T]; P] {
+    let mut integers = [starts; P];
+    let steps = steps::<V, F>();
+    if steps == 1 {
+        for j in vectors {
+            for t in 0..T {
+                let word = word(x[t], j);
+                for p in 0..P {
+                    integers[p][t] = v.dot(integers[p][t], panels[p].q[j], word);
+                }
+            }
+        }
+        return integers;
+    }
+    for start in vectors.step_by(steps) {
+        let mut pairs = [[v.no_pairs(); T]; P];
+        for j in start..start + steps {
+            for t in 0..T {
+                let word = word(x[t], j);
+                for p in 0..P {
+                    pairs[p][t] = v.add_pairs(pairs[p][t], panels[p].q[j], word);
+                }
+            }
+        }
+        for p in 0..P {
+            for t in 0..T {
+                integers[p][t] = v.join_pairs(integers[p][t], pairs[p][t]);
+            }
+        }
+    }
+    integers
 }
 
 /// The float sequence of a group.
@@ -357,7 +378,8 @@ impl<V: Simd, const P: usize> Sink<V> for Fill<'_, V, P> {
     }
 }
 
-/// How many vectors of a group may add their products in 16 bits: 8, 4, 2, or 1 for none.
+/// How many vectors of a group may add their products in 16 bits: 8, 4, 2, or 1 for none. With two
+/// scales a group has two halves of 4 vectors, and weights that leave room for 2.
 #[inline(always)]
 const fn steps<V: Simd, F: Unpack>() -> usize {
     match F::LARGEST {
