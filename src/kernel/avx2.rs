@@ -159,6 +159,13 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
     }
 
     #[inline(always)]
+    fn load_f16(self, x: &[[u8; 2]]) -> __m256 {
+        assert!(x.len() >= Self::LANES, "a vector of values");
+        // SAFETY: the features are proven; the length has just been checked.
+        unsafe { _mm256_cvtph_ps(_mm_loadu_si128(x.as_ptr().cast())) }
+    }
+
+    #[inline(always)]
     fn store(self, a: __m256, out: &mut [f32]) {
         assert!(out.len() >= Self::LANES, "room for a vector");
         // SAFETY: the features are proven; the length has just been checked.
@@ -249,7 +256,7 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
 /// Without AVX-VNNI.
 pub(super) mod plain {
     use super::Avx2;
-    use crate::kernel::panel;
+    use crate::kernel::{attention, panel};
 
     crate::kernel::instance::instance!(
         Isa::Avx2,
@@ -259,6 +266,11 @@ pub(super) mod plain {
             let v = unsafe { Avx2::<false>::new() };
             panel::matmul::<_, B, 1, 4>(v, weights, x, groups, out)
         },
+        |work, room, out| {
+            // SAFETY: as above.
+            let v = unsafe { Avx2::<false>::new() };
+            attention::attend::<_, 2>(v, work, room, out)
+        },
         "avx2,fma,f16c,bmi1,bmi2"
     );
 }
@@ -266,7 +278,7 @@ pub(super) mod plain {
 /// With AVX-VNNI (Alder Lake, Zen 5 and later).
 pub(super) mod vnni {
     use super::Avx2;
-    use crate::kernel::panel;
+    use crate::kernel::{attention, panel};
 
     crate::kernel::instance::instance!(
         Isa::Avx2Vnni,
@@ -275,6 +287,11 @@ pub(super) mod vnni {
             // SAFETY: this function is compiled with the features.
             let v = unsafe { Avx2::<true>::new() };
             panel::matmul::<_, B, 2, 3>(v, weights, x, groups, out)
+        },
+        |work, room, out| {
+            // SAFETY: as above.
+            let v = unsafe { Avx2::<true>::new() };
+            attention::attend::<_, 2>(v, work, room, out)
         },
         "avx2,fma,f16c,bmi1,bmi2,avxvnni"
     );

@@ -154,6 +154,13 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
     }
 
     #[inline(always)]
+    fn load_f16(self, x: &[[u8; 2]]) -> __m512 {
+        assert!(x.len() >= Self::LANES, "a vector of values");
+        // SAFETY: the features are proven; the length has just been checked.
+        unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(x.as_ptr().cast())) }
+    }
+
+    #[inline(always)]
     fn store(self, a: __m512, out: &mut [f32]) {
         assert!(out.len() >= Self::LANES, "room for a vector");
         // SAFETY: the features are proven; the length has just been checked.
@@ -244,7 +251,7 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
 /// Without VNNI.
 pub(super) mod plain {
     use super::Avx512;
-    use crate::kernel::panel;
+    use crate::kernel::{attention, panel};
 
     crate::kernel::instance::instance!(
         Isa::Avx512,
@@ -254,6 +261,11 @@ pub(super) mod plain {
             let v = unsafe { Avx512::<false>::new() };
             panel::matmul::<_, B, 3, 3>(v, weights, x, groups, out)
         },
+        |work, room, out| {
+            // SAFETY: as above.
+            let v = unsafe { Avx512::<false>::new() };
+            attention::attend::<_, 4>(v, work, room, out)
+        },
         "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c,bmi1,bmi2"
     );
 }
@@ -261,7 +273,7 @@ pub(super) mod plain {
 /// With VNNI (Cascade Lake, Zen 4 and later).
 pub(super) mod vnni {
     use super::Avx512;
-    use crate::kernel::panel;
+    use crate::kernel::{attention, panel};
 
     crate::kernel::instance::instance!(
         Isa::Avx512Vnni,
@@ -270,6 +282,11 @@ pub(super) mod vnni {
             // SAFETY: this function is compiled with the features.
             let v = unsafe { Avx512::<true>::new() };
             panel::matmul::<_, B, 3, 4>(v, weights, x, groups, out)
+        },
+        |work, room, out| {
+            // SAFETY: as above.
+            let v = unsafe { Avx512::<true>::new() };
+            attention::attend::<_, 4>(v, work, room, out)
         },
         "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c,bmi1,bmi2"
     );

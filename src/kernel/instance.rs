@@ -1,19 +1,21 @@
 //! Makes the instances of the shared bodies for one ISA: functions compiled with its features, and
 //! the table that names them.
 
-/// `instance!(Isa, MulAdd, block product, "features")` defines `pub static KERNELS` in the calling
-/// module; the product of block formats is that of the shared bodies if none is given.
+/// `instance!(Isa, MulAdd, block product, attention, "features")` defines `pub static KERNELS` in the
+/// calling module; product and attention are those of the shared bodies if none are given.
 macro_rules! instance {
     ($isa:expr, $mul_add:ty $(, $features:literal)?) => {
         $crate::kernel::instance::instance!($isa, $mul_add,
-            |weights, x, groups, out| lanes::matmul_blocks::<B, $mul_add>(weights, x, groups, out)
+            |weights, x, groups, out| lanes::matmul_blocks::<B, $mul_add>(weights, x, groups, out),
+            |work, _room, out| lanes::attend::<$mul_add>(work, out)
             $(, $features)?);
     };
     ($isa:expr, $mul_add:ty,
-        |$weights:ident, $x:ident, $groups:ident, $out:ident| $blocks:expr $(, $features:literal)?) => {
+        |$weights:ident, $x:ident, $groups:ident, $out:ident| $blocks:expr,
+        |$work:ident, $room:ident, $result:ident| $attend:expr $(, $features:literal)?) => {
         use crate::kernel::logits::{self, Histogram, LogitFunctions, Ranked, Scale};
         use crate::kernel::panel::Unpack;
-        use crate::kernel::{Functions, Input, Isa, Kernels, lanes};
+        use crate::kernel::{Attention, Functions, Input, Isa, Kernels, Room, lanes};
         use crate::quant::{self, Activation, Floats, Format, with_format};
         use crate::team::Tile;
 
@@ -26,11 +28,7 @@ macro_rules! instance {
                 add,
                 swiglu,
                 rope_interleaved,
-                scores_f32,
-                scores_f16,
-                softmax,
-                values_f32,
-                values_f16,
+                attend,
                 join_spans,
                 logits: LogitFunctions {
                     block_maxima,
@@ -87,6 +85,11 @@ macro_rules! instance {
             lanes::matmul_floats::<F, $mul_add>(weights, x, sizes, out)
         }
 
+        $(#[target_feature(enable = $features)])?
+        fn attend($work: &Attention<'_>, $room: &mut Room, $result: &mut Tile<'_, f32>) {
+            $attend
+        }
+
         $crate::kernel::instance::instance!(@ $($features)?; $mul_add;
             quantize_row(x: &[f32], out: &mut [Activation]) -> bool { quant::quantize_row };
             rms_norm(x: &mut [f32], weight: &[f32], epsilon: f32) -> bool
@@ -94,15 +97,6 @@ macro_rules! instance {
             add(out: &mut [f32], x: &[f32]) { lanes::add };
             swiglu(gate: &mut [f32], up: &[f32]) { lanes::swiglu };
             rope_interleaved(head: &mut [f32], turns: &[[f32; 2]]) { lanes::rope_interleaved };
-            scores_f32(query: &[f32], keys: &[f32], out: &mut [f32])
-                { lanes::scores::<f32, $mul_add> };
-            scores_f16(query: &[f32], keys: &[u16], out: &mut [f32])
-                { lanes::scores::<u16, $mul_add> };
-            softmax(scores: &mut [f32], scale: f32) -> (f32, f32) { lanes::softmax };
-            values_f32(weights: &[f32], values: &[f32], out: &mut [f32])
-                { lanes::values::<f32, $mul_add> };
-            values_f16(weights: &[f32], values: &[u16], out: &mut [f32])
-                { lanes::values::<u16, $mul_add> };
             join_spans(spans: &[f32], stride: usize, count: usize, out: &mut [f32]) { lanes::join_spans::<$mul_add> };
             block_maxima(x: &[f32], maxima: &mut [f32]) -> bool { logits::block_maxima };
             block_sums(x: &[f32], sums: &mut [f32]) { logits::block_sums };

@@ -8,7 +8,8 @@ use crate::float::{self, MulAdd, sum_lanes};
 use crate::quant::{Activation, Blocks, Floats, accumulate, dot_floats};
 use crate::team::Tile;
 
-use super::Element;
+use super::attention::{Attention, PAGE_TOKENS, SPAN_TOKENS};
+use super::Plane;
 
 /// Lanes of every body.
 pub const LANES: usize = 16;
@@ -150,104 +151,129 @@ pub fn rope_interleaved(head: &mut [f32], turns: &[[f32; 2]]) {
     }
 }
 
-/// Dot products of a query with the keys of a page: lanes are keys, dimensions in order from +0.
-/// `keys` is (dimensions, `out.len()`), and `out.len()` a multiple of 16.
+/// Attention of queries to the keys of a span: `out` is (rows, heads, 2 + v_dim), the largest score,
+/// the sum of the weights, and the values weighted. Rows that see no key are left alone.
 #[inline(always)]
-pub fn scores<E: Element, M: MulAdd>(query: &[f32], keys: &[E], out: &mut [f32]) {
-    const WIDE: usize = 4 * LANES;
-    let tokens = out.len();
-    let (wide, narrow) = out.as_chunks_mut::<WIDE>();
-    let narrow_at = wide.len() * WIDE;
-    for (i, out) in wide.iter_mut().enumerate() {
-        *out = scores_of::<E, M, WIDE>(query, keys, tokens, i * WIDE);
-    }
-    for (i, out) in narrow.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
-        *out = scores_of::<E, M, LANES>(query, keys, tokens, narrow_at + i * LANES);
+pub(super) fn attend<M: MulAdd>(work: &Attention<'_>, out: &mut Tile<'_, f32>) {
+    for row in work.first_row()..out.row_range().len() {
+        let seen = work.seen(row);
+        let mut scores = [0.0; SPAN_TOKENS];
+        for head in 0..work.heads {
+            let out = &mut out.row_mut(row)[work.place(head)..][..2 + work.v_dim];
+            scores.fill(0.0);
+            for ((keys, _), scores) in work.pages.iter().zip(scores[..seen].chunks_mut(PAGE_TOKENS)) {
+                add_scores::<M>(work.query(row, head), *keys, scores);
+            }
+            (out[0], out[1]) = softmax(&mut scores, seen, work.scale);
+            out[2..].fill(0.0);
+            let weights = scores[..seen].chunks(PAGE_TOKENS);
+            for ((_, values), weights) in work.pages.iter().zip(weights) {
+                add_values::<M>(weights, *values, &mut out[2..]);
+            }
+        }
     }
 }
 
+/// Adds to the scores of a page's first keys: lanes are keys, dimensions in order. `keys` is
+/// (dimensions, PAGE_TOKENS).
 #[inline(always)]
-fn scores_of<E: Element, M: MulAdd, const N: usize>(
-    query: &[f32],
-    keys: &[E],
-    tokens: usize,
-    at: usize,
-) -> [f32; N] {
-    let mut sums = [0.0; N];
-    for (query, keys) in query.iter().zip(keys.chunks_exact(tokens)) {
-        let keys = &keys[at..at + N];
-        for i in 0..N {
-            sums[i] = M::mul_add(*query, keys[i].load(), sums[i]);
+fn add_scores<M: MulAdd>(query: &[f32], keys: Plane<'_>, scores: &mut [f32]) {
+    let mut lanes = [0.0; PAGE_TOKENS];
+    for (d, x) in query.iter().enumerate() {
+        let lanes = &mut lanes[..scores.len()];
+        keys.decode(d, PAGE_TOKENS, 0, lanes);
+        for (score, key) in scores.iter_mut().zip(lanes) {
+            *score = M::mul_add(*x, *key, *score);
         }
+    }
+}
+
+/// Adds weighted values to `out`: lanes are dimensions, keys in order. `values` is (PAGE_TOKENS,
+/// out.len()).
+#[inline(always)]
+fn add_values<M: MulAdd>(weights: &[f32], values: Plane<'_>, out: &mut [f32]) {
+    let width = out.len();
+    let mut lanes = [0.0; PAGE_TOKENS];
+    for (key, weight) in weights.iter().enumerate() {
+        for (part, out) in out.chunks_mut(PAGE_TOKENS).enumerate() {
+            let lanes = &mut lanes[..out.len()];
+            values.decode(key, width, part * PAGE_TOKENS, lanes);
+            for (out, value) in out.iter_mut().zip(lanes) {
+                *out = M::mul_add(*weight, *value, *out);
+            }
+        }
+    }
+}
+
+/// Turns the first `seen` scores into weights `exp(scale * score - max)`; returns (max, sum of the
+/// weights). Weight `i` adds to lane `i mod 16` of the sum. There is at least one, and room for
+/// whole lanes, in which zeros follow.
+#[inline(always)]
+pub(super) fn softmax(scores: &mut [f32], seen: usize, scale: f32) -> (f32, f32) {
+    let chunks = &mut scores.as_chunks_mut::<LANES>().0[..seen.div_ceil(LANES)];
+    let (last, whole) = chunks.split_last_mut().expect("a score is seen");
+    let count = seen - whole.len() * LANES;
+    // Copies of a score change neither the largest nor the smallest.
+    let copy = last[0];
+    last[count..].fill(copy);
+    let mut maxima = [f32::NEG_INFINITY; LANES];
+    let mut minima = [f32::INFINITY; LANES];
+    for chunk in whole.iter_mut().chain([&mut *last]) {
+        for i in 0..LANES {
+            chunk[i] *= scale;
+            maxima[i] = float::max(maxima[i], chunk[i]);
+            minima[i] = if chunk[i] < minima[i] { chunk[i] } else { minima[i] };
+        }
+    }
+    let (max, min) = (largest(maxima), smallest(minima));
+    // The faster function has the same bits, and leaves a NaN one.
+    let sums = match max - min <= 80.0 {
+        true => exponentials::<true>(whole, last, count, max),
+        false => exponentials::<false>(whole, last, count, max),
+    };
+    (max, sum_lanes(&sums))
+}
+
+/// Replaces each x by `exp(x - max)`, of the last only `count`; returns the sum of each lane.
+#[inline(always)]
+fn exponentials<const NEAR: bool>(
+    whole: &mut [[f32; LANES]],
+    last: &mut [f32; LANES],
+    count: usize,
+    max: f32,
+) -> [f32; LANES] {
+    let exp = |x| if NEAR { float::exp_within(x) } else { float::exp(x) };
+    let mut sums = [0.0; LANES];
+    for chunk in whole {
+        for i in 0..LANES {
+            chunk[i] = exp(chunk[i] - max);
+            sums[i] += chunk[i];
+        }
+    }
+    for i in 0..LANES {
+        let weight = exp(last[i] - max);
+        last[i] = if i < count { weight } else { 0.0 };
+        sums[i] += last[i];
     }
     sums
 }
 
-/// Turns the scores of a span into weights `exp(scale * score - max)`; returns (max, sum of the
-/// weights). Weight `i` adds to lane `i mod 16` of the sum.
 #[inline(always)]
-pub fn softmax(scores: &mut [f32], scale: f32) -> (f32, f32) {
-    let mut maxima = [f32::NEG_INFINITY; LANES];
-    for chunk in scores.chunks_mut(LANES) {
-        for (score, max) in chunk.iter_mut().zip(&mut maxima) {
-            *score *= scale;
-            *max = float::max(*max, *score);
+fn largest(lanes: [f32; LANES]) -> f32 {
+    let mut max = lanes;
+    let mut half = LANES / 2;
+    while half > 0 {
+        for i in 0..half {
+            max[i] = float::max(max[i], max[i + half]);
         }
+        half /= 2;
     }
-    let max = maxima.into_iter().fold(f32::NEG_INFINITY, float::max);
-    let mut sums = [0.0; LANES];
-    let (chunks, rest) = scores.as_chunks_mut::<LANES>();
-    for chunk in chunks {
-        for i in 0..LANES {
-            chunk[i] = float::exp(chunk[i] - max);
-            sums[i] += chunk[i];
-        }
-    }
-    for (score, sum) in rest.iter_mut().zip(&mut sums) {
-        *score = float::exp(*score - max);
-        *sum += *score;
-    }
-    (max, sum_lanes(&sums))
-}
-
-/// Adds `weights[j]` times row `j` of `values`, (weights, dimensions), to `out`: lanes are
-/// dimensions, keys in order.
-#[inline(always)]
-pub fn values<E: Element, M: MulAdd>(weights: &[f32], values: &[E], out: &mut [f32]) {
-    const WIDE: usize = 4 * LANES;
-    let width = out.len();
-    let (wide, rest) = out.as_chunks_mut::<WIDE>();
-    let (narrow, single) = rest.as_chunks_mut::<LANES>();
-    let mut at = 0;
-    for out in wide {
-        values_of::<E, M, WIDE>(weights, values, (width, at), out);
-        at += WIDE;
-    }
-    for out in narrow {
-        values_of::<E, M, LANES>(weights, values, (width, at), out);
-        at += LANES;
-    }
-    for out in single.as_chunks_mut::<1>().0 {
-        values_of::<E, M, 1>(weights, values, (width, at), out);
-        at += 1;
-    }
+    max[0]
 }
 
 #[inline(always)]
-fn values_of<E: Element, M: MulAdd, const N: usize>(
-    weights: &[f32],
-    values: &[E],
-    (width, at): (usize, usize),
-    out: &mut [f32; N],
-) {
-    let mut sums = *out;
-    for (weight, values) in weights.iter().zip(values.chunks_exact(width)) {
-        let values = &values[at..at + N];
-        for i in 0..N {
-            sums[i] = M::mul_add(*weight, values[i].load(), sums[i]);
-        }
-    }
-    *out = sums;
+fn smallest(lanes: [f32; LANES]) -> f32 {
+    -largest(lanes.map(|x| -x))
 }
 
 /// Joins `count` spans of one query, which begin `stride` apart: each a maximum, a sum of weights

@@ -7,6 +7,7 @@
 // Kernels count: loops over lanes and tiles must unroll.
 #![allow(clippy::needless_range_loop)]
 
+mod attention;
 mod instance;
 mod lanes;
 mod logits;
@@ -30,6 +31,7 @@ use crate::float::f16_to_f32;
 use crate::quant::{Activation, Format, GROUP};
 use crate::team::Tile;
 
+pub use attention::{Attention, Room, PAGE_TOKENS, SPAN_TOKENS};
 pub use lanes::LANES;
 pub use logits::{BLOCK, CELLS, Histogram, Ranked, Scale};
 pub use measure::Peak;
@@ -94,11 +96,7 @@ struct Functions {
     add: unsafe fn(&mut [f32], &[f32]),
     swiglu: unsafe fn(&mut [f32], &[f32]),
     rope_interleaved: unsafe fn(&mut [f32], &[[f32; 2]]),
-    scores_f32: unsafe fn(&[f32], &[f32], &mut [f32]),
-    scores_f16: unsafe fn(&[f32], &[u16], &mut [f32]),
-    softmax: unsafe fn(&mut [f32], f32) -> (f32, f32),
-    values_f32: unsafe fn(&[f32], &[f32], &mut [f32]),
-    values_f16: unsafe fn(&[f32], &[u16], &mut [f32]),
+    attend: unsafe fn(&Attention<'_>, &mut Room, &mut Tile<'_, f32>),
     join_spans: unsafe fn(&[f32], usize, usize, &mut [f32]),
     logits: logits::LogitFunctions,
 }
@@ -121,28 +119,8 @@ pub struct Input<'a> {
 pub enum Plane<'a> {
     /// As they were computed.
     F32(&'a [f32]),
-    /// Rounded to f16.
-    F16(&'a [u16]),
-}
-
-/// What a plane is made of.
-pub trait Element: Copy {
-    /// Its value.
-    fn load(self) -> f32;
-}
-
-impl Element for f32 {
-    #[inline(always)]
-    fn load(self) -> f32 {
-        self
-    }
-}
-
-impl Element for u16 {
-    #[inline(always)]
-    fn load(self) -> f32 {
-        f16_to_f32(self)
-    }
+    /// Rounded to f16, little-endian.
+    F16(&'a [[u8; 2]]),
 }
 
 /// The best kernels of this CPU, or what `LIGHTGPT_ISA` names, if the CPU has it.
@@ -203,6 +181,17 @@ impl Kernels {
     /// The instruction set.
     pub fn isa(&self) -> Isa {
         self.isa
+    }
+
+    /// Multiply-adds that one task should have at most, so that a pass can pause or stop soon: some
+    /// 200 microseconds of work.
+    pub fn task_max(&self) -> usize {
+        match self.isa {
+            Isa::Scalar => 1 << 21,
+            Isa::Neon | Isa::Avx2 => 1 << 23,
+            Isa::Avx2Vnni | Isa::Avx512 => 1 << 24,
+            Isa::Avx512Vnni => 1 << 25,
+        }
     }
 
     /// Multiplies: element (token, column) of `out` becomes the dot product of row `token` of `x`
@@ -272,36 +261,16 @@ impl Kernels {
         unsafe { (self.functions.rope_interleaved)(head, turns) }
     }
 
-    /// `out[j]` = dot product of `query` and key `j`; `keys` is (query.len(), out.len()).
-    pub fn scores(&self, query: &[f32], keys: Plane<'_>, out: &mut [f32]) {
-        assert!(out.len().is_multiple_of(LANES), "whole lanes");
-        assert_eq!(keys.len(), query.len() * out.len(), "a key for each score");
-        match keys {
-            // SAFETY: `self` proves the CPU's features.
-            Plane::F32(keys) => unsafe { (self.functions.scores_f32)(query, keys, out) },
-            // SAFETY: as above.
-            Plane::F16(keys) => unsafe { (self.functions.scores_f16)(query, keys, out) },
-        }
-    }
-
-    /// Turns scores into `exp(scale * score - max)`; returns (max, sum).
-    pub fn softmax(&self, scores: &mut [f32], scale: f32) -> (f32, f32) {
+    /// Attention of queries to the keys of a span: `out` becomes (rows, heads, 2 + v_dim), the largest
+    /// score, the sum of the weights `exp(score - largest)`, and the values weighted. Rows that see
+    /// no key of the span are left alone.
+    ///
+    /// # Panics
+    /// If the sizes do not fit.
+    pub fn attend(&self, work: &Attention<'_>, room: &mut Room, out: &mut Tile<'_, f32>) {
+        work.check(out.row_range().len(), out.column_range().len());
         // SAFETY: `self` proves the CPU's features.
-        unsafe { (self.functions.softmax)(scores, scale) }
-    }
-
-    /// `out += sum of weights[j] * values[j]`; `values` is (at least weights.len(), out.len()).
-    pub fn values(&self, weights: &[f32], values: Plane<'_>, out: &mut [f32]) {
-        assert!(
-            values.len() >= weights.len() * out.len(),
-            "a value row for each weight"
-        );
-        match values {
-            // SAFETY: `self` proves the CPU's features.
-            Plane::F32(values) => unsafe { (self.functions.values_f32)(weights, values, out) },
-            // SAFETY: as above.
-            Plane::F16(values) => unsafe { (self.functions.values_f16)(weights, values, out) },
-        }
+        unsafe { (self.functions.attend)(work, room, out) }
     }
 
     /// Joins `count` spans, which begin `stride` apart, each (max, sum, weighted row), into one
@@ -320,6 +289,20 @@ impl Plane<'_> {
         match self {
             Self::F32(plane) => plane.len(),
             Self::F16(plane) => plane.len(),
+        }
+    }
+
+    /// Decodes values of a row, of which there are `width`, from `column` on.
+    #[inline(always)]
+    fn decode(&self, row: usize, width: usize, column: usize, out: &mut [f32]) {
+        let start = row * width + column;
+        match self {
+            Self::F32(plane) => out.copy_from_slice(&plane[start..][..out.len()]),
+            Self::F16(plane) => {
+                for (out, half) in out.iter_mut().zip(&plane[start..]) {
+                    *out = f16_to_f32(u16::from_le_bytes(*half));
+                }
+            }
         }
     }
 }

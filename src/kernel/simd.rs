@@ -55,6 +55,8 @@ pub(super) trait Simd: Copy {
     fn splat_float(self, x: f32) -> Self::Float;
     /// The first `LANES` values.
     fn load(self, x: &[f32]) -> Self::Float;
+    /// The first `LANES` f16 of a file.
+    fn load_f16(self, x: &[[u8; 2]]) -> Self::Float;
     /// Puts the lanes into the first `LANES` values.
     fn store(self, a: Self::Float, out: &mut [f32]);
     /// Product of lanes.

@@ -24,10 +24,10 @@ fn floats(seed: u64, len: usize) -> Vec<f32> {
     values
 }
 
-fn halves(values: &[f32]) -> Vec<u16> {
+fn halves(values: &[f32]) -> Vec<[u8; 2]> {
     values
         .iter()
-        .map(|&x| crate::float::f16_from_f32(x))
+        .map(|&x| crate::float::f16_from_f32(x).to_le_bytes())
         .collect()
 }
 
@@ -182,12 +182,6 @@ fn elementwise() {
             assert!(len == 0 || k.rms_norm(&mut out, &b, 1e-5));
             out
         });
-        same("softmax", |k| {
-            let mut out = a.clone();
-            let (max, sum) = k.softmax(&mut out, 0.125);
-            out.extend([max, sum]);
-            out
-        });
         let turns: Vec<[f32; 2]> = b.as_chunks::<2>().0.to_vec();
         same("rope_interleaved", |k| {
             let mut out = a.clone();
@@ -315,26 +309,109 @@ fn filters_of_logits() {
     }
 }
 
+/// Rows, heads, dimensions of keys and values, keys that the first row sees.
+const ATTENTION: [(usize, usize, usize, usize, isize); 14] = [
+    (1, 1, 64, 64, 1),
+    (1, 3, 64, 64, 256),
+    (1, 4, 12, 20, 256),
+    (1, 8, 128, 64, 100),
+    (2, 1, 10, 10, 64),
+    (3, 7, 80, 80, 190),
+    (4, 2, 1, 1, 255),
+    (9, 1, 96, 130, -3),
+    (6, 5, 20, 17, 300),
+    (1, 64, 64, 64, 129),
+    (50, 1, 16, 16, 1),
+    (13, 4, 64, 64, 120),
+    (70, 2, 66, 34, 0),
+    (2, 3, 576, 512, 256),
+];
+
 #[test]
-fn attention_pieces() {
-    for dims in [1, 2, 8, 12, 16, 20, 64, 80, 128, 130] {
-        for keys in [16, 32, 48, 64, 80] {
-            let (query, k) = (floats(1, dims), floats(2, dims * keys));
-            let half = halves(&k);
-            for plane in [Plane::F32(&k), Plane::F16(&half)] {
-                same("scores", |kernels| {
-                    let mut out = vec![0.0; keys];
-                    kernels.scores(&query, plane, &mut out);
-                    out
-                });
-                let weights = floats(3, keys - 3);
-                same("values", |kernels| {
-                    let mut out = floats(4, dims);
-                    kernels.values(&weights, plane, &mut out);
-                    out
-                });
+fn attention_to_a_span() {
+    for (seed, (rows, heads, k_dim, v_dim, seen)) in (0..).zip(ATTENTION) {
+        let (stride, pages) = (heads * k_dim + 3, SPAN_TOKENS / PAGE_TOKENS);
+        let queries = floats(seed, rows * stride);
+        let keys = floats(seed + 100, pages * PAGE_TOKENS * k_dim);
+        let values = floats(seed + 200, pages * PAGE_TOKENS * v_dim);
+        let (half_keys, half_values) = (halves(&keys), halves(&values));
+        let plain = |page: usize| {
+            let (k, v) = (PAGE_TOKENS * k_dim, PAGE_TOKENS * v_dim);
+            (Plane::F32(&keys[page * k..][..k]), Plane::F32(&values[page * v..][..v]))
+        };
+        let half = |page: usize| {
+            let (k, v) = (PAGE_TOKENS * k_dim, PAGE_TOKENS * v_dim);
+            (Plane::F16(&half_keys[page * k..][..k]), Plane::F16(&half_values[page * v..][..v]))
+        };
+        let all: [Vec<(Plane<'_>, Plane<'_>)>; 2] =
+            [(0..pages).map(plain).collect(), (0..pages).map(half).collect()];
+        for planes in all {
+            let work = Attention {
+                queries: &queries,
+                stride,
+                heads,
+                k_dim,
+                v_dim,
+                pages: &planes,
+                seen,
+                scale: 1e-4,
+            };
+            let columns = heads * (2 + v_dim);
+            same("attend", |kernels| {
+                let mut out = vec![-7.0; rows * columns];
+                kernels.attend(&work, &mut Room::default(), &mut Tile::whole(&mut out, columns));
+                out
+            });
+            let mut out = vec![-7.0; rows * columns];
+            detect().attend(&work, &mut Room::default(), &mut Tile::whole(&mut out, columns));
+            check_attention(&work, rows, &out);
+        }
+    }
+}
+
+/// Compares the last row, and the first, with a plain softmax in f64.
+fn check_attention(work: &Attention<'_>, rows: usize, out: &[f32]) {
+    let value = |plane: Plane<'_>, row, width, column| {
+        let mut out = [0.0];
+        plane.decode(row, width, column, &mut out);
+        f64::from(out[0])
+    };
+    for (row, out) in out.chunks_exact(out.len() / rows).enumerate() {
+        let seen = work.seen(row);
+        for (head, out) in out.chunks_exact(2 + work.v_dim).enumerate() {
+            if seen == 0 {
+                assert!(out.iter().all(|x| *x == -7.0), "left alone");
+                continue;
+            }
+            let query = work.query(row, head);
+            let score = |key: usize| -> f64 {
+                let (keys, _) = work.pages[key / PAGE_TOKENS];
+                let key = |d| value(keys, d, PAGE_TOKENS, key % PAGE_TOKENS);
+                (0..work.k_dim).map(|d| f64::from(query[d]) * key(d)).sum()
+            };
+            let scores: Vec<f64> = (0..seen).map(|key| score(key) * f64::from(work.scale)).collect();
+            let max = scores.iter().copied().fold(f64::MIN, f64::max);
+            let weights: Vec<f64> = scores.iter().map(|score| (score - max).exp()).collect();
+            let close = |a: f64, b: f64, size: f64| (a - b).abs() <= 1e-2 * size;
+            assert!(close(f64::from(out[0]), max, max.abs() + 1.0));
+            let sum: f64 = weights.iter().sum();
+            assert!(close(f64::from(out[1]), sum, sum));
+            for d in 0..work.v_dim {
+                let term = |(key, weight): (usize, &f64)| {
+                    let (_, values) = work.pages[key / PAGE_TOKENS];
+                    weight * value(values, key % PAGE_TOKENS, work.v_dim, d)
+                };
+                let terms: Vec<f64> = weights.iter().enumerate().map(term).collect();
+                let size: f64 = terms.iter().map(|term| term.abs()).sum();
+                assert!(close(f64::from(out[2 + d]), terms.iter().sum(), size + 1e-6));
             }
         }
+    }
+}
+
+#[test]
+fn spans_are_joined() {
+    for dims in [1, 2, 8, 12, 16, 20, 64, 80, 128, 130] {
         let spans: Vec<f32> = floats(6, 5 * (dims + 2))
             .iter()
             .map(|x| x.abs() + 0.1)

@@ -11,12 +11,7 @@ use crate::error::{Code, Error, Result};
 use crate::float::f16_from_f32;
 use crate::kernel::Plane;
 
-/// Tokens in a page.
-pub const PAGE_TOKENS: usize = 64;
-
-/// Tokens in a span, by absolute position: attention is a softmax for each span, then a join
-/// (`docs/numerics.md`), so the way a context is cut over calls or threads does not show.
-pub const SPAN_TOKENS: usize = 4 * PAGE_TOKENS;
+pub use crate::kernel::{PAGE_TOKENS, SPAN_TOKENS};
 
 /// How keys and values are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -98,7 +93,7 @@ enum Data {
     /// Its table lent it to a task that writes it.
     Lent,
     F32(Buffer<f32>),
-    F16(Buffer<u16>),
+    F16(Buffer<[u8; 2]>),
 }
 
 impl Page {
@@ -129,10 +124,10 @@ impl Page {
             }
             Data::F16(data) => {
                 for (d, k) in key.iter().enumerate() {
-                    data[keys + d * PAGE_TOKENS + slot] = f16_from_f32(*k);
+                    data[keys + d * PAGE_TOKENS + slot] = f16_from_f32(*k).to_le_bytes();
                 }
                 for (out, v) in data[value_at..][..shape.v_dim].iter_mut().zip(value) {
-                    *out = f16_from_f32(*v);
+                    *out = f16_from_f32(*v).to_le_bytes();
                 }
             }
         }
@@ -275,7 +270,7 @@ mod tests {
     fn plane(plane: Plane<'_>) -> Vec<f32> {
         match plane {
             Plane::F32(plane) => plane.to_vec(),
-            Plane::F16(plane) => plane.iter().map(|&h| crate::float::f16_to_f32(h)).collect(),
+            Plane::F16(plane) => plane.iter().map(|h| crate::float::f16_to_f32(u16::from_le_bytes(*h))).collect(),
         }
     }
 

@@ -12,9 +12,8 @@ use crate::kv::{Cache, PAGE_TOKENS};
 use crate::model::Network;
 use crate::model::forward::{Pass, Phase};
 use crate::model::scratch::Scratch;
-use crate::model::spec::Spec;
 use crate::model::weights::Layer;
-use crate::ops::attention::{self, Query, Spans};
+use crate::ops::attention::{self, Queries, Spans};
 use crate::ops::matmul::{self, Linear};
 use crate::quant::GROUP;
 use crate::team::{Chunks, Partition, Team, Tiles};
@@ -153,31 +152,31 @@ impl Pass {
         flow
     }
 
-    /// Spans of the attention of a block of rows; a task has a few spans of one row and one key
+    /// Spans of the attention of a block of rows; a task has some spans of some rows and one key
     /// head.
     pub(super) fn attend(&mut self, context: &Context<'_>, caches: &[Cache]) -> Result<Flow> {
         let Network { spec, kernels, .. } = context.network;
-        let (block, spans) = self.attention_block(spec);
+        let (block, spans) = self.attention_block(context.network);
         let Scratch {
             batch,
             qkv,
             spans: out,
             ..
         } = &mut self.scratch;
-        let parts = Chunks::new(&mut out[..block.len() * spans.row_len()], spans.task_len());
+        let row_len = spans.row_len();
+        let tiles = Tiles::new(&mut out[..block.len() * row_len], row_len, spans.tile());
         let rows = &batch.rows()[block.clone()];
-        let (layer, width) = (self.layer, spec.qkv_width());
-        let queries = |row: usize| {
-            let query = Query {
-                cache: &caches[rows[row].sequence],
-                layer,
-                position: rows[row].position,
-                scale: spec.attention_scale,
-            };
-            (query, &qkv[(block.start + row) * width..][..spec.q_width()])
+        let stride = spec.qkv_width();
+        let queries = Queries {
+            values: &qkv[block.start * stride..],
+            stride,
+            place: |row: usize| (rows[row].sequence, rows[row].position),
+            caches,
+            layer: self.layer,
+            scale: spec.attention_scale,
         };
-        context.run(&mut self.task, parts, |task, out| {
-            attention::attend(kernels, &spans, task, queries, out);
+        context.run(&mut self.task, tiles, |_, out| {
+            attention::attend(kernels, &spans, &queries, out);
             Ok(())
         })
     }
@@ -190,7 +189,7 @@ impl Pass {
             kernels,
             ..
         } = context.network;
-        let (block, spans) = self.attention_block(spec);
+        let (block, spans) = self.attention_block(context.network);
         let pack = wants_quants(&[&weights.layers[self.layer].attention_out]);
         let (width, groups) = (spec.attended_width(), spec.attended_width().div_ceil(GROUP));
         let Scratch {
@@ -217,12 +216,17 @@ impl Pass {
     }
 
     /// The rows whose spans the scratch holds at once, from `self.block` on, and how they lie.
-    pub(super) fn attention_block(&self, spec: &Spec) -> (Range<usize>, Spans) {
+    pub(super) fn attention_block(&self, network: &Network) -> (Range<usize>, Spans) {
         let rows = self.scratch.batch.rows();
         let seen = rows.iter().map(|row| row.position + 1).max().unwrap_or(0);
-        let spans = Spans::new(seen, spec.group(), spec.kv_shape());
-        let fit = self.scratch.spans.len() / spans.row_len();
-        (self.block..rows.len().min(self.block + fit), spans)
+        let spans = Spans::new(
+            network.kernels,
+            network.spec.attention_heads(),
+            (rows.len(), seen),
+            self.scratch.spans.len(),
+            self.threads,
+        );
+        (self.block..rows.len().min(self.block + spans.rows()), spans)
     }
 
     /// delta = attended x out.
