@@ -20,13 +20,19 @@ pub const PAGE_TOKENS: usize = 64;
 pub const SPAN_TOKENS: usize = 4 * PAGE_TOKENS;
 
 /// Queries that share a decoded piece of a page, at most.
-const BLOCK: usize = 48;
+const BLOCK: usize = 72;
 
 /// Queries of a register tile, at most.
 const TILE: usize = 6;
 
 /// Up to so many queries, a page is read as it is stored: decoding it first costs more.
 const FEW: usize = 3;
+
+/// Floats of the result of a query: the values weighted, (v_dim), the largest score, the sum of the
+/// weights; then what aligns the next.
+pub fn result_len(v_dim: usize) -> usize {
+    (v_dim + 2).next_multiple_of(lanes::LANES)
+}
 
 /// Query heads of consecutive positions, and the keys and values of a span.
 #[derive(Debug, Clone, Copy)]
@@ -56,7 +62,7 @@ impl Attention<'_> {
     pub(super) fn check(&self, rows: usize, columns: usize) {
         let width = self.heads * self.k_dim;
         assert!(rows > 0 && self.heads > 0, "there are queries");
-        assert_eq!(columns, self.heads * (2 + self.v_dim), "a result a head");
+        assert_eq!(columns, self.heads * result_len(self.v_dim), "a result a head");
         assert!(width <= self.stride, "the stride holds a row");
         assert!(self.queries.len() >= (rows - 1) * self.stride + width, "as many rows");
         let seen = self.seen(rows - 1);
@@ -85,15 +91,21 @@ impl Attention<'_> {
         &self.queries[row * self.stride + head * self.k_dim..][..self.k_dim]
     }
 
-    /// Where the result of query head `head` begins in a row of the output, (heads, 2 + v_dim).
+    /// The result of query head `head` in a row of the output: the values weighted, (v_dim), and
+    /// the largest score and the sum of the weights.
     #[inline(always)]
-    pub(super) fn place(&self, head: usize) -> usize {
-        head * (2 + self.v_dim)
+    pub(super) fn result<'o>(
+        &self,
+        row: &'o mut [f32],
+        head: usize,
+    ) -> (&'o mut [f32], &'o mut [f32; 2]) {
+        let (values, rest) = row[head * result_len(self.v_dim)..].split_at_mut(self.v_dim);
+        (values, rest.first_chunk_mut().expect("as long as a result"))
     }
 }
 
-/// `out` is (rows, heads, 2 + v_dim): the largest score, the sum of the weights, and the values
-/// weighted. Rows that see no key are left alone. A register tile has `N` vectors.
+/// `out` is (rows, heads, result). Rows that see no key are left alone. A register tile has `N`
+/// vectors.
 #[inline(always)]
 pub(super) fn attend<V: Simd, const N: usize>(
     v: V,
@@ -259,11 +271,25 @@ impl<V: Simd> Block<'_, V> {
     /// Turns scores into weights; gives their maxima and sums out.
     #[inline(always)]
     fn weigh(&mut self, out: &mut Tile<'_, f32>) {
+        let v = self.v;
+        let (scale, none) = (v.splat_float(self.work.scale), f32::INFINITY);
         let scores = self.scores.chunks_exact_mut(SPAN_TOKENS);
         for (query, scores) in self.queries.iter().zip(scores) {
-            let (max, sum) = lanes::softmax(scores, query.seen, self.work.scale);
-            let place = self.work.place(query.head);
-            out.row_mut(query.row)[place..][..2].copy_from_slice(&[max, sum]);
+            let scores = lanes::whole_lanes(scores, query.seen);
+            let (mut maxima, mut minima) = ([-none; lanes::LANES], [none; lanes::LANES]);
+            for at in (0..lanes::LANES).step_by(V::LANES) {
+                let (mut max, mut min) = (v.splat_float(-none), v.splat_float(none));
+                for chunk in scores.iter_mut() {
+                    let score = v.mul(v.load(&chunk[at..]), scale);
+                    v.store(score, &mut chunk[at..]);
+                    max = v.max(max, score);
+                    min = v.min(min, score);
+                }
+                v.store(max, &mut maxima[at..]);
+                v.store(min, &mut minima[at..]);
+            }
+            let (_, ends) = self.work.result(out.row_mut(query.row), query.head);
+            *ends = lanes::weights(scores, query.seen, (&maxima, &minima));
         }
     }
 
@@ -375,8 +401,8 @@ impl<V: Simd> Block<'_, V> {
         out: &'o mut Tile<'_, f32>,
     ) -> &'o mut [f32] {
         let query = &self.queries[query];
-        let row = &mut out.row_mut(query.row)[self.work.place(query.head)..];
-        &mut row[2 + dims.start..2 + dims.end]
+        let (values, _) = self.work.result(out.row_mut(query.row), query.head);
+        &mut values[dims.start..dims.end]
     }
 }
 
@@ -470,15 +496,14 @@ impl<'a> Piece<'a> {
 /// Decodes a row; zeros make up whole vectors.
 #[inline(always)]
 fn decode<V: Simd, E: Load>(v: V, row: &[E], out: &mut [f32]) {
-    let mut at = 0;
-    while at + V::LANES <= row.len() {
-        v.store(E::load(v, &row[at..]), &mut out[at..]);
-        at += V::LANES;
+    let (whole, rest) = row.split_at(row.len() - row.len() % V::LANES);
+    for (row, out) in whole.chunks_exact(V::LANES).zip(out.chunks_exact_mut(V::LANES)) {
+        v.store(E::load(v, row), out);
     }
-    if at < row.len() {
-        let mut rest = [E::ZERO; lanes::LANES];
-        rest[..row.len() - at].copy_from_slice(&row[at..]);
-        v.store(E::load(v, &rest), &mut out[at..]);
+    if !rest.is_empty() {
+        let mut lanes = [E::ZERO; lanes::LANES];
+        lanes[..rest.len()].copy_from_slice(rest);
+        v.store(E::load(v, &lanes), &mut out[whole.len()..]);
     }
 }
 

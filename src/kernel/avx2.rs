@@ -172,6 +172,17 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
         unsafe { _mm256_storeu_ps(out.as_mut_ptr(), a) }
     }
 
+    // The instructions return their second operand unless the first is larger, or smaller.
+    #[inline(always)]
+    fn max(self, a: __m256, b: __m256) -> __m256 {
+        cpu!(_mm256_max_ps(b, a))
+    }
+
+    #[inline(always)]
+    fn min(self, a: __m256, b: __m256) -> __m256 {
+        cpu!(_mm256_min_ps(b, a))
+    }
+
     #[inline(always)]
     fn mul(self, a: __m256, b: __m256) -> __m256 {
         cpu!(_mm256_mul_ps(a, b))

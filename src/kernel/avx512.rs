@@ -167,6 +167,17 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
         unsafe { _mm512_storeu_ps(out.as_mut_ptr(), a) }
     }
 
+    // The instructions return their second operand unless the first is larger, or smaller.
+    #[inline(always)]
+    fn max(self, a: __m512, b: __m512) -> __m512 {
+        cpu!(_mm512_max_ps(b, a))
+    }
+
+    #[inline(always)]
+    fn min(self, a: __m512, b: __m512) -> __m512 {
+        cpu!(_mm512_min_ps(b, a))
+    }
+
     #[inline(always)]
     fn mul(self, a: __m512, b: __m512) -> __m512 {
         cpu!(_mm512_mul_ps(a, b))

@@ -151,24 +151,24 @@ pub fn rope_interleaved(head: &mut [f32], turns: &[[f32; 2]]) {
     }
 }
 
-/// Attention of queries to the keys of a span: `out` is (rows, heads, 2 + v_dim), the largest score,
-/// the sum of the weights, and the values weighted. Rows that see no key are left alone.
+/// Attention of queries to the keys of a span: `out` is (rows, heads, result). Rows that see no key
+/// are left alone.
 #[inline(always)]
 pub(super) fn attend<M: MulAdd>(work: &Attention<'_>, out: &mut Tile<'_, f32>) {
     for row in work.first_row()..out.row_range().len() {
         let seen = work.seen(row);
         let mut scores = [0.0; SPAN_TOKENS];
         for head in 0..work.heads {
-            let out = &mut out.row_mut(row)[work.place(head)..][..2 + work.v_dim];
+            let (out, [max, sum]) = work.result(out.row_mut(row), head);
             scores.fill(0.0);
             for ((keys, _), scores) in work.pages.iter().zip(scores[..seen].chunks_mut(PAGE_TOKENS)) {
                 add_scores::<M>(work.query(row, head), *keys, scores);
             }
-            (out[0], out[1]) = softmax(&mut scores, seen, work.scale);
-            out[2..].fill(0.0);
+            [*max, *sum] = softmax(&mut scores, seen, work.scale);
+            out.fill(0.0);
             let weights = scores[..seen].chunks(PAGE_TOKENS);
             for ((_, values), weights) in work.pages.iter().zip(weights) {
-                add_values::<M>(weights, *values, &mut out[2..]);
+                add_values::<M>(weights, *values, out);
             }
         }
     }
@@ -209,40 +209,58 @@ fn add_values<M: MulAdd>(weights: &[f32], values: Plane<'_>, out: &mut [f32]) {
 /// weights). Weight `i` adds to lane `i mod 16` of the sum. There is at least one, and room for
 /// whole lanes, in which zeros follow.
 #[inline(always)]
-pub(super) fn softmax(scores: &mut [f32], seen: usize, scale: f32) -> (f32, f32) {
-    let chunks = &mut scores.as_chunks_mut::<LANES>().0[..seen.div_ceil(LANES)];
-    let (last, whole) = chunks.split_last_mut().expect("a score is seen");
-    let count = seen - whole.len() * LANES;
-    // Copies of a score change neither the largest nor the smallest.
-    let copy = last[0];
-    last[count..].fill(copy);
+fn softmax(scores: &mut [f32], seen: usize, scale: f32) -> [f32; 2] {
+    let scores = whole_lanes(scores, seen);
     let mut maxima = [f32::NEG_INFINITY; LANES];
     let mut minima = [f32::INFINITY; LANES];
-    for chunk in whole.iter_mut().chain([&mut *last]) {
+    for chunk in scores.iter_mut() {
         for i in 0..LANES {
             chunk[i] *= scale;
             maxima[i] = float::max(maxima[i], chunk[i]);
             minima[i] = if chunk[i] < minima[i] { chunk[i] } else { minima[i] };
         }
     }
-    let (max, min) = (largest(maxima), smallest(minima));
-    // The faster function has the same bits, and leaves a NaN one.
-    let sums = match max - min <= 80.0 {
-        true => exponentials::<true>(whole, last, count, max),
-        false => exponentials::<false>(whole, last, count, max),
-    };
-    (max, sum_lanes(&sums))
+    weights(scores, seen, (&maxima, &minima))
 }
 
-/// Replaces each x by `exp(x - max)`, of the last only `count`; returns the sum of each lane.
+/// The lanes of the first `seen` values; copies of one of them make up whole lanes.
+#[inline(always)]
+pub(super) fn whole_lanes(values: &mut [f32], seen: usize) -> &mut [[f32; LANES]] {
+    let chunks = &mut values.as_chunks_mut::<LANES>().0[..seen.div_ceil(LANES)];
+    if let (Some(last), true) = (chunks.last_mut(), !seen.is_multiple_of(LANES)) {
+        for i in seen % LANES..LANES {
+            last[i] = last[0];
+        }
+    }
+    chunks
+}
+
+/// Turns scores into weights, given the largest and the smallest of each lane: [max, sum].
+#[inline(always)]
+pub(super) fn weights(
+    scores: &mut [[f32; LANES]],
+    seen: usize,
+    (maxima, minima): (&[f32; LANES], &[f32; LANES]),
+) -> [f32; 2] {
+    let (max, min) = (largest(*maxima), -largest(minima.map(|x| -x)));
+    // The faster function has the same bits, and leaves a NaN one.
+    let sums = match max - min <= 80.0 {
+        true => exponentials::<true>(scores, seen, max),
+        false => exponentials::<false>(scores, seen, max),
+    };
+    [max, sum_lanes(&sums)]
+}
+
+/// Replaces each of the first `seen` values x by `exp(x - max)`, the rest by 0; returns the sum of
+/// each lane.
 #[inline(always)]
 fn exponentials<const NEAR: bool>(
-    whole: &mut [[f32; LANES]],
-    last: &mut [f32; LANES],
-    count: usize,
+    values: &mut [[f32; LANES]],
+    seen: usize,
     max: f32,
 ) -> [f32; LANES] {
     let exp = |x| if NEAR { float::exp_within(x) } else { float::exp(x) };
+    let (whole, last) = values.split_at_mut(seen / LANES);
     let mut sums = [0.0; LANES];
     for chunk in whole {
         for i in 0..LANES {
@@ -250,44 +268,40 @@ fn exponentials<const NEAR: bool>(
             sums[i] += chunk[i];
         }
     }
-    for i in 0..LANES {
-        let weight = exp(last[i] - max);
-        last[i] = if i < count { weight } else { 0.0 };
-        sums[i] += last[i];
+    for chunk in last {
+        for i in 0..LANES {
+            let weight = exp(chunk[i] - max);
+            chunk[i] = if i < seen % LANES { weight } else { 0.0 };
+            sums[i] += chunk[i];
+        }
     }
     sums
 }
 
+/// The largest lane, found by the tree of the sums.
 #[inline(always)]
-fn largest(lanes: [f32; LANES]) -> f32 {
-    let mut max = lanes;
-    let mut half = LANES / 2;
-    while half > 0 {
+fn largest(mut lanes: [f32; LANES]) -> f32 {
+    for half in [8, 4, 2, 1] {
         for i in 0..half {
-            max[i] = float::max(max[i], max[i + half]);
+            lanes[i] = float::max(lanes[i], lanes[i + half]);
         }
-        half /= 2;
     }
-    max[0]
+    lanes[0]
 }
 
-#[inline(always)]
-fn smallest(lanes: [f32; LANES]) -> f32 {
-    -largest(lanes.map(|x| -x))
-}
-
-/// Joins `count` spans of one query, which begin `stride` apart: each a maximum, a sum of weights
-/// and a weighted row. `out = sum(e * row) / sum(e * sum)`, `e = exp(max - largest max)`.
+/// Joins the results of `count` spans of one query, which begin `stride` apart.
+/// `out = sum(e * row) / sum(e * sum)`, `e = exp(max - largest max)`.
 #[inline(always)]
 pub fn join_spans<M: MulAdd>(spans: &[f32], stride: usize, count: usize, out: &mut [f32]) {
     let each = || spans.chunks(stride).take(count);
-    let largest = each().fold(f32::NEG_INFINITY, |max, span| float::max(max, span[0]));
+    let at = out.len();
+    let largest = each().fold(f32::NEG_INFINITY, |max, span| float::max(max, span[at]));
     let mut total = 0.0;
     out.fill(0.0);
     for span in each() {
-        let weight = float::exp(span[0] - largest);
-        total = M::mul_add(weight, span[1], total);
-        for (out, value) in out.iter_mut().zip(&span[2..]) {
+        let weight = float::exp(span[at] - largest);
+        total = M::mul_add(weight, span[at + 1], total);
+        for (out, value) in out.iter_mut().zip(span) {
             *out = M::mul_add(weight, *value, *out);
         }
     }

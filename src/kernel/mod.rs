@@ -31,7 +31,7 @@ use crate::float::f16_to_f32;
 use crate::quant::{Activation, Format, GROUP};
 use crate::team::Tile;
 
-pub use attention::{Attention, Room, PAGE_TOKENS, SPAN_TOKENS};
+pub use attention::{Attention, Room, PAGE_TOKENS, SPAN_TOKENS, result_len};
 pub use lanes::LANES;
 pub use logits::{BLOCK, CELLS, Histogram, Ranked, Scale};
 pub use measure::Peak;
@@ -261,9 +261,9 @@ impl Kernels {
         unsafe { (self.functions.rope_interleaved)(head, turns) }
     }
 
-    /// Attention of queries to the keys of a span: `out` becomes (rows, heads, 2 + v_dim), the largest
-    /// score, the sum of the weights `exp(score - largest)`, and the values weighted. Rows that see
-    /// no key of the span are left alone.
+    /// Attention of queries to the keys of a span: `out` becomes (rows, heads, [`result_len`]), the
+    /// values weighted by `exp(score - largest)`, the largest score and the sum of the weights. Rows
+    /// that see no key of the span are left alone.
     ///
     /// # Panics
     /// If the sizes do not fit.
@@ -273,8 +273,7 @@ impl Kernels {
         unsafe { (self.functions.attend)(work, room, out) }
     }
 
-    /// Joins `count` spans, which begin `stride` apart, each (max, sum, weighted row), into one
-    /// softmax row.
+    /// Joins the results of `count` spans, which begin `stride` apart, into one softmax row.
     pub fn join_spans(&self, spans: &[f32], stride: usize, count: usize, out: &mut [f32]) {
         assert!(count > 0 && stride >= out.len() + 2, "spans hold rows");
         let last = (count - 1) * stride;

@@ -59,6 +59,10 @@ pub(super) trait Simd: Copy {
     fn load_f16(self, x: &[[u8; 2]]) -> Self::Float;
     /// Puts the lanes into the first `LANES` values.
     fn store(self, a: Self::Float, out: &mut [f32]);
+    /// `b` where it is larger, else `a`, as [`crate::float::max`].
+    fn max(self, a: Self::Float, b: Self::Float) -> Self::Float;
+    /// `b` where it is smaller, else `a`.
+    fn min(self, a: Self::Float, b: Self::Float) -> Self::Float;
     /// Product of lanes.
     fn mul(self, a: Self::Float, b: Self::Float) -> Self::Float;
     /// `a * b + c`, rounded once.

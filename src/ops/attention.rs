@@ -7,7 +7,7 @@
 
 use std::ops::Range;
 
-use crate::kernel::{Attention, Kernels, Room};
+use crate::kernel::{Attention, Kernels, Room, result_len};
 use crate::kv::{Cache, PAGE_TOKENS, SPAN_TOKENS};
 use crate::team::Tile;
 
@@ -18,7 +18,7 @@ const TASK_MIN: usize = 1 << 18;
 /// Tasks of a thread, at least, where the work allows: so that threads end together.
 const TASKS: usize = 8;
 /// Queries of a task that share what is decoded of a page.
-const QUERIES: usize = 48;
+const QUERIES: usize = 72;
 /// How much longer a multiply-add takes here than with the integers of a block.
 const COST: usize = 4;
 
@@ -38,7 +38,7 @@ pub struct Heads {
 impl Heads {
     /// Floats of a span of the query heads that share a key head.
     fn span_len(&self) -> usize {
-        self.group * (2 + self.v_dim)
+        self.group * result_len(self.v_dim)
     }
 
     /// Multiply-adds of the same.
@@ -47,7 +47,7 @@ impl Heads {
     }
 }
 
-/// How the spans of query rows lie in scratch: (rows, kv_heads, spans, group, 2 + v_dim), and how
+/// How the spans of query rows lie in scratch: (rows, kv_heads, spans, group, result), and how
 /// they are cut into tasks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Spans {
@@ -125,7 +125,7 @@ impl Spans {
 
     /// Rows and floats of the tile of a task.
     pub fn tile(&self) -> (usize, usize) {
-        let head_len = 2 + self.heads.v_dim;
+        let head_len = result_len(self.heads.v_dim);
         let heads = match self.task_heads == self.heads.group {
             true => self.task_spans * self.heads.group,
             false => self.task_heads,
@@ -189,10 +189,11 @@ fn attend_run<P: Fn(usize) -> (usize, usize)>(
     let end = position + rows.len();
     let first_row = rows.start - out.row_range().start;
     // The tile's first head and span, as they lie in a row.
-    let first = out.column_range().start / (2 + v_dim);
+    let first = out.column_range().start / result_len(v_dim);
     let (kv_head, first) = (first / (spans.spans * group), first % (spans.spans * group));
     let heads = spans.task_heads;
-    for part in 0..out.column_range().len() / (heads * (2 + v_dim)) {
+    let part_len = heads * result_len(v_dim);
+    for part in 0..out.column_range().len() / part_len {
         let member = first + part * heads;
         let (span, member) = (member / group, member % group);
         let start = span * SPAN_TOKENS;
@@ -217,20 +218,20 @@ fn attend_run<P: Fn(usize) -> (usize, usize)>(
             seen: position as isize + 1 - start as isize,
             scale: queries.scale,
         };
-        let columns = part * heads * (2 + v_dim)..(part + 1) * heads * (2 + v_dim);
+        let columns = part * part_len..(part + 1) * part_len;
         let rows = first_row..first_row + rows.len();
         kernels.attend(&work, room, &mut out.part_mut(rows, columns));
     }
 }
 
-/// Joins the spans of the query heads of a row: `row` is (kv_heads, spans, group, 2 + v_dim), `out`
+/// Joins the spans of the query heads of a row: `row` is (kv_heads, spans, group, result), `out`
 /// (heads, v_dim). Keys up to `position` were seen.
 pub fn join(kernels: &Kernels, spans: &Spans, row: &[f32], position: usize, out: &mut [f32]) {
     let Heads { group, v_dim, .. } = spans.heads;
     let (count, span_len) = (spans_of(position + 1), spans.heads.span_len());
     for (head, out) in out.chunks_exact_mut(v_dim).enumerate() {
         let (kv_head, member) = (head / group, head % group);
-        let start = kv_head * spans.spans * span_len + member * (2 + v_dim);
+        let start = kv_head * spans.spans * span_len + member * result_len(v_dim);
         kernels.join_spans(&row[start..], span_len, count, out);
     }
 }
@@ -268,7 +269,7 @@ mod tests {
         let (rows, columns) = spans.tile();
         // Tiles do not straddle key heads.
         assert!((spans.row_len() / heads.kv_heads).is_multiple_of(columns), "{spans:?}");
-        let work = rows * columns * SPAN_TOKENS * (heads.k_dim + heads.v_dim) / (2 + heads.v_dim);
+        let work = rows * columns * SPAN_TOKENS * (heads.k_dim + heads.v_dim) / result_len(heads.v_dim);
         let least = SPAN_TOKENS * (heads.k_dim + heads.v_dim);
         let task_max = (kernel::detect().task_max() / COST).max(TASK_MIN);
         assert!(work <= task_max.max(least), "{spans:?}: {work}");
