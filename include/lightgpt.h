@@ -105,7 +105,7 @@
 /* What structs begin as. */
 #define LIGHTGPT_BUILD_INIT {sizeof(lightgpt_build), 0, 0, 0, NULL, NULL, NULL}
 #define LIGHTGPT_TEAM_OPTIONS_INIT \
-    {sizeof(lightgpt_team_options), 0, NULL, 0, 0, NULL, NULL, NULL}
+    {sizeof(lightgpt_team_options), 0, NULL, 0, 0, NULL, NULL, NULL, 0, 0, 0, 0}
 #define LIGHTGPT_OPEN_OPTIONS_INIT \
     {sizeof(lightgpt_open_options), 0, 0, NULL, NULL, NULL, NULL, NULL}
 #define LIGHTGPT_MODEL_INFO_INIT \
@@ -243,6 +243,18 @@
  * against an older header could no longer run; the soname carries the same number.
  */
 #define LIGHTGPT_ABI_VERSION 0
+
+/**
+ * Bind each helper thread to one CPU (Linux), from the second of `cpus` on: the first is left to the
+ * calling thread, which the library does not bind.
+ */
+#define LIGHTGPT_TEAM_PIN 1
+
+/**
+ * `node` is set. One team a node keeps threads beside their memory, if the threads that call in run
+ * on the same node: a session's memory lies where it is touched first.
+ */
+#define LIGHTGPT_TEAM_NODE 2
 
 /**
  * Read the weights into memory instead of mapping the file: the file may change afterwards.
@@ -570,7 +582,15 @@ typedef struct lightgpt_model lightgpt_model;
 
 /**
  * Chooses a token from logits. One thread at a time; lightgpt_session_generate and
- * lightgpt_session_begin work on a copy.
+ * lightgpt_session_begin work on a copy, so that one sampler serves any number of sessions and
+ * they leave it as it is.
+ *
+ * Only mirostat and adaptive-p learn from choice to choice. Here they learn from
+ * lightgpt_sampler_sample and _sample_after, until lightgpt_sampler_reset. A session keeps what
+ * they learn in its turns: the next turn goes on where the last one ended whose sampler had the
+ * same one of the two with the same parameters, also if that was another handle; only without
+ * such a turn does it start with what the sampler itself has learnt. LIGHTGPT_CANCEL, an error and
+ * lightgpt_session_rewind take that back to the end of the last turn that stays as a whole.
  */
 typedef struct lightgpt_sampler lightgpt_sampler;
 
@@ -687,6 +707,22 @@ typedef struct lightgpt_team_options {
      * Called with `parallel_for_data` when the team has gone; NULL: nothing to do.
      */
     lightgpt_destroy_fn parallel_for_destroy;
+    /**
+     * LIGHTGPT_TEAM_ bits.
+     */
+    uint32_t flags;
+    /**
+     * With LIGHTGPT_TEAM_NODE: the NUMA node on whose CPUs the helper threads run (Linux).
+     */
+    uint32_t node;
+    /**
+     * How far the helper threads stand back for others (Linux), from 0 to 19, as `nice` has it.
+     */
+    uint32_t niceness;
+    /**
+     * 0.
+     */
+    uint32_t reserved;
 } lightgpt_team_options;
 
 /**
@@ -1297,7 +1333,9 @@ typedef struct lightgpt_generate_options {
      */
     uint64_t tokens_max;
     /**
-     * Chooses the tokens; copied, so that using it elsewhere changes nothing here. NULL: greedy.
+     * Chooses the tokens; copied, so that using it elsewhere changes nothing here. What mirostat
+     * or adaptive-p learns goes on over the turns of the session, see lightgpt_sampler. NULL:
+     * greedy.
      */
     struct lightgpt_sampler *sampler;
     /**
@@ -1456,7 +1494,8 @@ LIGHTGPT_API int32_t lightgpt_build_info(struct lightgpt_build *build);
  *
  * options: NULL for the defaults. team: not NULL; gets a handle that lightgpt_team_free gives
  * back. `parallel_for_data` becomes the team's only if the call succeeds. Any thread.
- * Errors: LIGHTGPT_INVALID_ARGUMENT (more than 256 threads),
+ * Errors: LIGHTGPT_INVALID_ARGUMENT (more than 256 threads, a node that the system does not know,
+ * a niceness above 19), LIGHTGPT_UNSUPPORTED (an unknown flag),
  * LIGHTGPT_OUT_OF_MEMORY (the system starts no thread).
  */
 LIGHTGPT_API
@@ -1755,7 +1794,8 @@ int32_t lightgpt_sampler_sample_after(struct lightgpt_sampler *sampler,
                                       uint32_t *token);
 
 /**
- * Forgets what mirostat and adaptive-p have learnt from the choices so far; for a new text.
+ * Forgets what mirostat and adaptive-p have learnt from lightgpt_sampler_sample and _sample_after;
+ * for a new text. What a session has learnt stays; rewinding it to 0 tokens forgets that.
  *
  * One thread at a time. Errors: LIGHTGPT_BUSY.
  */

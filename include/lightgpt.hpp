@@ -288,6 +288,9 @@ struct team_options {
     std::uint32_t threads = 0;
     std::vector<std::uint32_t> cpus;
     std::uint64_t stack_bytes = 0;
+    bool pin = false;
+    std::optional<std::uint32_t> node;
+    std::uint32_t niceness = 0;
 
     // The host's executor, called with (std::uint32_t bodies, lightgpt::body).
     template <class F> void executor(F &callback)
@@ -324,6 +327,9 @@ public:
         options.cpus = given.cpus.data();
         options.cpus_len = given.cpus.size();
         options.stack_bytes = given.stack_bytes;
+        options.flags = (given.pin ? LIGHTGPT_TEAM_PIN : 0) | (given.node ? LIGHTGPT_TEAM_NODE : 0);
+        options.node = given.node.value_or(0);
+        options.niceness = given.niceness;
         options.parallel_for = given.parallel_for;
         options.parallel_for_data = given.parallel_for_data;
         if (given.parallel_for_owner)

@@ -491,7 +491,7 @@ fn rust_layout() -> String {
         lightgpt_build { struct_size, abi_version, numerics_version, reserved, version, isa, features }
         lightgpt_team_options {
             struct_size, threads, cpus, cpus_len, stack_bytes, parallel_for, parallel_for_data,
-            parallel_for_destroy,
+            parallel_for_destroy, flags, node, niceness, reserved,
         }
         lightgpt_open_options {
             struct_size, flags, memory_max, progress, progress_data, log, log_data, log_destroy,

@@ -115,7 +115,9 @@ pub struct lightgpt_generate_options {
     pub flags: u32,
     /// The most tokens to make; 0: no limit of this kind.
     pub tokens_max: u64,
-    /// Chooses the tokens; copied, so that using it elsewhere changes nothing here. NULL: greedy.
+    /// Chooses the tokens; copied, so that using it elsewhere changes nothing here. What mirostat
+    /// or adaptive-p learns goes on over the turns of the session, see lightgpt_sampler. NULL:
+    /// greedy.
     pub sampler: *mut lightgpt_sampler,
     /// Texts that end the turn and are not shown: `stops_len` of them, each with a zero byte at its
     /// end; at most 64, of 1 to 1024 bytes. Text that may become one is held back until it is

@@ -17,7 +17,15 @@ use crate::sampler::{Custom, Sampler, SamplerOptions, StageKind, check_frequenci
 const DRAWS_MAX: u64 = 100_000_000;
 
 /// Chooses a token from logits. One thread at a time; lightgpt_session_generate and
-/// lightgpt_session_begin work on a copy.
+/// lightgpt_session_begin work on a copy, so that one sampler serves any number of sessions and
+/// they leave it as it is.
+///
+/// Only mirostat and adaptive-p learn from choice to choice. Here they learn from
+/// lightgpt_sampler_sample and _sample_after, until lightgpt_sampler_reset. A session keeps what
+/// they learn in its turns: the next turn goes on where the last one ended whose sampler had the
+/// same one of the two with the same parameters, also if that was another handle; only without
+/// such a turn does it start with what the sampler itself has learnt. LIGHTGPT_CANCEL, an error and
+/// lightgpt_session_rewind take that back to the end of the last turn that stays as a whole.
 #[derive(Debug)]
 pub struct lightgpt_sampler {
     _opaque: (),
@@ -173,7 +181,8 @@ pub unsafe extern "C" fn lightgpt_sampler_sample_after(
     })
 }
 
-/// Forgets what mirostat and adaptive-p have learnt from the choices so far; for a new text.
+/// Forgets what mirostat and adaptive-p have learnt from lightgpt_sampler_sample and _sample_after;
+/// for a new text. What a session has learnt stays; rewinding it to 0 tokens forgets that.
 ///
 /// One thread at a time. Errors: LIGHTGPT_BUSY.
 #[unsafe(no_mangle)]

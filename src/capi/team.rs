@@ -4,7 +4,7 @@ use std::ffi::c_void;
 use std::mem::offset_of;
 use std::sync::Arc;
 
-use super::arguments::{Out, input, invalid, size};
+use super::arguments::{Out, flags, input, invalid, size};
 use super::guard::{callback, guard};
 use super::handles::{Kind, Table};
 use super::objects::{Handle, Object, enter, free, insert};
@@ -42,6 +42,14 @@ pub type lightgpt_parallel_for_fn = Option<
     ),
 >;
 
+/// Bind each helper thread to one CPU (Linux), from the second of `cpus` on: the first is left to the
+/// calling thread, which the library does not bind.
+pub const LIGHTGPT_TEAM_PIN: u32 = 1;
+
+/// `node` is set. One team a node keeps threads beside their memory, if the threads that call in run
+/// on the same node: a session's memory lies where it is touched first.
+pub const LIGHTGPT_TEAM_NODE: u32 = 2;
+
 /// How to make a team; all zero: as many threads as physical cores this process may use.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
@@ -65,12 +73,21 @@ pub struct lightgpt_team_options {
     pub parallel_for_data: *mut c_void,
     /// Called with `parallel_for_data` when the team has gone; NULL: nothing to do.
     pub parallel_for_destroy: lightgpt_destroy_fn,
+    /// LIGHTGPT_TEAM_ bits.
+    pub flags: u32,
+    /// With LIGHTGPT_TEAM_NODE: the NUMA node on whose CPUs the helper threads run (Linux).
+    pub node: u32,
+    /// How far the helper threads stand back for others (Linux), from 0 to 19, as `nice` has it.
+    pub niceness: u32,
+    /// 0.
+    pub reserved: u32,
 }
 
 // SAFETY: as the trait asks; NULL pointers and functions are all zeros.
 unsafe impl Struct for lightgpt_team_options {
     const SIZE_MIN: usize =
         offset_of!(Self, parallel_for_destroy) + size_of::<lightgpt_destroy_fn>();
+    const RESERVED: &'static [usize] = &[offset_of!(Self, reserved)];
 }
 
 pub(super) struct TeamObject {
@@ -88,7 +105,8 @@ impl Handle for lightgpt_team {
 ///
 /// options: NULL for the defaults. team: not NULL; gets a handle that lightgpt_team_free gives
 /// back. `parallel_for_data` becomes the team's only if the call succeeds. Any thread.
-/// Errors: LIGHTGPT_INVALID_ARGUMENT (more than 256 threads),
+/// Errors: LIGHTGPT_INVALID_ARGUMENT (more than 256 threads, a node that the system does not know,
+/// a niceness above 19), LIGHTGPT_UNSUPPORTED (an unknown flag),
 /// LIGHTGPT_OUT_OF_MEMORY (the system starts no thread).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lightgpt_team_new(
@@ -157,8 +175,15 @@ unsafe fn team_options(
             "it comes without parallel_for",
         ));
     }
+    let known = LIGHTGPT_TEAM_PIN | LIGHTGPT_TEAM_NODE;
+    let flags = flags(options.flags, known, "flags")?;
+    let niceness =
+        u8::try_from(options.niceness).map_err(|_| invalid("niceness", "expected at most 19"))?;
     Ok(TeamOptions {
         threads: options.threads as usize,
+        node: (flags & LIGHTGPT_TEAM_NODE != 0).then_some(options.node as usize),
+        pin: flags & LIGHTGPT_TEAM_PIN != 0,
+        niceness,
         cpus: cpus.iter().map(|&cpu| cpu as usize).collect(),
         stack_bytes: size(options.stack_bytes, "stack_bytes")?,
         executor,

@@ -62,11 +62,21 @@ impl Attention<'_> {
     pub(super) fn check(&self, rows: usize, columns: usize) {
         let width = self.heads * self.k_dim;
         assert!(rows > 0 && self.heads > 0, "there are queries");
-        assert_eq!(columns, self.heads * result_len(self.v_dim), "a result a head");
+        assert_eq!(
+            columns,
+            self.heads * result_len(self.v_dim),
+            "a result a head"
+        );
         assert!(width <= self.stride, "the stride holds a row");
-        assert!(self.queries.len() >= (rows - 1) * self.stride + width, "as many rows");
+        assert!(
+            self.queries.len() >= (rows - 1) * self.stride + width,
+            "as many rows"
+        );
         let seen = self.seen(rows - 1);
-        assert!(self.pages.len() >= seen.div_ceil(PAGE_TOKENS), "what is seen");
+        assert!(
+            self.pages.len() >= seen.div_ceil(PAGE_TOKENS),
+            "what is seen"
+        );
         for (keys, values) in self.pages {
             assert_eq!(keys.len(), self.k_dim * PAGE_TOKENS, "a page of keys");
             assert_eq!(values.len(), self.v_dim * PAGE_TOKENS, "a page of values");
@@ -133,7 +143,9 @@ pub(super) fn attend<V: Simd, const N: usize>(
             query.seen = work.seen(query.row);
         }
         let reads = count <= FEW && work.v_dim.is_multiple_of(V::LANES);
-        let page = room.page.values(if reads { 0 } else { PAGE_TOKENS * PAGE_TOKENS });
+        let page = room
+            .page
+            .values(if reads { 0 } else { PAGE_TOKENS * PAGE_TOKENS });
         block.score::<N>(page);
         block.weigh(out);
         block.add_values::<N>(page, out);
@@ -327,10 +339,18 @@ impl<V: Simd> Block<'_, V> {
                 let at = At { query, page, lane };
                 // A vector may stand out, a tile of several not.
                 if lane + N * V::LANES <= dims.len() {
-                    with_queries!(end - query, E, self.values_tile::<N>(values, at, &dims, out));
+                    with_queries!(
+                        end - query,
+                        E,
+                        self.values_tile::<N>(values, at, &dims, out)
+                    );
                     lane += N * V::LANES;
                 } else {
-                    with_queries!(end - query, E, self.values_tile::<1>(values, at, &dims, out));
+                    with_queries!(
+                        end - query,
+                        E,
+                        self.values_tile::<1>(values, at, &dims, out)
+                    );
                     lane += V::LANES;
                 }
             }
@@ -383,7 +403,12 @@ impl<V: Simd> Block<'_, V> {
                 }
             }
         }
-        multiply(v, weights, values.from(keys.start * values.stride + at.lane), &mut sums);
+        multiply(
+            v,
+            weights,
+            values.from(keys.start * values.stride + at.lane),
+            &mut sums,
+        );
         for q in 0..Q {
             let out = self.result(at.query + q, dims, out);
             for n in 0..N {
@@ -474,11 +499,17 @@ impl<'a> Piece<'a> {
         match plane {
             Plane::F32(values) if stride == columns.len() => {
                 let values = &values[first..];
-                return Self::Decoded(Lanes { values, stride: width });
+                return Self::Decoded(Lanes {
+                    values,
+                    stride: width,
+                });
             }
             Plane::F16(values) if room.is_empty() => {
                 let values = &values[first..];
-                return Self::Halves(Lanes { values, stride: width });
+                return Self::Halves(Lanes {
+                    values,
+                    stride: width,
+                });
             }
             _ => {}
         }
@@ -489,7 +520,10 @@ impl<'a> Piece<'a> {
                 Plane::F16(values) => decode(v, &values[start..][..columns.len()], room),
             }
         }
-        Self::Decoded(Lanes { values: room, stride })
+        Self::Decoded(Lanes {
+            values: room,
+            stride,
+        })
     }
 }
 
@@ -497,7 +531,10 @@ impl<'a> Piece<'a> {
 #[inline(always)]
 fn decode<V: Simd, E: Load>(v: V, row: &[E], out: &mut [f32]) {
     let (whole, rest) = row.split_at(row.len() - row.len() % V::LANES);
-    for (row, out) in whole.chunks_exact(V::LANES).zip(out.chunks_exact_mut(V::LANES)) {
+    for (row, out) in whole
+        .chunks_exact(V::LANES)
+        .zip(out.chunks_exact_mut(V::LANES))
+    {
         v.store(E::load(v, row), out);
     }
     if !rest.is_empty() {

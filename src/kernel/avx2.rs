@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::simd::{Rows, Simd};
-use crate::quant::Activation;
+use crate::quant::{self, Activation, GROUP};
 
 /// Proof of AVX2, FMA, F16C and, if so, AVX-VNNI: made only inside functions that are compiled with
 /// them.
@@ -32,6 +32,40 @@ macro_rules! cpu {
 fn count(bits: u32) -> __m128i {
     // SAFETY: SSE2 is part of x86-64.
     unsafe { _mm_cvtsi32_si128(bits as i32) }
+}
+
+/// The rest of the tree of [`crate::float::sum_lanes`], from 8 lanes on.
+///
+/// # Safety
+/// The CPU has AVX.
+#[inline(always)]
+pub(super) unsafe fn sum_halves(sums: __m256) -> f32 {
+    // SAFETY: AVX is the caller's promise.
+    unsafe {
+        let high = _mm256_extractf128_ps::<1>(sums);
+        let s4 = _mm_add_ps(_mm256_castps256_ps128(sums), high);
+        let s2 = _mm_add_ps(s4, _mm_movehl_ps(s4, s4));
+        _mm_cvtss_f32(_mm_add_ss(s2, _mm_movehdup_ps(s2)))
+    }
+}
+
+/// The sums of the first and the last 16 integers.
+///
+/// # Safety
+/// The CPU has AVX2.
+#[inline(always)]
+pub(super) unsafe fn sums(q: &[i8; GROUP]) -> [i32; 2] {
+    // SAFETY: AVX2 is the caller's promise; 32 bytes are read from 32.
+    unsafe {
+        // Made unsigned by adding 128, eight bytes are summed at once.
+        let q = _mm256_loadu_si256(q.as_ptr().cast());
+        let q = _mm256_xor_si256(q, _mm256_set1_epi8(-128));
+        let s8 = _mm256_sad_epu8(q, _mm256_setzero_si256());
+        let s16 = _mm256_add_epi64(s8, _mm256_unpackhi_epi64(s8, s8));
+        let first = _mm_cvtsi128_si32(_mm256_castsi256_si128(s16));
+        let last = _mm_cvtsi128_si32(_mm256_extracti128_si256::<1>(s16));
+        [first - 128 * 16, last - 128 * 16]
+    }
 }
 
 impl<const VNNI: bool> Avx2<VNNI> {
@@ -159,10 +193,37 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
     }
 
     #[inline(always)]
+    fn load_bytes(self, x: &[[u8; 4]]) -> __m256 {
+        assert!(x.len() >= Self::LANES, "a vector of values");
+        // SAFETY: the features are proven; the length has just been checked.
+        unsafe { _mm256_loadu_ps(x.as_ptr().cast()) }
+    }
+
+    #[inline(always)]
     fn load_f16(self, x: &[[u8; 2]]) -> __m256 {
         assert!(x.len() >= Self::LANES, "a vector of values");
         // SAFETY: the features are proven; the length has just been checked.
         unsafe { _mm256_cvtph_ps(_mm_loadu_si128(x.as_ptr().cast())) }
+    }
+
+    #[inline(always)]
+    fn load_bf16(self, x: &[[u8; 2]]) -> __m256 {
+        assert!(x.len() >= Self::LANES, "a vector of values");
+        // SAFETY: the features are proven; the length has just been checked.
+        unsafe {
+            let halves = _mm_loadu_si128(x.as_ptr().cast());
+            _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(halves)))
+        }
+    }
+
+    #[inline(always)]
+    fn sum_lanes(self, lanes: &[f32; 16]) -> f32 {
+        // SAFETY: the features are proven; each half holds 8 values.
+        unsafe {
+            let low = _mm256_loadu_ps(lanes.as_ptr());
+            let high = _mm256_loadu_ps(lanes[8..].as_ptr());
+            sum_halves(_mm256_add_ps(low, high))
+        }
     }
 
     #[inline(always)]
@@ -264,10 +325,64 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
     }
 }
 
+/// As [`quant::quantize_row`].
+#[inline(always)]
+fn quantize_row<const VNNI: bool>(v: Avx2<VNNI>, x: &[f32], out: &mut [Activation]) -> bool {
+    let mut finite = true;
+    for (x, out) in x.as_chunks::<GROUP>().0.iter().zip(out) {
+        let parts = [
+            v.load(x),
+            v.load(&x[8..]),
+            v.load(&x[16..]),
+            v.load(&x[24..]),
+        ];
+        let largest = cpu!({
+            let magnitude = _mm256_set1_epi32(i32::MAX);
+            let mut bits = [_mm256_setzero_si256(); 4];
+            for i in 0..4 {
+                bits[i] = _mm256_and_si256(_mm256_castps_si256(parts[i]), magnitude);
+            }
+            let (a, b) = (
+                _mm256_max_epu32(bits[0], bits[1]),
+                _mm256_max_epu32(bits[2], bits[3]),
+            );
+            let m8 = _mm256_max_epu32(a, b);
+            let m4 = _mm256_extracti128_si256::<1>(m8);
+            let m4 = _mm_max_epu32(_mm256_castsi256_si128(m8), m4);
+            let m2 = _mm_max_epu32(m4, _mm_unpackhi_epi64(m4, m4));
+            let m1 = _mm_max_epu32(m2, _mm_srli_epi64::<32>(m2));
+            _mm_cvtsi128_si32(m1) as u32
+        });
+        let Some((inverse, scale)) = quant::scales(largest) else {
+            finite &= quant::is_finite(largest);
+            *out = Activation::default();
+            continue;
+        };
+        let mut q = [0; GROUP];
+        // SAFETY: the features are proven; 32 bytes are written to 32.
+        unsafe {
+            let inverse = _mm256_set1_ps(inverse);
+            let mut integers = [_mm256_setzero_si256(); 4];
+            for i in 0..4 {
+                integers[i] = _mm256_cvtps_epi32(_mm256_mul_ps(parts[i], inverse));
+            }
+            let low = _mm256_packs_epi32(integers[0], integers[1]);
+            let high = _mm256_packs_epi32(integers[2], integers[3]);
+            // Packing works on halves of 128 bits: four integers each, to be put in order.
+            let order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+            let packed = _mm256_permutevar8x32_epi32(_mm256_packs_epi16(low, high), order);
+            _mm256_storeu_si256(q.as_mut_ptr().cast(), packed);
+        }
+        // SAFETY: the features are proven.
+        *out = Activation::with_sums(q, scale, unsafe { sums(&q) });
+    }
+    finite
+}
+
 /// Without AVX-VNNI.
 pub(super) mod plain {
     use super::Avx2;
-    use crate::kernel::{attention, panel};
+    use crate::kernel::{attention, dense, panel};
 
     crate::kernel::instance::instance!(
         Isa::Avx2,
@@ -276,6 +391,16 @@ pub(super) mod plain {
             // SAFETY: this function is compiled with the features.
             let v = unsafe { Avx2::<false>::new() };
             panel::matmul::<_, B, 1, 4>(v, weights, x, groups, out)
+        },
+        |weights, x, sizes, out| {
+            // SAFETY: as above.
+            let v = unsafe { Avx2::<false>::new() };
+            dense::matmul::<_, F, 2, 3, 2>(v, weights, x, sizes, out)
+        },
+        |x, out| {
+            // SAFETY: as above.
+            let v = unsafe { Avx2::<false>::new() };
+            super::quantize_row(v, x, out)
         },
         |work, room, out| {
             // SAFETY: as above.
@@ -289,7 +414,7 @@ pub(super) mod plain {
 /// With AVX-VNNI (Alder Lake, Zen 5 and later).
 pub(super) mod vnni {
     use super::Avx2;
-    use crate::kernel::{attention, panel};
+    use crate::kernel::{attention, dense, panel};
 
     crate::kernel::instance::instance!(
         Isa::Avx2Vnni,
@@ -298,6 +423,16 @@ pub(super) mod vnni {
             // SAFETY: this function is compiled with the features.
             let v = unsafe { Avx2::<true>::new() };
             panel::matmul::<_, B, 2, 3>(v, weights, x, groups, out)
+        },
+        |weights, x, sizes, out| {
+            // SAFETY: as above.
+            let v = unsafe { Avx2::<true>::new() };
+            dense::matmul::<_, F, 2, 3, 2>(v, weights, x, sizes, out)
+        },
+        |x, out| {
+            // SAFETY: as above.
+            let v = unsafe { Avx2::<true>::new() };
+            super::quantize_row(v, x, out)
         },
         |work, room, out| {
             // SAFETY: as above.

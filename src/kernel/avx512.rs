@@ -2,8 +2,9 @@
 
 use std::arch::x86_64::*;
 
+use super::avx2::{sum_halves, sums};
 use super::simd::{Rows, Simd};
-use crate::quant::Activation;
+use crate::quant::{self, Activation, GROUP};
 
 /// Proof of AVX-512 F, BW, DQ, VL and, if so, VNNI: made only inside functions that are compiled
 /// with them.
@@ -154,10 +155,37 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
     }
 
     #[inline(always)]
+    fn load_bytes(self, x: &[[u8; 4]]) -> __m512 {
+        assert!(x.len() >= Self::LANES, "a vector of values");
+        // SAFETY: the features are proven; the length has just been checked.
+        unsafe { _mm512_loadu_ps(x.as_ptr().cast()) }
+    }
+
+    #[inline(always)]
     fn load_f16(self, x: &[[u8; 2]]) -> __m512 {
         assert!(x.len() >= Self::LANES, "a vector of values");
         // SAFETY: the features are proven; the length has just been checked.
         unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(x.as_ptr().cast())) }
+    }
+
+    #[inline(always)]
+    fn load_bf16(self, x: &[[u8; 2]]) -> __m512 {
+        assert!(x.len() >= Self::LANES, "a vector of values");
+        // SAFETY: the features are proven; the length has just been checked.
+        unsafe {
+            let halves = _mm256_loadu_si256(x.as_ptr().cast());
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(halves)))
+        }
+    }
+
+    #[inline(always)]
+    fn sum_lanes(self, lanes: &[f32; 16]) -> f32 {
+        // SAFETY: the features are proven; each half holds 8 values.
+        unsafe {
+            let low = _mm256_loadu_ps(lanes.as_ptr());
+            let high = _mm256_loadu_ps(lanes[8..].as_ptr());
+            sum_halves(_mm256_add_ps(low, high))
+        }
     }
 
     #[inline(always)]
@@ -259,10 +287,43 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
     }
 }
 
+/// As [`quant::quantize_row`].
+#[inline(always)]
+fn quantize_row<const VNNI: bool>(v: Avx512<VNNI>, x: &[f32], out: &mut [Activation]) -> bool {
+    let mut finite = true;
+    for (x, out) in x.as_chunks::<GROUP>().0.iter().zip(out) {
+        let (a, b) = (v.load(&x[..16]), v.load(&x[16..]));
+        let largest = cpu!({
+            let sign = _mm512_set1_epi32(i32::MIN);
+            let a = _mm512_andnot_si512(sign, _mm512_castps_si512(a));
+            let b = _mm512_andnot_si512(sign, _mm512_castps_si512(b));
+            _mm512_reduce_max_epu32(_mm512_max_epu32(a, b))
+        });
+        let Some((inverse, scale)) = quant::scales(largest) else {
+            finite &= quant::is_finite(largest);
+            *out = Activation::default();
+            continue;
+        };
+        let mut q = [0; GROUP];
+        // SAFETY: the features are proven; 16 bytes are written to each half of 32.
+        unsafe {
+            let inverse = _mm512_set1_ps(inverse);
+            let (a, b) = (_mm512_mul_ps(a, inverse), _mm512_mul_ps(b, inverse));
+            let low = _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(a));
+            let high = _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(b));
+            _mm_storeu_si128(q.as_mut_ptr().cast(), low);
+            _mm_storeu_si128(q[16..].as_mut_ptr().cast(), high);
+        }
+        // SAFETY: AVX-512 has AVX2.
+        *out = Activation::with_sums(q, scale, unsafe { sums(&q) });
+    }
+    finite
+}
+
 /// Without VNNI.
 pub(super) mod plain {
     use super::Avx512;
-    use crate::kernel::{attention, panel};
+    use crate::kernel::{attention, dense, panel};
 
     crate::kernel::instance::instance!(
         Isa::Avx512,
@@ -271,6 +332,16 @@ pub(super) mod plain {
             // SAFETY: this function is compiled with the features.
             let v = unsafe { Avx512::<false>::new() };
             panel::matmul::<_, B, 3, 3>(v, weights, x, groups, out)
+        },
+        |weights, x, sizes, out| {
+            // SAFETY: as above.
+            let v = unsafe { Avx512::<false>::new() };
+            dense::matmul::<_, F, 1, 6, 4>(v, weights, x, sizes, out)
+        },
+        |x, out| {
+            // SAFETY: as above.
+            let v = unsafe { Avx512::<false>::new() };
+            super::quantize_row(v, x, out)
         },
         |work, room, out| {
             // SAFETY: as above.
@@ -284,7 +355,7 @@ pub(super) mod plain {
 /// With VNNI (Cascade Lake, Zen 4 and later).
 pub(super) mod vnni {
     use super::Avx512;
-    use crate::kernel::{attention, panel};
+    use crate::kernel::{attention, dense, panel};
 
     crate::kernel::instance::instance!(
         Isa::Avx512Vnni,
@@ -293,6 +364,16 @@ pub(super) mod vnni {
             // SAFETY: this function is compiled with the features.
             let v = unsafe { Avx512::<true>::new() };
             panel::matmul::<_, B, 3, 4>(v, weights, x, groups, out)
+        },
+        |weights, x, sizes, out| {
+            // SAFETY: as above.
+            let v = unsafe { Avx512::<true>::new() };
+            dense::matmul::<_, F, 1, 6, 4>(v, weights, x, sizes, out)
+        },
+        |x, out| {
+            // SAFETY: as above.
+            let v = unsafe { Avx512::<true>::new() };
+            super::quantize_row(v, x, out)
         },
         |work, room, out| {
             // SAFETY: as above.

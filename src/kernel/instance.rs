@@ -1,22 +1,28 @@
 //! Makes the instances of the shared bodies for one ISA: functions compiled with its features, and
 //! the table that names them.
 
-/// `instance!(Isa, MulAdd, block product, attention, "features")` defines `pub static KERNELS` in the
-/// calling module; product and attention are those of the shared bodies if none are given.
+/// `instance!(Isa, MulAdd, block product, float product, quantize, attend, "features")` defines `pub
+/// static KERNELS` in the calling module; the four are those of the shared bodies if none are given.
 macro_rules! instance {
     ($isa:expr, $mul_add:ty $(, $features:literal)?) => {
         $crate::kernel::instance::instance!($isa, $mul_add,
             |weights, x, groups, out| lanes::matmul_blocks::<B, $mul_add>(weights, x, groups, out),
+            |weights, x, sizes, out| lanes::matmul_floats::<F, $mul_add>(weights, x, sizes, out),
+            |x, out| quant::quantize_row(x, out),
             |work, _room, out| lanes::attend::<$mul_add>(work, out)
             $(, $features)?);
     };
     ($isa:expr, $mul_add:ty,
         |$weights:ident, $x:ident, $groups:ident, $out:ident| $blocks:expr,
-        |$work:ident, $room:ident, $result:ident| $attend:expr $(, $features:literal)?) => {
-        use crate::kernel::logits::{self, Histogram, LogitFunctions, Ranked, Scale};
+        |$rows:ident, $floats:ident, $sizes:ident, $tile:ident| $dense:expr,
+        |$row:ident, $quants:ident| $quantize:expr,
+        |$work:ident, $room:ident, $result:ident| $attend:expr
+        $(, $features:literal)?) => {
+        use crate::kernel::logits::{self, LogitFunctions, Ranked, Reach, Steps};
+        use crate::kernel::dense::Widen;
         use crate::kernel::panel::Unpack;
         use crate::kernel::{Attention, Functions, Input, Isa, Kernels, Room, lanes};
-        use crate::quant::{self, Activation, Floats, Format, with_format};
+        use crate::quant::{self, Activation, Format, with_format};
         use crate::team::Tile;
 
         pub static KERNELS: Kernels = Kernels {
@@ -40,8 +46,9 @@ macro_rules! instance {
                     count_from,
                     mask,
                     divide,
-                    histogram,
-                    find_cell,
+                    masses_from,
+                    group_maxima,
+                    collect,
                     floor,
                 },
             },
@@ -76,13 +83,18 @@ macro_rules! instance {
 
         $(#[target_feature(enable = $features)])?
         #[inline(never)]
-        fn matmul_floats<F: Floats>(
-            weights: &[u8],
-            x: &[f32],
-            sizes: (usize, usize),
-            out: &mut Tile<'_, f32>,
+        fn matmul_floats<F: Widen>(
+            $rows: &[u8],
+            $floats: &[f32],
+            $sizes: (usize, usize),
+            $tile: &mut Tile<'_, f32>,
         ) {
-            lanes::matmul_floats::<F, $mul_add>(weights, x, sizes, out)
+            $dense
+        }
+
+        $(#[target_feature(enable = $features)])?
+        fn quantize_row($row: &[f32], $quants: &mut [Activation]) -> bool {
+            $quantize
         }
 
         $(#[target_feature(enable = $features)])?
@@ -91,7 +103,6 @@ macro_rules! instance {
         }
 
         $crate::kernel::instance::instance!(@ $($features)?; $mul_add;
-            quantize_row(x: &[f32], out: &mut [Activation]) -> bool { quant::quantize_row };
             rms_norm(x: &mut [f32], weight: &[f32], epsilon: f32) -> bool
                 { lanes::rms_norm::<$mul_add> };
             add(out: &mut [f32], x: &[f32]) { lanes::add };
@@ -109,10 +120,11 @@ macro_rules! instance {
             count_from(x: &[f32], threshold: f32) -> usize { logits::count_from };
             mask(keys: &[f32], threshold: f32, fill: f32, values: &mut [f32]) { logits::mask };
             divide(x: &mut [f32], divisor: f32) { logits::divide };
-            histogram(keys: &[f32], weights: &[f32], scale: Scale, masses: &mut Histogram)
-                { logits::histogram };
-            find_cell(keys: &[f32], scale: Scale, cell: u32, found: &mut [Ranked]) -> usize
-                { logits::find_cell };
+            masses_from(keys: &[f32], weights: &[f32], thresholds: &Steps<f32>) -> Steps<f64>
+                { logits::masses_from };
+            group_maxima(x: &[f32], rows: usize, maxima: &mut [f32]) { logits::group_maxima };
+            collect(keys: &[f32], range: [f32; 2], reach: Reach<'_>, found: &mut [Ranked])
+                -> usize { logits::collect };
             floor(x: &mut [f32], threshold: f32) { logits::floor };
         );
     };

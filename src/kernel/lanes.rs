@@ -8,8 +8,8 @@ use crate::float::{self, MulAdd, sum_lanes};
 use crate::quant::{Activation, Blocks, Floats, accumulate, dot_floats};
 use crate::team::Tile;
 
-use super::attention::{Attention, PAGE_TOKENS, SPAN_TOKENS};
 use super::Plane;
+use super::attention::{Attention, PAGE_TOKENS, SPAN_TOKENS};
 
 /// Lanes of every body.
 pub const LANES: usize = 16;
@@ -161,7 +161,11 @@ pub(super) fn attend<M: MulAdd>(work: &Attention<'_>, out: &mut Tile<'_, f32>) {
         for head in 0..work.heads {
             let (out, [max, sum]) = work.result(out.row_mut(row), head);
             scores.fill(0.0);
-            for ((keys, _), scores) in work.pages.iter().zip(scores[..seen].chunks_mut(PAGE_TOKENS)) {
+            for ((keys, _), scores) in work
+                .pages
+                .iter()
+                .zip(scores[..seen].chunks_mut(PAGE_TOKENS))
+            {
                 add_scores::<M>(work.query(row, head), *keys, scores);
             }
             [*max, *sum] = softmax(&mut scores, seen, work.scale);
@@ -217,7 +221,11 @@ fn softmax(scores: &mut [f32], seen: usize, scale: f32) -> [f32; 2] {
         for i in 0..LANES {
             chunk[i] *= scale;
             maxima[i] = float::max(maxima[i], chunk[i]);
-            minima[i] = if chunk[i] < minima[i] { chunk[i] } else { minima[i] };
+            minima[i] = if chunk[i] < minima[i] {
+                chunk[i]
+            } else {
+                minima[i]
+            };
         }
     }
     weights(scores, seen, (&maxima, &minima))
@@ -259,7 +267,13 @@ fn exponentials<const NEAR: bool>(
     seen: usize,
     max: f32,
 ) -> [f32; LANES] {
-    let exp = |x| if NEAR { float::exp_within(x) } else { float::exp(x) };
+    let exp = |x| {
+        if NEAR {
+            float::exp_within(x)
+        } else {
+            float::exp(x)
+        }
+    };
     let (whole, last) = values.split_at_mut(seen / LANES);
     let mut sums = [0.0; LANES];
     for chunk in whole {

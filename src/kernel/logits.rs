@@ -13,45 +13,20 @@ use super::{Kernels, LANES};
 /// Logits that share a maximum and a sum.
 pub const BLOCK: usize = 64;
 
-/// Cells of a [`Histogram`].
-pub const CELLS: usize = 1024;
+/// Thresholds of one pass of [`Kernels::masses_from`].
+pub const STEPS: usize = 4;
 
-/// Masses by falling key. Position `i` adds to row `i mod 4`, so that neighbours in one cell do not
-/// wait for each other.
-pub type Histogram = [[f32; CELLS]; 4];
+/// A value for each threshold.
+pub type Steps<T> = [T; STEPS];
+
+/// See [`Kernels::masses_from`].
+type MassesFrom = unsafe fn(&[f32], &[f32], &Steps<f32>) -> Steps<f64>;
+
+/// The maxima of blocks, and what a block's must reach to be looked at.
+pub type Reach<'a> = (&'a [f32], f32);
 
 /// Differences below which a weight is 0; it keeps subnormal numbers, which are slow, out.
 const DEEPEST: f32 = -80.0;
-
-/// What maps keys to the cells of a [`Histogram`]: cell = `(top - key) * scale`, rounded; keys far
-/// below, and excluded ones, fall into the last cell.
-#[derive(Debug, Clone, Copy)]
-pub struct Scale {
-    /// The largest key.
-    pub top: f32,
-    /// Cells per unit.
-    pub scale: f32,
-}
-
-impl Scale {
-    /// Cells over the keys from `top` down to `top - range`.
-    pub fn new(top: f32, range: f32) -> Self {
-        Self {
-            top,
-            scale: (CELLS - 1) as f32 / range,
-        }
-    }
-
-    /// The cell of a key that is not above `top`: falling, as keys rise.
-    #[inline(always)]
-    pub fn cell(self, key: f32) -> u32 {
-        const LAST: f32 = (CELLS - 1) as f32;
-        let cell = (self.top - key) * self.scale;
-        // What is not a number counts as far below.
-        let cell = if cell < LAST { cell } else { LAST };
-        float::round_to_i32(cell) as u32 % CELLS as u32
-    }
-}
 
 /// A position and the key it is ranked by.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -73,8 +48,9 @@ pub(super) struct LogitFunctions {
     pub count_from: unsafe fn(&[f32], f32) -> usize,
     pub mask: unsafe fn(&[f32], f32, f32, &mut [f32]),
     pub divide: unsafe fn(&mut [f32], f32),
-    pub histogram: unsafe fn(&[f32], &[f32], Scale, &mut Histogram),
-    pub find_cell: unsafe fn(&[f32], Scale, u32, &mut [Ranked]) -> usize,
+    pub masses_from: MassesFrom,
+    pub group_maxima: unsafe fn(&[f32], usize, &mut [f32]),
+    pub collect: unsafe fn(&[f32], [f32; 2], Reach<'_>, &mut [Ranked]) -> usize,
     pub floor: unsafe fn(&mut [f32], f32),
 }
 
@@ -147,18 +123,43 @@ impl Kernels {
         unsafe { (self.functions.logits.divide)(x, divisor) }
     }
 
-    /// Adds each weight to the cell of its key.
-    pub fn histogram(&self, keys: &[f32], weights: &[f32], scale: Scale, masses: &mut Histogram) {
+    /// For each threshold the sum of the weights whose keys reach it.
+    pub fn masses_from(
+        &self,
+        keys: &[f32],
+        weights: &[f32],
+        thresholds: &Steps<f32>,
+    ) -> Steps<f64> {
         assert_eq!(keys.len(), weights.len(), "one length");
         // SAFETY: `self` proves the CPU's features.
-        unsafe { (self.functions.logits.histogram)(keys, weights, scale, masses) }
+        unsafe { (self.functions.logits.masses_from)(keys, weights, thresholds) }
     }
 
-    /// The keys in a cell, by rising position; returns how many.
-    pub fn find_cell(&self, keys: &[f32], scale: Scale, cell: u32, found: &mut [Ranked]) -> usize {
-        assert!(found.len() >= keys.len(), "room for all");
+    /// The maxima of groups: of each `rows` rows of 16, one for each of the 16 columns.
+    pub fn group_maxima(&self, x: &[f32], rows: usize, maxima: &mut [f32]) {
+        let groups = x.len().div_ceil(rows * LANES) * LANES;
+        assert_eq!(maxima.len(), groups, "a maximum a group");
         // SAFETY: `self` proves the CPU's features.
-        unsafe { (self.functions.logits.find_cell)(keys, scale, cell, found) }
+        unsafe { (self.functions.logits.group_maxima)(x, rows, maxima) }
+    }
+
+    /// The keys from `low` up to, without it, `high`, by rising position; returns how many. Only
+    /// blocks of 64 whose maxima reach `reach` are looked at.
+    pub fn collect(
+        &self,
+        keys: &[f32],
+        range: [f32; 2],
+        (maxima, reach): Reach<'_>,
+        found: &mut [Ranked],
+    ) -> usize {
+        assert!(found.len() >= keys.len(), "room for all");
+        assert_eq!(
+            maxima.len(),
+            keys.len().div_ceil(BLOCK),
+            "a maximum a block"
+        );
+        // SAFETY: `self` proves the CPU's features.
+        unsafe { (self.functions.logits.collect)(keys, range, (maxima, reach), found) }
     }
 }
 
@@ -179,9 +180,8 @@ fn block<'a>(x: &'a [f32], at: usize, fill: f32, room: &'a mut [f32; BLOCK]) -> 
 /// See [`Kernels::block_maxima`].
 #[inline(always)]
 pub(super) fn block_maxima(x: &[f32], maxima: &mut [f32]) -> bool {
-    let mut bad = [0.0; LANES];
+    let (mut bad, mut room) = ([0.0; LANES], [0.0; BLOCK]);
     for (at, max) in maxima.iter_mut().enumerate() {
-        let mut room = [0.0; BLOCK];
         let mut lanes = [f32::NEG_INFINITY; LANES];
         for x in block(x, at, f32::NEG_INFINITY, &mut room)
             .as_chunks::<LANES>()
@@ -216,8 +216,9 @@ fn max_lanes(lanes: &[f32; LANES]) -> f32 {
 /// See [`Kernels::block_sums`].
 #[inline(always)]
 pub(super) fn block_sums(x: &[f32], sums: &mut [f32]) {
+    let mut room = [0.0; BLOCK];
     for (at, sum) in sums.iter_mut().enumerate() {
-        *sum = block_sum(block(x, at, 0.0, &mut [0.0; BLOCK]));
+        *sum = block_sum(block(x, at, 0.0, &mut room));
     }
 }
 
@@ -237,31 +238,37 @@ fn block_sum(block: &[f32; BLOCK]) -> f32 {
 #[inline(always)]
 pub(super) fn exp_weights(x: &[f32], max: f32, weights: &mut [f32], sums: &mut [f32]) -> f64 {
     let mut total = 0.0;
-    for (at, sum) in sums.iter_mut().enumerate() {
-        let (mut room, mut out) = ([0.0; BLOCK], [0.0; BLOCK]);
-        let x = block(x, at, f32::NEG_INFINITY, &mut room);
-        for i in 0..BLOCK {
-            let depth = x[i] - max;
-            let value = float::exp_within(depth);
-            out[i] = if depth > DEEPEST { value } else { 0.0 };
-        }
-        *sum = block_sum(&out);
+    let (blocks, rest) = x.as_chunks();
+    let (weight_blocks, weight_rest) = weights.as_chunks_mut();
+    for ((x, weights), sum) in blocks.iter().zip(weight_blocks).zip(&mut *sums) {
+        *sum = exp_block(x, max, weights);
         total += f64::from(*sum);
-        let weights = &mut weights[at * BLOCK..];
-        match weights.first_chunk_mut() {
-            Some(weights) => *weights = out,
-            None => weights.copy_from_slice(&out[..weights.len()]),
-        }
+    }
+    if let (false, Some(sum)) = (rest.is_empty(), sums.last_mut()) {
+        let (mut room, mut out) = ([0.0; BLOCK], [0.0; BLOCK]);
+        *sum = exp_block(block(rest, 0, f32::NEG_INFINITY, &mut room), max, &mut out);
+        total += f64::from(*sum);
+        weight_rest.copy_from_slice(&out[..rest.len()]);
     }
     total
+}
+
+#[inline(always)]
+fn exp_block(x: &[f32; BLOCK], max: f32, weights: &mut [f32; BLOCK]) -> f32 {
+    for i in 0..BLOCK {
+        let depth = x[i] - max;
+        let value = float::exp_within(depth);
+        weights[i] = if depth > DEEPEST { value } else { 0.0 };
+    }
+    block_sum(weights)
 }
 
 /// See [`Kernels::weighted_depth`].
 #[inline(always)]
 pub(super) fn weighted_depth(x: &[f32], weights: &[f32], max: f32) -> f64 {
     let mut total = 0.0;
+    let (mut room, mut weight_room) = ([0.0; BLOCK], [0.0; BLOCK]);
     for at in 0..x.len().div_ceil(BLOCK) {
-        let (mut room, mut weight_room) = ([0.0; BLOCK], [0.0; BLOCK]);
         let x = block(x, at, 0.0, &mut room);
         let weights = block(weights, at, 0.0, &mut weight_room);
         let mut depths = [0.0; BLOCK];
@@ -277,9 +284,8 @@ pub(super) fn weighted_depth(x: &[f32], weights: &[f32], max: f32) -> f64 {
 /// See [`Kernels::moments`].
 #[inline(always)]
 pub(super) fn moments(x: &[f32], centre: f32) -> [f64; 3] {
-    let mut totals = [0.0; 3];
+    let (mut totals, mut room) = ([0.0; 3], [0.0; BLOCK]);
     for at in 0..x.len().div_ceil(BLOCK) {
-        let mut room = [0.0; BLOCK];
         let x = block(x, at, f32::NEG_INFINITY, &mut room);
         let (mut ones, mut distances, mut squares) = ([0.0; BLOCK], [0.0; BLOCK], [0.0; BLOCK]);
         for i in 0..BLOCK {
@@ -356,52 +362,118 @@ pub(super) fn divide(x: &mut [f32], divisor: f32) {
     }
 }
 
-/// See [`Kernels::histogram`].
+/// See [`Kernels::masses_from`]. Sums are taken in f32 within 1,024 (as within a block), in f64 over
+/// these.
 #[inline(always)]
-pub(super) fn histogram(keys: &[f32], weights: &[f32], scale: Scale, masses: &mut Histogram) {
-    let [a, b, c, d] = masses;
-    for at in 0..keys.len().div_ceil(BLOCK) {
-        let (mut room, mut weight_room) = ([0.0; BLOCK], [0.0; BLOCK]);
-        let keys = block(keys, at, f32::NEG_INFINITY, &mut room);
-        let weights = block(weights, at, 0.0, &mut weight_room);
-        // Through memory: taking vectors apart lane by lane is slower.
-        let cells = black_box(cells_of(keys, scale));
-        for i in (0..BLOCK).step_by(4) {
-            a[cells[i] as usize % CELLS] += weights[i];
-            b[cells[i + 1] as usize % CELLS] += weights[i + 1];
-            c[cells[i + 2] as usize % CELLS] += weights[i + 2];
-            d[cells[i + 3] as usize % CELLS] += weights[i + 3];
+pub(super) fn masses_from(keys: &[f32], weights: &[f32], thresholds: &Steps<f32>) -> Steps<f64> {
+    const SPAN: usize = 1024;
+    let mut masses = [0.0; STEPS];
+    for (keys, weights) in keys.chunks(SPAN).zip(weights.chunks(SPAN)) {
+        let mut lanes = [[0.0; LANES]; STEPS];
+        let (rows, rest) = keys.as_chunks();
+        let (weight_rows, weight_rest) = weights.as_chunks();
+        for (keys, weights) in rows.iter().zip(weight_rows) {
+            add_reached(&mut lanes, keys, weights, thresholds);
+        }
+        if !rest.is_empty() {
+            add_reached(&mut lanes, &row(rest), &row(weight_rest), thresholds);
+        }
+        for (mass, lanes) in masses.iter_mut().zip(&lanes) {
+            *mass += f64::from(sum_lanes(&black_box(*lanes)));
+        }
+    }
+    masses
+}
+
+#[inline(always)]
+fn add_reached(
+    lanes: &mut [[f32; LANES]; STEPS],
+    keys: &[f32; LANES],
+    weights: &[f32; LANES],
+    thresholds: &Steps<f32>,
+) {
+    for i in 0..LANES {
+        let (key, weight) = (keys[i], weights[i]);
+        for step in 0..STEPS {
+            let sum = lanes[step][i];
+            let more = sum + weight;
+            lanes[step][i] = if key >= thresholds[step] { more } else { sum };
         }
     }
 }
 
+/// The end of a list, filled up with zeros.
 #[inline(always)]
-fn cells_of(keys: &[f32; BLOCK], scale: Scale) -> [u32; BLOCK] {
-    let mut cells = [0; BLOCK];
-    for i in 0..BLOCK {
-        cells[i] = scale.cell(keys[i]);
-    }
-    cells
+fn row(x: &[f32]) -> [f32; LANES] {
+    let mut row = [0.0; LANES];
+    row[..x.len()].copy_from_slice(x);
+    row
 }
 
-/// See [`Kernels::find_cell`].
+/// See [`Kernels::group_maxima`].
 #[inline(always)]
-pub(super) fn find_cell(keys: &[f32], scale: Scale, cell: u32, found: &mut [Ranked]) -> usize {
+pub(super) fn group_maxima(x: &[f32], rows: usize, maxima: &mut [f32]) {
+    let groups = x.chunks(rows * LANES);
+    for (x, maxima) in groups.zip(maxima.as_chunks_mut::<LANES>().0) {
+        let mut lanes = [f32::NEG_INFINITY; LANES];
+        let (rows, rest) = x.as_chunks::<LANES>();
+        for x in rows {
+            for i in 0..LANES {
+                lanes[i] = float::max(lanes[i], x[i]);
+            }
+        }
+        for (lane, x) in lanes.iter_mut().zip(rest) {
+            *lane = float::max(*lane, *x);
+        }
+        *maxima = lanes;
+    }
+}
+
+/// See [`Kernels::collect`].
+#[inline(always)]
+pub(super) fn collect(
+    keys: &[f32],
+    range: [f32; 2],
+    (maxima, reach): Reach<'_>,
+    found: &mut [Ranked],
+) -> usize {
+    let (blocks, rest) = keys.as_chunks();
     let mut count = 0;
-    for at in 0..keys.len().div_ceil(BLOCK) {
+    for (at, (keys, max)) in blocks.iter().zip(maxima).enumerate() {
+        if *max >= reach {
+            collect_block(keys, at, range, found, &mut count);
+        }
+    }
+    if !rest.is_empty() {
         let mut room = [0.0; BLOCK];
-        let cells = cells_of(block(keys, at, f32::NEG_INFINITY, &mut room), scale);
-        let hit = |hits, own: &u32| hits | u32::from(*own == cell);
-        let hits = cells.iter().fold(0, hit);
-        if hits == 0 {
-            continue;
-        }
-        let first = at * BLOCK;
-        for (i, &key) in keys.iter().enumerate().skip(first).take(BLOCK) {
-            let position = i as u32;
-            found[count] = Ranked { key, position };
-            count += usize::from(cells[i - first] == cell);
-        }
+        let keys = block(rest, 0, f32::NEG_INFINITY, &mut room);
+        collect_block(keys, blocks.len(), range, found, &mut count);
     }
     count
+}
+
+#[inline(always)]
+fn collect_block(
+    keys: &[f32; BLOCK],
+    at: usize,
+    [low, high]: [f32; 2],
+    found: &mut [Ranked],
+    count: &mut usize,
+) {
+    let mut hits = [0u8; BLOCK];
+    for i in 0..BLOCK {
+        hits[i] = u8::from((keys[i] >= low) & (keys[i] < high));
+    }
+    for (word, hits) in hits.as_chunks().0.iter().enumerate() {
+        let mut hits = u64::from_le_bytes(*hits);
+        while hits != 0 {
+            let i = word * 8 + hits.trailing_zeros() as usize / 8;
+            found[*count] = Ranked {
+                key: keys[i],
+                position: (at * BLOCK + i) as u32,
+            };
+            *count += 1;
+            hits &= hits - 1;
+        }
+    }
 }

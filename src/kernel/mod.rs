@@ -8,6 +8,7 @@
 #![allow(clippy::needless_range_loop)]
 
 mod attention;
+mod dense;
 mod instance;
 mod lanes;
 mod logits;
@@ -31,9 +32,9 @@ use crate::float::f16_to_f32;
 use crate::quant::{Activation, Format, GROUP};
 use crate::team::Tile;
 
-pub use attention::{Attention, Room, PAGE_TOKENS, SPAN_TOKENS, result_len};
+pub use attention::{Attention, PAGE_TOKENS, Room, SPAN_TOKENS, result_len};
 pub use lanes::LANES;
-pub use logits::{BLOCK, CELLS, Histogram, Ranked, Scale};
+pub use logits::{BLOCK, Ranked, Reach, STEPS, Steps};
 pub use measure::Peak;
 
 /// An instruction set that has kernels, from the plainest to the widest of each architecture.

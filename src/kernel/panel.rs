@@ -193,19 +193,14 @@ impl<V: Simd> Product<'_, V> {
                 }
             }
             let strip = &strip[..count];
-            let mut token = 0;
-            while token + T <= tokens {
+            for token in (0..tokens).step_by(T) {
                 self.tile::<F, P, T>(strip, (row, token), first, out);
-                token += T;
-            }
-            while token < tokens {
-                self.tile::<F, P, 1>(strip, (row, token), first, out);
-                token += 1;
             }
         }
     }
 
-    /// Adds a strip, from group `first` on, to the outputs of `P` panels and `T` tokens.
+    /// Adds a strip, from group `first` on, to the outputs of `P` panels and `T` tokens. Behind the
+    /// last token, it stands in for those that are missing.
     #[inline(always)]
     fn tile<F: Unpack, const P: usize, const T: usize>(
         &self,
@@ -217,10 +212,12 @@ impl<V: Simd> Product<'_, V> {
         let v = self.v;
         let mut x: [&[Activation]; T] = [&[]; T];
         let mut sums = [[v.splat_float(0.0); T]; P];
+        let last = out.row_range().len() - 1;
         for t in 0..T {
-            x[t] = &self.x[(token + t) * self.groups + first..][..strip.len()];
+            let token = last.min(token + t);
+            x[t] = &self.x[token * self.groups + first..][..strip.len()];
             if first > 0 {
-                let out = &out.row_mut(token + t)[row..];
+                let out = &out.row_mut(token)[row..];
                 for p in 0..P {
                     sums[p][t] = v.load(&out[p * V::LANES..]);
                 }
@@ -234,7 +231,7 @@ impl<V: Simd> Product<'_, V> {
             group::<V, F, P, T>(v, panels, tokens, &mut sums);
         }
         for t in 0..T {
-            let out = &mut out.row_mut(token + t)[row..];
+            let out = &mut out.row_mut(last.min(token + t))[row..];
             for p in 0..P {
                 v.store(sums[p][t], &mut out[p * V::LANES..]);
             }

@@ -55,8 +55,14 @@ pub(super) trait Simd: Copy {
     fn splat_float(self, x: f32) -> Self::Float;
     /// The first `LANES` values.
     fn load(self, x: &[f32]) -> Self::Float;
+    /// The first `LANES` f32 of a file.
+    fn load_bytes(self, x: &[[u8; 4]]) -> Self::Float;
     /// The first `LANES` f16 of a file.
     fn load_f16(self, x: &[[u8; 2]]) -> Self::Float;
+    /// The first `LANES` bf16 of a file.
+    fn load_bf16(self, x: &[[u8; 2]]) -> Self::Float;
+    /// The sum of 16 lanes by the tree of [`crate::float::sum_lanes`].
+    fn sum_lanes(self, lanes: &[f32; 16]) -> f32;
     /// Puts the lanes into the first `LANES` values.
     fn store(self, a: Self::Float, out: &mut [f32]);
     /// `b` where it is larger, else `a`, as [`crate::float::max`].

@@ -92,7 +92,7 @@ fn matmul_of_every_format() {
     for (seed, format) in (0..).zip(formats) {
         let block = format.block_len();
         let columns = if block == 1 {
-            vec![1, 15, 16, 83, 576]
+            vec![1, 15, 16, 83, 576, 1100]
         } else {
             vec![block, 3 * block, 9 * block]
         };
@@ -208,16 +208,18 @@ fn logits(seed: u64, len: usize) -> Vec<f32> {
         .collect()
 }
 
+/// The bits of f64 values.
+fn wide(values: &[f64]) -> Vec<f32> {
+    let halves = |x: &f64| [x.to_bits() as u32, (x.to_bits() >> 32) as u32];
+    values.iter().flat_map(halves).map(f32::from_bits).collect()
+}
+
 #[test]
 fn passes_over_logits() {
     for len in LENGTHS.into_iter().chain([1024, 1500, 5000]) {
         let blocks = len.div_ceil(BLOCK);
         let x = logits(1, len);
         let weights: Vec<f32> = floats(2, len).iter().map(|x| x.abs()).collect();
-        let wide = |values: &[f64]| -> Vec<f32> {
-            let halves = |x: &f64| [x.to_bits() as u32, (x.to_bits() >> 32) as u32];
-            values.iter().flat_map(halves).map(f32::from_bits).collect()
-        };
         same("block_maxima", |k| {
             let mut out = vec![0.0; blocks];
             assert!(k.block_maxima(&x, &mut out));
@@ -232,7 +234,8 @@ fn passes_over_logits() {
             let (mut out, mut sums) = (vec![0.0; len], vec![0.0; blocks]);
             let total = k.exp_weights(&x, 2100.0, &mut out, &mut sums);
             assert!(out.iter().all(|w| *w == 0.0) && total == 0.0);
-            let total = k.exp_weights(&x, 9.0, &mut out, &mut sums);
+            let below: Vec<f32> = x.iter().map(|x| x.min(9.0)).collect();
+            let total = k.exp_weights(&below, 9.0, &mut out, &mut sums);
             [out, sums, wide(&[total])].concat()
         });
         same("weighted_depth", |k| {
@@ -244,6 +247,58 @@ fn passes_over_logits() {
             k.nearness(&x, 0.25, &mut out);
             out
         });
+    }
+}
+
+#[test]
+fn selections_of_logits() {
+    for len in LENGTHS.into_iter().chain([1024, 1500, 5000]) {
+        let blocks = len.div_ceil(BLOCK);
+        let x = logits(1, len);
+        let weights: Vec<f32> = floats(2, len).iter().map(|x| x.abs()).collect();
+        let thresholds = [3.0, 0.25, 0.0, f32::MIN];
+        same("masses_from", |k| {
+            let masses = k.masses_from(&x, &weights, &thresholds);
+            for (mass, threshold) in masses.iter().zip(thresholds) {
+                let reached = x.iter().zip(&weights).filter(|(x, _)| **x >= threshold);
+                let expected: f64 = reached.map(|(_, weight)| f64::from(*weight)).sum();
+                assert!((mass - expected).abs() <= 1e-6 * expected);
+            }
+            wide(&masses)
+        });
+        for rows in [1, 4, 7] {
+            same("group_maxima", |k| {
+                let mut maxima = vec![0.0; len.div_ceil(rows * LANES) * LANES];
+                k.group_maxima(&x, rows, &mut maxima);
+                for (group, max) in maxima.iter().enumerate() {
+                    let own = |at: &usize| at / LANES / rows == group / LANES;
+                    let own = |at: &usize| own(at) && at % LANES == group % LANES;
+                    let keys = (0..len).filter(own).map(|at| x[at]);
+                    assert_eq!(keys.fold(f32::NEG_INFINITY, f32::max), *max);
+                }
+                maxima
+            });
+        }
+        for [low, high] in [
+            [-0.25, 0.5],
+            [0.0, f32::INFINITY],
+            [f32::MIN, 1e9],
+            [1.0, 1.0],
+        ] {
+            same("collect", |k| {
+                let mut maxima = vec![0.0; blocks];
+                k.block_maxima(&x, &mut maxima);
+                let mut found = vec![Ranked::default(); len];
+                let count = k.collect(&x, [low, high], (&maxima, low), &mut found);
+                let within = (0..).zip(&x).filter(|(_, x)| (low..high).contains(*x));
+                let expected = within.map(|(position, key)| Ranked {
+                    key: *key,
+                    position,
+                });
+                assert!(found[..count].iter().copied().eq(expected));
+                vec![]
+            });
+        }
     }
 }
 
@@ -263,25 +318,6 @@ fn filters_of_logits() {
                 [floor, mask].concat()
             });
         }
-        let scale = Scale::new(x.iter().fold(-9.0, |a, b| a.max(*b)), 10.0);
-        same("histogram", |k| {
-            let mut masses = Box::new([[0.0; CELLS]; 4]);
-            k.histogram(&x, &weights, scale, &mut masses);
-            let all: f32 = masses.as_flattened().iter().sum();
-            let expected: f32 = weights.iter().sum();
-            assert!((all - expected).abs() <= 1e-4 * expected);
-            let mut found = vec![Ranked::default(); len];
-            for cell in [0, 3, CELLS as u32 - 1] {
-                let count = k.find_cell(&x, scale, cell, &mut found);
-                let within = (0..).zip(&x).filter(|(_, x)| scale.cell(**x) == cell);
-                let expected = within.map(|(position, key)| Ranked {
-                    key: *key,
-                    position,
-                });
-                assert!(found[..count].iter().copied().eq(expected));
-            }
-            masses.as_flattened().to_vec()
-        });
         for divisor in [0.3, 1e-38, 1e30] {
             same("divide", |k| {
                 let mut out = x.clone();
@@ -337,14 +373,22 @@ fn attention_to_a_span() {
         let (half_keys, half_values) = (halves(&keys), halves(&values));
         let plain = |page: usize| {
             let (k, v) = (PAGE_TOKENS * k_dim, PAGE_TOKENS * v_dim);
-            (Plane::F32(&keys[page * k..][..k]), Plane::F32(&values[page * v..][..v]))
+            (
+                Plane::F32(&keys[page * k..][..k]),
+                Plane::F32(&values[page * v..][..v]),
+            )
         };
         let half = |page: usize| {
             let (k, v) = (PAGE_TOKENS * k_dim, PAGE_TOKENS * v_dim);
-            (Plane::F16(&half_keys[page * k..][..k]), Plane::F16(&half_values[page * v..][..v]))
+            (
+                Plane::F16(&half_keys[page * k..][..k]),
+                Plane::F16(&half_values[page * v..][..v]),
+            )
         };
-        let all: [Vec<(Plane<'_>, Plane<'_>)>; 2] =
-            [(0..pages).map(plain).collect(), (0..pages).map(half).collect()];
+        let all: [Vec<(Plane<'_>, Plane<'_>)>; 2] = [
+            (0..pages).map(plain).collect(),
+            (0..pages).map(half).collect(),
+        ];
         for planes in all {
             let work = Attention {
                 queries: &queries,
@@ -359,11 +403,19 @@ fn attention_to_a_span() {
             let columns = heads * result_len(v_dim);
             same("attend", |kernels| {
                 let mut out = vec![-7.0; rows * columns];
-                kernels.attend(&work, &mut Room::default(), &mut Tile::whole(&mut out, columns));
+                kernels.attend(
+                    &work,
+                    &mut Room::default(),
+                    &mut Tile::whole(&mut out, columns),
+                );
                 out
             });
             let mut out = vec![-7.0; rows * columns];
-            detect().attend(&work, &mut Room::default(), &mut Tile::whole(&mut out, columns));
+            detect().attend(
+                &work,
+                &mut Room::default(),
+                &mut Tile::whole(&mut out, columns),
+            );
             check_attention(&work, rows, &out);
         }
     }
@@ -389,7 +441,9 @@ fn check_attention(work: &Attention<'_>, rows: usize, out: &[f32]) {
                 let key = |d| value(keys, d, PAGE_TOKENS, key % PAGE_TOKENS);
                 (0..work.k_dim).map(|d| f64::from(query[d]) * key(d)).sum()
             };
-            let scores: Vec<f64> = (0..seen).map(|key| score(key) * f64::from(work.scale)).collect();
+            let scores: Vec<f64> = (0..seen)
+                .map(|key| score(key) * f64::from(work.scale))
+                .collect();
             let max = scores.iter().copied().fold(f64::MIN, f64::max);
             let weights: Vec<f64> = scores.iter().map(|score| (score - max).exp()).collect();
             let close = |a: f64, b: f64, size: f64| (a - b).abs() <= 1e-2 * size;

@@ -270,7 +270,10 @@ mod tests {
     fn plane(plane: Plane<'_>) -> Vec<f32> {
         match plane {
             Plane::F32(plane) => plane.to_vec(),
-            Plane::F16(plane) => plane.iter().map(|h| crate::float::f16_to_f32(u16::from_le_bytes(*h))).collect(),
+            Plane::F16(plane) => plane
+                .iter()
+                .map(|h| crate::float::f16_to_f32(u16::from_le_bytes(*h)))
+                .collect(),
         }
     }
 

@@ -348,7 +348,7 @@ impl Pass {
             quants: &self.scratch.quants,
         };
         let (n, vocab) = (self.scratch.batch.outputs().len(), spec.vocab);
-        let tile = matmul::tiling(n, vocab, x.columns, self.threads);
+        let tile = matmul::tiling(context.kernels, (n, vocab, x.columns), self.threads);
         let tiles = Tiles::new(&mut self.scratch.logits[..n * vocab], vocab, tile);
         context.run(&mut self.task, tiles, |_, tile| {
             matmul::side_by_side(context.kernels, &[&weights.output], &x, tile);
@@ -378,7 +378,7 @@ impl Context<'_> {
         out: &mut [f32],
     ) -> Result<Flow> {
         let outputs: usize = linears.iter().map(|linear| linear.weight.rows()).sum();
-        let tile = matmul::tiling(n, outputs, x.columns, threads);
+        let tile = matmul::tiling(self.kernels, (n, outputs, x.columns), threads);
         let tiles = Tiles::new(&mut out[..n * outputs], outputs, tile);
         self.run(task, tiles, |_, tile| {
             matmul::side_by_side(self.kernels, linears, &x, tile);

@@ -183,7 +183,12 @@ fn attend_run<P: Fn(usize) -> (usize, usize)>(
     rows: Range<usize>,
     (room, out): (&mut Room, &mut Tile<'_, f32>),
 ) {
-    let Heads { group, k_dim, v_dim, .. } = spans.heads;
+    let Heads {
+        group,
+        k_dim,
+        v_dim,
+        ..
+    } = spans.heads;
     let (cache, position) = (queries.place)(rows.start);
     let cache = &queries.caches[cache];
     let end = position + rows.len();
@@ -203,7 +208,11 @@ fn attend_run<P: Fn(usize) -> (usize, usize)>(
         let query = (kv_head * group + member) * k_dim;
         let page = start / PAGE_TOKENS;
         let pages = page..end.min(start + SPAN_TOKENS).div_ceil(PAGE_TOKENS);
-        let planes = |page| cache.page(page).planes(cache.layout(), queries.layer, kv_head);
+        let planes = |page| {
+            cache
+                .page(page)
+                .planes(cache.layout(), queries.layer, kv_head)
+        };
         let mut all = [planes(page); SPAN_TOKENS / PAGE_TOKENS];
         for (planes_of, page) in all.iter_mut().zip(pages.clone()) {
             *planes_of = planes(page);
@@ -244,7 +253,13 @@ mod tests {
     #[test]
     fn tasks_are_bounded_and_fit_into_scratch() {
         for tokens in [1, 255, 256, 257, 2304, 2305, 9000, 100_000] {
-            for (group, kv_heads, dim) in [(1, 1, 10), (4, 2, 64), (8, 4, 64), (7, 2, 128), (48, 1, 576)] {
+            for (group, kv_heads, dim) in [
+                (1, 1, 10),
+                (4, 2, 64),
+                (8, 4, 64),
+                (7, 2, 128),
+                (48, 1, 576),
+            ] {
                 let heads = Heads {
                     kv_heads,
                     group,
@@ -254,7 +269,11 @@ mod tests {
                 let room = Spans::scratch_len(heads, tokens);
                 for rows in [1, 5, 512] {
                     for threads in [1, 2, 64] {
-                        check(Spans::new(kernel::detect(), heads, (rows, tokens), room, threads), tokens, room);
+                        check(
+                            Spans::new(kernel::detect(), heads, (rows, tokens), room, threads),
+                            tokens,
+                            room,
+                        );
                     }
                 }
             }
@@ -264,12 +283,19 @@ mod tests {
     fn check(spans: Spans, tokens: usize, room: usize) {
         let heads = spans.heads;
         assert!(spans.spans >= spans_of(tokens) && spans.spans.is_multiple_of(spans.task_spans));
-        assert!(spans.rows > 0 && spans.rows * spans.row_len() <= room, "{spans:?}");
+        assert!(
+            spans.rows > 0 && spans.rows * spans.row_len() <= room,
+            "{spans:?}"
+        );
         assert!(spans.rows == 1 || spans.rows.is_multiple_of(spans.task_rows));
         let (rows, columns) = spans.tile();
         // Tiles do not straddle key heads.
-        assert!((spans.row_len() / heads.kv_heads).is_multiple_of(columns), "{spans:?}");
-        let work = rows * columns * SPAN_TOKENS * (heads.k_dim + heads.v_dim) / result_len(heads.v_dim);
+        assert!(
+            (spans.row_len() / heads.kv_heads).is_multiple_of(columns),
+            "{spans:?}"
+        );
+        let work =
+            rows * columns * SPAN_TOKENS * (heads.k_dim + heads.v_dim) / result_len(heads.v_dim);
         let least = SPAN_TOKENS * (heads.k_dim + heads.v_dim);
         let task_max = (kernel::detect().task_max() / COST).max(TASK_MIN);
         assert!(work <= task_max.max(least), "{spans:?}: {work}");

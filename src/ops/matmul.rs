@@ -2,16 +2,19 @@
 
 use crate::budget::Buffer;
 use crate::kernel::{Input, Kernels};
-use crate::ops::TASK_MAX;
 use crate::team::Tile;
 use crate::tensor::Matrix;
 
-/// Multiply-adds that one task should have at least: some 10 microseconds of work.
+/// Multiply-adds that one task should have at least: some 5 microseconds of work.
 const TASK_MIN: usize = 1 << 17;
-/// Outputs come in multiples of a kernel's panel.
-const PANEL: usize = 16;
-/// Tokens of a task, at most.
-const TOKENS_MAX: usize = 64;
+/// Outputs of a task are a multiple of it: the rows that the kernels take at once.
+const PANEL: usize = 48;
+/// The same for a single token.
+const PANEL_ONE: usize = 16;
+/// Tokens of a task, at most: enough to make up for unpacking the weights.
+const TOKENS_MAX: usize = 128;
+/// Tasks of a thread, at least, where the work allows: so that threads end together.
+const TASKS: usize = 16;
 
 /// A matrix and its bias.
 #[derive(Debug)]
@@ -24,13 +27,20 @@ pub struct Linear {
 
 /// How to cut (tokens, outputs) of dot products over `columns` into tiles for `threads`: tokens and
 /// outputs of a tile. The cut depends on nothing else, so a paused phase finds it again.
-pub fn tiling(tokens: usize, outputs: usize, columns: usize, threads: usize) -> (usize, usize) {
-    let panel = PANEL.saturating_mul(columns);
-    let rows = tokens.clamp(1, TOKENS_MAX).min((TASK_MAX / panel).max(1));
+pub fn tiling(
+    kernels: &Kernels,
+    (tokens, outputs, columns): (usize, usize, usize),
+    threads: usize,
+) -> (usize, usize) {
+    let task_max = kernels.task_max();
+    let panel = if tokens == 1 { PANEL_ONE } else { PANEL };
+    let macs = panel.saturating_mul(columns);
+    let rows = tokens.clamp(1, TOKENS_MAX).min((task_max / macs).max(1));
+    let rows = tokens.div_ceil(tokens.div_ceil(rows).max(1)).max(1);
     let all = tokens.saturating_mul(outputs).saturating_mul(columns);
-    let task = (all / (4 * threads)).clamp(TASK_MIN, TASK_MAX);
-    let panels = (task / (rows * panel)).clamp(1, outputs.div_ceil(PANEL));
-    (rows, panels * PANEL)
+    let task = (all / (TASKS * threads)).clamp(TASK_MIN, task_max);
+    let panels = (task / rows.saturating_mul(macs)).clamp(1, outputs.div_ceil(panel).max(1));
+    (rows, panels * panel)
 }
 
 /// Computes a tile of the outputs of `linears`, which stand side by side in the tile's matrix:
@@ -86,11 +96,13 @@ mod tests {
         ];
         for (tokens, outputs, columns) in shapes {
             for threads in [1, 2, 64] {
-                let (rows, width) = tiling(tokens, outputs, columns, threads);
-                assert!(width.is_multiple_of(PANEL) && width < outputs + PANEL);
+                let kernels = crate::kernel::detect();
+                let (rows, width) = tiling(kernels, (tokens, outputs, columns), threads);
+                let panel = if tokens == 1 { PANEL_ONE } else { PANEL };
+                assert!(width.is_multiple_of(panel) && width < outputs + panel);
                 assert!((1..=tokens.min(TOKENS_MAX)).contains(&rows));
                 // A panel for one token is the least that can be.
-                assert!(rows * width * columns <= TASK_MAX.max(PANEL * columns));
+                assert!(rows * width * columns <= kernels.task_max().max(panel * columns));
             }
         }
     }

@@ -47,7 +47,12 @@ impl Activation {
     #[inline(always)]
     pub fn new(q: [i8; GROUP], scale: f32) -> Self {
         let (first, last) = q.split_at(GROUP / 2);
-        let (sum0, sum1) = (sum(first), sum(last));
+        Self::with_sums(q, scale, [sum(first), sum(last)])
+    }
+
+    /// As [`Activation::new`], by one who knows the sums of the first and the last 16.
+    #[inline(always)]
+    pub fn with_sums(q: [i8; GROUP], scale: f32, [sum0, sum1]: [i32; 2]) -> Self {
         Self {
             q,
             scale,
@@ -76,25 +81,35 @@ pub fn quantize_row(x: &[f32], out: &mut [Activation]) -> bool {
         for value in x {
             largest = largest.max(value.to_bits() & 0x7fff_ffff);
         }
-        finite &= largest < 0x7f80_0000;
-        *out = quantize(x, f32::from_bits(largest));
+        let Some((inverse, scale)) = scales(largest) else {
+            finite &= is_finite(largest);
+            *out = Activation::default();
+            continue;
+        };
+        let mut q = [0; GROUP];
+        for i in 0..GROUP {
+            q[i] = round_to_i32(x[i] * inverse) as i8;
+        }
+        *out = Activation::new(q, scale);
     }
     finite
 }
 
+/// Whether the value with the largest magnitude, whose bits without the sign these are, is finite.
 #[inline(always)]
-fn quantize(x: &[f32; GROUP], amax: f32) -> Activation {
+pub fn is_finite(largest: u32) -> bool {
+    largest < 0x7f80_0000
+}
+
+/// What values are multiplied by to become integers, and what an integer is worth; `None` if all
+/// become zero. `largest` as for [`is_finite`].
+#[inline(always)]
+pub fn scales(largest: u32) -> Option<(f32, f32)> {
     /// 2^-100: above it the scale and its products with f16 scales keep their full precision.
     const ZERO_BELOW: f32 = f32::from_bits(27 << 23);
-    if amax < ZERO_BELOW {
-        return Activation::default();
-    }
-    let inverse = 127.0 / amax;
-    let mut q = [0; GROUP];
-    for i in 0..GROUP {
-        q[i] = round_to_i32(x[i] * inverse) as i8;
-    }
-    Activation::new(q, amax / 127.0)
+    let amax = f32::from_bits(largest);
+    let counts = amax >= ZERO_BELOW && is_finite(largest);
+    counts.then(|| (127.0 / amax, amax / 127.0))
 }
 
 #[inline(always)]

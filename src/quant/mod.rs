@@ -13,7 +13,7 @@ mod iq4;
 mod k;
 mod legacy;
 
-pub use activation::{Activation, GROUP, quantize_row};
+pub use activation::{Activation, GROUP, is_finite, quantize_row, scales};
 pub use dot::{BF16, Blocks, F16, F32, Floats, Group, accumulate, dot, dot_floats, integer_dot};
 pub use encode::encode;
 pub use format::Format;

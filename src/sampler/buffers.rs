@@ -1,7 +1,8 @@
 //! The memory of a pick.
 
 use crate::error::{Code, Error, Result};
-use crate::kernel::{BLOCK, CELLS, Histogram, Ranked};
+use crate::kernel::{BLOCK, Ranked};
+use crate::sampler::rank::group_room;
 
 /// Memory of a pick, kept from pick to pick. All are (vocab) or, for blocks,
 /// (vocab / 64).
@@ -15,9 +16,8 @@ pub(super) struct Buffers {
     /// Zeros between stages.
     pub counts: Vec<u32>,
     pub maxima: Vec<f32>,
+    /// (vocab / 4): sums of blocks, or maxima of groups.
     pub room: Vec<f32>,
-    /// One.
-    pub masses: Vec<Histogram>,
     /// (tokens looked back on)
     pub matches: Vec<u32>,
 }
@@ -34,10 +34,7 @@ impl Buffers {
             grow(&mut self.order, vocab, Ranked::default())?;
             grow(&mut self.counts, vocab, 0)?;
             grow(&mut self.maxima, blocks, 0.0)?;
-            grow(&mut self.room, blocks, 0.0)?;
-        }
-        if self.masses.is_empty() {
-            grow(&mut self.masses, 1, [[0.0; CELLS]; 4])?;
+            grow(&mut self.room, group_room(vocab), 0.0)?;
         }
         self.matches.clear();
         let room = self.matches.try_reserve(history);

@@ -1,12 +1,14 @@
-//! Infill: for filling a gap in a text, ends early rather than late.
+//! Infill: for filling a gap in a text, ends early rather than late. To be placed behind top-k and
+//! top-p.
 //!
-//! Source: the definition of the "infill" sampler that is in use since 2024, to be placed behind
-//! top-k and top-p:
-//! 1. if the ends of generation, times the number of candidates, are likelier than all the rest,
-//!    only they stay;
-//! 2. tokens whose texts begin with that of another one give their probability to the likeliest;
-//! 3. texts below a fifth go, then those below `1 / (texts + 1)` of what is left;
-//! 4. if no text is left, the ends stay, or the token that ends a turn is put there.
+//! Source: its author's published description (G. Gerganov, "add infill sampler", 2024). With p over
+//! the n candidates, and ends for the tokens that end generation:
+//! 1. if n times the sum of the ends is above the sum of the texts, only the ends stay. (The
+//!    author's program triples the first; the description does not, and is what counts here.)
+//! 2. a token and all those whose texts begin with its text become one: the likeliest of them, with
+//!    the sum of their p; which come first does not matter.
+//! 3. texts below 0.2 go; then, of t texts left, those below 1 / (t + 1) of all that is left.
+//! 4. if no candidate is left, the token that ends a turn is put there, else the one of a text.
 
 use std::sync::Arc;
 
@@ -15,7 +17,7 @@ use crate::float;
 use crate::kernel::Ranked;
 use crate::sampler::candidates::Candidates;
 use crate::sampler::rank::better;
-use crate::tokenizer::Tokenizer;
+use crate::tokenizer::{Attribute, Tokenizer};
 
 /// The infill stage of one vocabulary; clones share it.
 #[derive(Debug, Clone)]
@@ -36,10 +38,9 @@ impl Infill {
         let end = tokenizer.eot().or(tokenizer.eos());
         Self::from_texts(
             ids.map(|id| {
-                (
-                    tokenizer.token_bytes(id).unwrap_or_default(),
-                    tokenizer.is_end(id),
-                )
+                let control = tokenizer.attribute(id) == Some(Attribute::Control);
+                let text = tokenizer.token_bytes(id).filter(|_| !control);
+                (text.unwrap_or_default(), tokenizer.is_end(id))
             }),
             end,
         )

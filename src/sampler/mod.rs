@@ -1,7 +1,7 @@
 //! From logits to a token: a chain of stages, each in a file that names its source.
 //!
 //! A pick depends on (stages, seed, logits, tokens so far, step) and on nothing else; only
-//! mirostat and adaptive-p carry something from pick to pick, which [`Sampler::state`] saves and
+//! mirostat and adaptive-p learn something from pick to pick, which [`Sampler::state`] saves and
 //! [`Sampler::restore`] brings back. Random numbers are drawn by (seed, step, draw), the drawing
 //! stages of a chain numbered from 0; a stage that is off is no part of the chain. All arithmetic
 //! is that of [`crate::float`] in a fixed order: same seed, same tokens, on every CPU. Ties go to
@@ -50,12 +50,22 @@ pub struct Sampler {
     buffers: Buffers,
 }
 
-/// What a sampler carries from pick to pick; small, so that it can be kept for every token.
+/// What a sampler has learnt from its picks; small, so that it can be kept for every turn.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SamplerState {
+    learner: Learner,
     /// Mirostat: the limit of the surprise, mu. Adaptive-p: the sum of the probabilities of the
     /// tokens so far, each weighted by its age, and the sum of these weights.
     memory: [f64; 2],
+}
+
+/// The stage that learns, and what it was told to reach.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Learner {
+    Nobody,
+    Mirostat { tau: f32, eta: f32 },
+    Mirostat2 { tau: f32, eta: f32 },
+    AdaptiveP { target: f32, decay: f32 },
 }
 
 #[derive(Debug, Clone)]
@@ -123,7 +133,10 @@ impl Sampler {
             kernels: kernel::detect(),
             seed: seed.unwrap_or_else(entropy_seed),
             links: links.collect(),
-            state: SamplerState { memory: [0.0; 2] },
+            state: SamplerState {
+                learner: Learner::Nobody,
+                memory: [0.0; 2],
+            },
             buffers: Buffers::default(),
         };
         sampler.reset();
@@ -153,29 +166,46 @@ impl Sampler {
         self.buffers.reserve(vocab, history)
     }
 
-    /// What it carries from pick to pick.
+    /// Whether it learns from its picks: its last stage is mirostat or adaptive-p.
+    pub fn learns(&self) -> bool {
+        self.state.learner != Learner::Nobody
+    }
+
+    /// What it has learnt.
     pub fn state(&self) -> SamplerState {
         self.state
     }
 
-    /// Takes it back to a state it, or a clone, was in.
-    pub fn restore(&mut self, state: SamplerState) {
-        self.state = state;
+    /// Takes it back to a state it, or a clone, was in; says whether the state is one for it. That
+    /// of a sampler whose last stage is another, or has other parameters, changes nothing.
+    pub fn restore(&mut self, state: SamplerState) -> bool {
+        let fits = state.learner == self.state.learner;
+        if fits {
+            self.state = state;
+        }
+        fits
     }
 
     /// Takes it back to the start.
     pub fn reset(&mut self) {
-        self.state.memory = match self.links.last().map(|link| &link.stage) {
-            Some(Stage::Mirostat { tau, .. } | Stage::Mirostat2 { tau, .. }) => {
-                [2.0 * f64::from(*tau), 0.0]
+        let learner = match self.links.last().map(|link| &link.stage) {
+            Some(&Stage::Mirostat { tau, eta }) => Learner::Mirostat { tau, eta },
+            Some(&Stage::Mirostat2 { tau, eta }) => Learner::Mirostat2 { tau, eta },
+            Some(&Stage::AdaptiveP { target, decay }) => Learner::AdaptiveP { target, decay },
+            _ => Learner::Nobody,
+        };
+        let memory = match learner {
+            Learner::Nobody => [0.0; 2],
+            Learner::Mirostat { tau, .. } | Learner::Mirostat2 { tau, .. } => {
+                [2.0 * f64::from(tau), 0.0]
             }
             // As if all tokens so far had met the target.
-            Some(Stage::AdaptiveP { target, decay }) => {
-                let weights = 1.0 / (1.0 - f64::from(*decay));
-                [f64::from(*target) * weights, weights]
+            Learner::AdaptiveP { target, decay } => {
+                let weights = 1.0 / (1.0 - f64::from(decay));
+                [f64::from(target) * weights, weights]
             }
-            _ => [0.0; 2],
         };
+        self.state = SamplerState { learner, memory };
     }
 
     /// The token for `logits`, (vocab), at `step`: the token's position in its sequence. `history`
@@ -324,19 +354,19 @@ impl Sampler {
         if prepared.chosen.is_some() {
             return;
         }
-        match self.links.last().map(|link| &link.stage) {
-            Some(Stage::Mirostat { tau, eta } | Stage::Mirostat2 { tau, eta }) => {
+        match self.state.learner {
+            Learner::Nobody => {}
+            Learner::Mirostat { tau, eta } | Learner::Mirostat2 { tau, eta } => {
                 let logit = f64::from(candidates.logits()[position]);
                 let surprise = (prepared.normalizer - logit) / std::f64::consts::LN_2;
-                *memory -= f64::from(*eta) * (surprise - f64::from(*tau));
+                *memory -= f64::from(eta) * (surprise - f64::from(tau));
             }
-            Some(Stage::AdaptiveP { decay, .. }) => {
-                let decay = f64::from(*decay);
+            Learner::AdaptiveP { decay, .. } => {
+                let decay = f64::from(decay);
                 let probability = f64::from(candidates.buffers.keys[position]);
                 *memory = probability + decay * *memory;
                 *weights = 1.0 + decay * *weights;
             }
-            _ => {}
         }
     }
 }

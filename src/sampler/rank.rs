@@ -1,17 +1,29 @@
 //! Cutting a ranking without sorting it.
 //!
 //! A ranking is by falling key, ties by rising position. By count: at least `count` keys reach the
-//! `count`-th largest block maximum, so only blocks that reach it are looked at. By mass: a
-//! histogram of masses over the keys finds the cell in which the sum is reached, and only what lies
-//! in it is sorted. Nothing of this depends on the CPU.
+//! `count`-th largest maximum of groups of keys, so only what reaches it is looked at. By mass: the
+//! masses above a few keys tell between which two of them the sum is reached, in a sample first and
+//! then in all, and only what lies there is sorted. Nothing of this depends on the CPU.
 
 use std::cmp::Ordering;
 
 use crate::float;
-use crate::kernel::{BLOCK, CELLS, Histogram, Kernels, LANES, Ranked, Scale};
+use crate::kernel::{BLOCK, Kernels, LANES, Ranked, Reach, STEPS, Steps};
 
 /// As many are sorted rather than narrowed down.
 const FEW: usize = 64;
+
+/// How often a range of keys is divided.
+const ROUNDS: usize = 3;
+
+/// Of as many blocks one is in the sample.
+const SAMPLED: usize = 8;
+
+/// As few keys need no sample.
+const SAMPLED_FROM: usize = 8192;
+
+/// The fewest rows of a group of keys, 16 of which share their rows.
+const GROUP_ROWS: usize = 4;
 
 /// The last of a ranking that stays.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -76,7 +88,7 @@ pub(super) fn better(a: &Ranked, b: &Ranked) -> Ordering {
 }
 
 impl Ranking<'_> {
-    /// Cuts after `count`. `maxima` are those of the blocks of keys, `room` is as long.
+    /// Cuts after `count`. `maxima` are those of the blocks of keys; `room`: [`group_room`].
     ///
     /// If there is room, what was looked at stays in `order`, by rising position: the number that
     /// is returned, of which the cut keeps some; else that is 0.
@@ -84,8 +96,10 @@ impl Ranking<'_> {
         if count == 0 || count >= self.keys.len() {
             return (Cut::NONE, 0);
         }
-        let threshold = threshold(count, maxima, room);
-        let found = self.collect(threshold, (maxima, threshold));
+        let threshold = self.threshold(count, maxima, room);
+        let range = [threshold, f32::INFINITY];
+        let reach = (maxima, threshold);
+        let found = self.kernels.collect(self.keys, range, reach, self.order);
         if count >= found {
             return (Cut::at(threshold), found);
         }
@@ -105,31 +119,30 @@ impl Ranking<'_> {
         (cut, kept)
     }
 
-    /// Cuts where the masses sum up to `wanted`. Keys below `bound` are certain not to be reached,
-    /// up to rounding, and none is above `top`; blocks with a maximum below `reach` have none above
-    /// `bound`.
+    /// Cuts where the masses sum up to `wanted`, of `total` in all. Keys below `bound` are certain
+    /// not to be reached, up to rounding, and none is above `top`; blocks with a maximum below
+    /// `reach` have none above `bound`. `room`: [`group_room`].
     pub fn by_mass(
         &mut self,
         weights: &[f32],
-        wanted: f64,
+        (wanted, total): (f64, f64),
         (top, bound): (f32, f32),
-        (maxima, reach): (&[f32], f32),
-        masses: &mut Histogram,
+        (maxima, reach): Reach<'_>,
+        room: &mut [f32],
     ) -> Cut {
-        let mut sum = 0.0;
-        let reached = maxima.iter().filter(|max| **max >= reach).count();
-        let mut found = if 2 * reached <= maxima.len() || self.keys.len() <= BLOCK {
-            self.collect(bound.max(f32::MIN), (maxima, reach))
-        } else {
-            let scale = Scale::new(top, top - bound);
-            masses.as_flattened_mut().fill(0.0);
-            self.kernels.histogram(self.keys, weights, scale, masses);
-            let Some((cell, before)) = find(masses, wanted) else {
-                return Cut::NONE;
-            };
-            sum = before;
-            self.kernels.find_cell(self.keys, scale, cell, self.order)
+        let mut search = Search {
+            kernels: self.kernels,
+            top,
+            range: [bound.max(f32::MIN), f32::INFINITY],
+            sum: 0.0,
         };
+        let reached = maxima.iter().filter(|max| **max >= reach).count();
+        if 2 * reached > maxima.len() && self.keys.len() > BLOCK {
+            search.close_in(self.keys, weights, (wanted, total), room);
+        }
+        let Search { mut sum, range, .. } = search;
+        let reach = (maxima, reach);
+        let mut found = self.kernels.collect(self.keys, range, reach, self.order);
         while found > FEW {
             let order = &mut self.order[..found];
             let Some((fewer, before)) = narrow(order, weights, wanted - sum) else {
@@ -155,64 +168,128 @@ impl Ranking<'_> {
         }
     }
 
-    /// The keys that reach `threshold`, by rising position, of the blocks whose maxima reach `reach`;
-    /// returns how many.
-    fn collect(&mut self, threshold: f32, (maxima, reach): (&[f32], f32)) -> usize {
-        let mut found = 0;
-        for (block, (keys, max)) in self.keys.chunks(BLOCK).zip(maxima).enumerate() {
-            if *max < reach {
-                continue;
+    /// A finite number that at least `count` keys reach, if there are as many: the `count`-th
+    /// largest maximum, of groups that are as large as they may be for that.
+    fn threshold(&self, count: usize, maxima: &[f32], room: &mut [f32]) -> f32 {
+        let groups = if 2 * count > maxima.len() {
+            let rows = (self.keys.len() / (2 * LANES * count)).max(GROUP_ROWS);
+            let groups = self.keys.len().div_ceil(rows * LANES) * LANES;
+            self.kernels
+                .group_maxima(self.keys, rows, &mut room[..groups]);
+            groups
+        } else {
+            // Of whole blocks: larger groups make fewer maxima to choose from.
+            let group = (maxima.len() / (3 * count)).max(1);
+            for (maxima, room) in maxima.chunks(group).zip(&mut *room) {
+                let max = |a, b: &f32| float::max(a, *b);
+                *room = maxima.iter().fold(f32::NEG_INFINITY, max);
             }
-            for (row, keys) in keys.chunks(LANES).enumerate() {
-                if !keys
-                    .iter()
-                    .fold(false, |any, key| any | (*key >= threshold))
-                {
-                    continue;
-                }
-                for (i, &key) in keys.iter().enumerate() {
-                    let position = (block * BLOCK + row * LANES + i) as u32;
-                    self.order[found] = Ranked { key, position };
-                    found += usize::from(key >= threshold);
-                }
-            }
+            maxima.len().div_ceil(group)
+        };
+        if count > groups {
+            return f32::MIN;
         }
-        found
+        let falling = |a: &f32, b: &f32| b.total_cmp(a);
+        let (_, threshold, _) = room[..groups].select_nth_unstable_by(count - 1, falling);
+        threshold.max(f32::MIN)
     }
 }
 
-/// A finite number that at least `count` keys reach, if there are as many: the `count`-th largest
-/// maximum, of groups of blocks that are as large as they may be for that.
-fn threshold(count: usize, maxima: &[f32], room: &mut [f32]) -> f32 {
-    const GROUPS: usize = 3;
-    let group = (maxima.len() / (GROUPS * count)).max(1);
-    let mut groups = 0;
-    for (maxima, room) in maxima.chunks(group).zip(&mut *room) {
-        *room = maxima
-            .iter()
-            .fold(f32::NEG_INFINITY, |a, b| float::max(a, *b));
-        groups += 1;
-    }
-    if count > groups {
-        return f32::MIN;
-    }
-    let falling = |a: &f32, b: &f32| b.total_cmp(a);
-    let (_, threshold, _) = room[..groups].select_nth_unstable_by(count - 1, falling);
-    threshold.max(f32::MIN)
+/// Looks for the keys between which a sum of masses is reached, from the largest key down.
+struct Search {
+    kernels: &'static Kernels,
+    /// The largest key.
+    top: f32,
+    /// They are in it: at least the first and below the second.
+    range: [f32; 2],
+    /// The masses above it.
+    sum: f64,
 }
 
-/// The first cell in which the sum of the masses reaches `wanted`, and the sum before it.
-fn find(masses: &Histogram, wanted: f64) -> Option<(u32, f64)> {
-    let mut sum = 0.0;
-    let [a, b, c, d] = masses;
-    for cell in 0..CELLS {
-        let next = sum + f64::from((a[cell] + b[cell]) + (c[cell] + d[cell]));
-        if next >= wanted {
-            return Some((cell as u32, sum));
+impl Search {
+    /// Leaves a small range, by a guess from a sample if that holds.
+    fn close_in(
+        &mut self,
+        keys: &[f32],
+        weights: &[f32],
+        (wanted, total): (f64, f64),
+        room: &mut [f32],
+    ) {
+        let (sample, sample_weights) = if keys.len() < SAMPLED_FROM {
+            (keys, weights)
+        } else {
+            sample(keys, weights, room)
+        };
+        // The few large weights may not be in the sample: what is not reached tells more.
+        let all = [f32::NEG_INFINITY; STEPS];
+        let [sampled, ..] = self.kernels.masses_from(sample, sample_weights, &all);
+        let share = sample.len() as f64 / keys.len() as f64;
+        let mut guess = Self { ..*self };
+        for _ in 0..ROUNDS {
+            let wanted = sampled - (total - wanted) * share;
+            guess.divide(sample, sample_weights, wanted, guess.within());
         }
-        sum = next;
+        let [low, high] = guess.limits();
+        let width = high - low;
+        let around = [high + width, high, low, low - width];
+        let before = self.range;
+        self.divide(keys, weights, wanted, around);
+        if self.range[0] == before[0] || self.range[1] == before[1] {
+            for _ in 0..ROUNDS {
+                self.divide(keys, weights, wanted, self.within());
+            }
+        }
     }
-    None
+
+    /// Leaves that part of the range, divided at falling keys, in which the sum is `wanted`.
+    fn divide(&mut self, keys: &[f32], weights: &[f32], wanted: f64, at: Steps<f32>) {
+        let masses = self.kernels.masses_from(keys, weights, &at);
+        for (at, mass) in at.into_iter().zip(masses) {
+            if mass >= wanted {
+                self.range[0] = at;
+                return;
+            }
+            (self.range[1], self.sum) = (at, mass);
+        }
+    }
+
+    /// The range, to be calculated with.
+    fn limits(&self) -> [f32; 2] {
+        let [low, high] = self.range;
+        [low, if high < self.top { high } else { self.top }]
+    }
+
+    /// Keys that divide the range evenly.
+    fn within(&self) -> Steps<f32> {
+        let [low, high] = self.limits();
+        let step = (high - low) / (STEPS + 1) as f32;
+        let mut at = [0.0; STEPS];
+        for (i, at) in (1..).zip(&mut at) {
+            *at = high - i as f32 * step;
+        }
+        at
+    }
+}
+
+/// Copies some blocks of keys and weights.
+fn sample<'r>(keys: &[f32], weights: &[f32], room: &'r mut [f32]) -> (&'r [f32], &'r [f32]) {
+    let (keys, weights) = (keys.as_chunks::<BLOCK>().0, weights.as_chunks::<BLOCK>().0);
+    let len = keys.len() / SAMPLED * BLOCK;
+    let (key_room, weight_room) = room[..2 * len].split_at_mut(len);
+    let every = |blocks: &[[f32; BLOCK]], room: &mut [f32]| {
+        let chosen = blocks.iter().skip(SAMPLED / 2).step_by(SAMPLED);
+        for (room, block) in room.as_chunks_mut().0.iter_mut().zip(chosen) {
+            *room = *block;
+        }
+    };
+    every(keys, key_room);
+    every(weights, weight_room);
+    (key_room, weight_room)
+}
+
+/// How many numbers a ranking of `keys` needs room for.
+pub(super) fn group_room(keys: usize) -> usize {
+    keys.div_ceil(GROUP_ROWS * LANES) * LANES
 }
 
 /// Divides the range of keys into cells and keeps the cell in which the masses reach `wanted`;

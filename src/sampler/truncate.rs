@@ -31,12 +31,11 @@ pub(super) fn top_p(candidates: &mut Candidates<'_>, p: f32, min_keep: usize) ->
     let Ranks {
         mut ranking,
         maxima,
+        room,
         weights,
-        masses,
-        ..
     } = candidates.ranking()?;
-    let wanted = total * f64::from(p);
-    let cut = ranking.by_mass(weights, wanted, (largest, bound), (maxima, bound), masses);
+    let masses = (total * f64::from(p), total);
+    let cut = ranking.by_mass(weights, masses, (largest, bound), (maxima, bound), room);
     keep_at_least(candidates, cut, min_keep)
 }
 
@@ -71,7 +70,6 @@ pub(super) fn typical(candidates: &mut Candidates<'_>, p: f32, min_keep: usize) 
         order,
         maxima,
         room,
-        masses,
         ..
     } = &mut candidates.buffers;
     let mut ranking = Ranking {
@@ -80,11 +78,11 @@ pub(super) fn typical(candidates: &mut Candidates<'_>, p: f32, min_keep: usize) 
         order: &mut order[..len],
     };
     let blocks = len.div_ceil(BLOCK);
-    let (maxima, room) = (&mut maxima[..blocks], &mut room[..blocks]);
-    let (wanted, range) = (total * f64::from(p), (0.0, -farthest));
+    let maxima = &mut maxima[..blocks];
+    let (masses, range) = ((total * f64::from(p), total), (0.0, -farthest));
     // What is farther away lies below: the largest logit does not.
     let reach = (&*maxima, centre - farthest);
-    let mut cut = ranking.by_mass(&weights[..len], wanted, range, reach, &mut masses[0]);
+    let mut cut = ranking.by_mass(&weights[..len], masses, range, reach, room);
     if min_keep > 1 {
         kernels.block_maxima(&keys[..len], maxima);
         cut = cut.or(ranking.by_count(min_keep, maxima, room).0);

@@ -4,7 +4,8 @@
 //! threads belong to the model and the team. Any thread may use it, one at a time.
 //!
 //! A *turn* begins with the first tokens fed (or with `begin`) after the last one ended, and ends
-//! when its generation finishes, or when its logits are taken by a caller who chooses tokens itself. Cancelling takes the session back to before the turn.
+//! when its generation finishes, or when its logits are taken by a caller who chooses tokens itself.
+//! Cancelling takes the session back to before the turn.
 
 mod evaluate;
 mod stop;
@@ -19,7 +20,7 @@ use crate::error::{Code, Error, Result};
 use crate::kv::{Cache, KvFormat, Layout};
 use crate::model::forward::Pass;
 use crate::model::{Model, Network};
-use crate::sampler::Scored;
+use crate::sampler::{SamplerState, Scored};
 use crate::team::Team;
 use crate::tokenizer::{DecodeOptions, EncodeOptions, StreamDecoder};
 
@@ -108,6 +109,14 @@ impl Canceller {
     }
 }
 
+/// The state of a turn's sampler at its end.
+#[derive(Debug)]
+struct Learnt {
+    /// Tokens there were then.
+    tokens: usize,
+    state: SamplerState,
+}
+
 /// One timeline of tokens.
 #[derive(Debug)]
 pub struct Session {
@@ -132,6 +141,8 @@ pub struct Session {
     /// Tokens there were when the turn began.
     turn_start: Option<usize>,
     generation: Option<Generation>,
+    /// What the samplers of the turns so far have learnt; those that learn nothing are not there.
+    learnt: Vec<Learnt>,
     decoder: StreamDecoder,
     /// Text of the last event.
     text: String,
@@ -177,6 +188,7 @@ impl Session {
             pass: None,
             turn_start: None,
             generation: None,
+            learnt: Vec::new(),
             decoder: StreamDecoder::new(DecodeOptions::default()),
             text: String::with_capacity(256),
             log_probability: None,
@@ -286,7 +298,8 @@ impl Session {
         }
     }
 
-    /// Keeps the first `tokens` tokens and drops the rest; ends the turn.
+    /// Keeps the first `tokens` tokens and drops the rest; ends the turn. What samplers have learnt
+    /// goes back to the end of the last turn that is kept as a whole.
     ///
     /// # Errors
     /// `INVALID_ARGUMENT` if there are not as many.
@@ -312,6 +325,7 @@ impl Session {
         self.evaluated = self.evaluated.min(tokens);
         self.prompt_end = self.prompt_end.min(tokens);
         self.caches[0].truncate(tokens);
+        self.learnt.retain(|learnt| learnt.tokens <= tokens);
         self.turn_ends();
     }
 

@@ -6,14 +6,17 @@ use crate::control::{Control, Flow, Signals, cancelled};
 use crate::error::{Code, Error, Result};
 use crate::sampler::{Sampler, Scored, log_probability, top_log_probabilities};
 use crate::session::stop::Stops;
-use crate::session::{STEADY_TOKENS, Session, at_most, reserve};
+use crate::session::{Learnt, STEADY_TOKENS, Session, at_most, reserve};
 use crate::team::FloatEnvironment;
 use crate::tokenizer::{Attribute, DecodeOptions, StreamDecoder};
 
 /// How a turn's text is generated.
 #[derive(Debug, Clone)]
 pub struct GenerateOptions {
-    /// Picks the tokens.
+    /// Picks the tokens: a copy does, and this one stays as it is. What mirostat or adaptive-p
+    /// learns goes on from turn to turn of a session: the copy continues where the last turn ended
+    /// whose sampler had the same last stage with the same parameters, and with what this one has
+    /// learnt only if there was none. A turn that is cancelled or fails has taught nothing.
     pub sampler: Sampler,
     /// Tokens to generate at most; 0: until the end or until the context is full.
     pub tokens_max: usize,
@@ -135,6 +138,11 @@ impl Session {
         reserve(&mut self.top, options.top_log_probabilities)?;
         let mut sampler = options.sampler.clone();
         sampler.reserve(self.logits.len(), self.context.min(STEADY_TOKENS))?;
+        if sampler.learns() {
+            let mut latest = self.learnt.iter().rev();
+            latest.find(|learnt| sampler.restore(learnt.state));
+            reserve(&mut self.learnt, 1)?;
+        }
         self.want_logits()?;
         self.turn_begins();
         self.generation = Some(Generation {
@@ -308,6 +316,18 @@ impl Session {
         })
     }
 
+    /// Keeps what the sampler has learnt, unless the turn leaves no token.
+    fn learn(&mut self) {
+        let tokens = self.tokens.len();
+        if let (Some(generation), Some(start)) = (&self.generation, self.turn_start)
+            && generation.sampler.learns()
+            && tokens > start
+        {
+            let state = generation.sampler.state();
+            self.learnt.push(Learnt { tokens, state });
+        }
+    }
+
     /// Ends the generation and the turn; `text` is what was still held back.
     fn finish(&mut self, finish: Finish) -> Step {
         self.text.clear();
@@ -318,6 +338,7 @@ impl Session {
             generation.stops.push(&mut self.text);
             generation.stops.finish(&mut self.text);
         }
+        self.learn();
         self.turn_ends();
         Step::Finished(finish)
     }

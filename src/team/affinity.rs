@@ -1,5 +1,5 @@
-//! What a helper thread is given by the operating system: its CPUs, and a mask that leaves all
-//! signals but its own faults to the host's threads.
+//! What a helper thread is given by the operating system: its CPUs, its priority, and a mask that
+//! leaves all signals but its own faults to the host's threads.
 
 /// The CPUs that this thread may run on.
 #[cfg(target_os = "linux")]
@@ -11,6 +11,12 @@ pub fn allowed() -> Option<Vec<usize>> {
     // SAFETY: `CPU_ISSET` reads the bit of a CPU below `CPU_SETSIZE`.
     let isset = |&cpu: &usize| unsafe { libc::CPU_ISSET(cpu, &set) };
     (status == 0).then(|| (0..libc::CPU_SETSIZE as usize).filter(isset).collect())
+}
+
+/// Elsewhere the system does not tell.
+#[cfg(not(target_os = "linux"))]
+pub fn allowed() -> Option<Vec<usize>> {
+    None
 }
 
 /// Lets this thread run on `cpus` only; whether the system agreed.
@@ -29,6 +35,19 @@ pub fn restrict(cpus: &[usize]) -> bool {
 /// Elsewhere the system offers no mask: threads run where it puts them.
 #[cfg(not(target_os = "linux"))]
 pub fn restrict(_: &[usize]) -> bool {
+    false
+}
+
+/// Lowers the priority of this thread by `niceness`, in [0, 19]; whether the system agreed.
+#[cfg(target_os = "linux")]
+pub fn yield_to_others(niceness: u8) -> bool {
+    // SAFETY: the call changes one number of the calling thread: on Linux, process 0 means it.
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, niceness.into()) == 0 }
+}
+
+/// Elsewhere threads have the priority of their process.
+#[cfg(not(target_os = "linux"))]
+pub fn yield_to_others(_: u8) -> bool {
     false
 }
 
@@ -73,6 +92,19 @@ pub fn without_signals<R>(spawn: impl FnOnce() -> R) -> R {
 #[cfg(all(test, unix))]
 mod tests {
     use super::*;
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_thread_gets_its_cpu_and_its_priority() {
+        let cpu = *allowed().unwrap().last().unwrap();
+        let thread = std::thread::spawn(move || {
+            assert!(restrict(&[cpu]) && yield_to_others(7));
+            // SAFETY: the call reads a number of the calling thread.
+            let niceness = unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) };
+            (allowed(), niceness)
+        });
+        assert_eq!(thread.join().unwrap(), (Some(vec![cpu]), 7));
+    }
 
     fn is_blocked(signal: libc::c_int) -> bool {
         // SAFETY: an all-zero set is overwritten with the thread's mask before it is read.

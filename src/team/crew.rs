@@ -69,8 +69,8 @@ unsafe impl Sync for Post {}
 unsafe impl Send for Post {}
 
 impl Crew {
-    /// Starts `helpers` threads.
-    pub fn new(helpers: usize, options: &TeamOptions) -> Result<Self> {
+    /// Starts `helpers` threads, which run on `cpus`, if there are any.
+    pub fn new(helpers: usize, cpus: &[usize], options: &TeamOptions) -> Result<Self> {
         let post = Arc::new(Post {
             gate: AtomicU64::new(0),
             phase: UnsafeCell::new(ptr::null()),
@@ -90,14 +90,20 @@ impl Crew {
         };
         let mut threads = Vec::new();
         let spawn = |helper: rayon::ThreadBuilder| -> io::Result<()> {
-            let cpus = options.cpus.clone();
+            let mut cpus = cpus.to_vec();
+            if options.pin && !cpus.is_empty() {
+                // The first is left to the thread that calls in.
+                cpus = vec![cpus[(helper.index() + 1) % cpus.len()]];
+            }
+            let niceness = options.niceness;
             let builder = thread::Builder::new()
                 .name(format!("lightgpt-{}", helper.index() + 1))
                 .stack_size(stack);
             threads.push(builder.spawn(move || {
                 HELPER.set(true);
-                // A mask that the system refuses changes where the thread runs, nothing else.
+                // What the system refuses changes where and when the thread runs, nothing else.
                 let _ = cpus.is_empty() || affinity::restrict(&cpus);
+                let _ = niceness == 0 || affinity::yield_to_others(niceness);
                 helper.run();
             })?);
             Ok(())

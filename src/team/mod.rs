@@ -31,17 +31,47 @@ use crew::Crew;
 /// The most threads a team may have.
 pub const THREADS_MAX: usize = 256;
 
+/// The largest [`TeamOptions::niceness`].
+pub const NICENESS_MAX: u8 = 19;
+
 /// What a team is made of.
 #[derive(Default)]
 pub struct TeamOptions {
     /// Threads that work, the caller's included; 0: the physical cores that this process may use.
     pub threads: usize,
-    /// CPUs that the helpers may run on (Linux); empty: all.
+    /// CPUs that the helpers may run on (Linux); empty: those of the node, or all.
     pub cpus: Vec<usize>,
+    /// NUMA node on whose CPUs the helpers run (Linux); `None`: any. On a machine with several
+    /// nodes, a team a node: the calling thread should run on the same node, as the memory that it
+    /// touches first, its session's, lies there.
+    pub node: Option<usize>,
+    /// Whether each helper is bound to one CPU (Linux), from the second of the list on: the first
+    /// is left to the calling thread, which the library does not bind.
+    pub pin: bool,
+    /// How far the helpers stand back for other threads (Linux), from 0 to 19, as `nice` has it.
+    pub niceness: u8,
     /// Stack of a helper in bytes; 0: 2 MiB.
     pub stack_bytes: usize,
     /// The host's own threads, instead of helpers of ours.
     pub executor: Option<Box<dyn Executor>>,
+}
+
+impl TeamOptions {
+    /// The CPUs that helpers may run on; empty: those of the process.
+    fn cpus(&self) -> Result<Vec<usize>> {
+        let mut cpus = self.cpus.clone();
+        if let Some(node) = self.node {
+            let of_node = cores::node_cpus(node)?;
+            match cpus.is_empty() {
+                true => cpus = of_node,
+                false => cpus.retain(|cpu| of_node.contains(cpu)),
+            }
+        }
+        if cpus.is_empty() && self.pin {
+            cpus = affinity::allowed().unwrap_or_default();
+        }
+        Ok(cpus)
+    }
 }
 
 /// A host's own way to run something on several threads.
@@ -72,9 +102,15 @@ impl Team {
             let message = format!("expected at most {THREADS_MAX}, found {threads}");
             return Err(Error::new(Code::InvalidArgument, "threads", message));
         }
+        if options.niceness > NICENESS_MAX {
+            let found = options.niceness;
+            let message = format!("expected at most {NICENESS_MAX}, found {found}");
+            return Err(Error::new(Code::InvalidArgument, "niceness", message));
+        }
+        let cpus = options.cpus()?;
         let crew = match (threads, &options.executor) {
             (1, _) | (_, Some(_)) => None,
-            _ => Some(Crew::new(threads - 1, &options)?),
+            _ => Some(Crew::new(threads - 1, &cpus, &options)?),
         };
         Ok(Arc::new(Self {
             threads,
@@ -159,6 +195,9 @@ impl fmt::Debug for TeamOptions {
         f.debug_struct("TeamOptions")
             .field("threads", &self.threads)
             .field("cpus", &self.cpus)
+            .field("node", &self.node)
+            .field("pin", &self.pin)
+            .field("niceness", &self.niceness)
             .field("stack_bytes", &self.stack_bytes)
             .field("executor", &self.executor.is_some())
             .finish()

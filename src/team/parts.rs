@@ -204,7 +204,10 @@ impl<'a, T> Tile<'a, T> {
 
     /// The tile's `rows` and `columns`, counted from its first.
     pub fn part_mut(&mut self, rows: Range<usize>, columns: Range<usize>) -> Tile<'_, T> {
-        assert!(rows.start <= rows.end && rows.end <= self.rows, "in the tile");
+        assert!(
+            rows.start <= rows.end && rows.end <= self.rows,
+            "in the tile"
+        );
         Tile {
             row: self.row + rows.start,
             rows: rows.len(),

@@ -229,3 +229,49 @@ fn too_many_threads_are_refused() {
     assert_eq!(outcome.unwrap_err().code(), Code::InvalidArgument);
     assert!(physical_cores() >= 1);
 }
+
+#[test]
+fn a_node_that_is_not_there_and_a_niceness_that_is_none_are_refused() {
+    let refused = |options: TeamOptions, place: &str| {
+        let error = Team::new(options).unwrap_err();
+        assert_eq!(
+            (error.code(), error.place()),
+            (Code::InvalidArgument, place)
+        );
+    };
+    let node = Some(usize::MAX);
+    refused(
+        TeamOptions {
+            node,
+            ..TeamOptions::default()
+        },
+        "node",
+    );
+    let niceness = NICENESS_MAX + 1;
+    refused(
+        TeamOptions {
+            niceness,
+            ..TeamOptions::default()
+        },
+        "niceness",
+    );
+}
+
+#[test]
+fn pinned_helpers_work_like_others() {
+    let options = TeamOptions {
+        threads: 3,
+        pin: true,
+        niceness: 1,
+        ..TeamOptions::default()
+    };
+    let team = Team::new(options).unwrap();
+    let mut data = [0u8; 100];
+    let parts = Chunks::new(&mut data, 1);
+    let body = |_, part: &mut &mut [u8]| {
+        part[0] += 1;
+        Ok(())
+    };
+    team.run(&Signals::default(), &mut 0, parts, body).unwrap();
+    assert_eq!(data, [1; 100]);
+}

@@ -91,6 +91,19 @@ pub struct ThreadArguments {
     /// environment's RAYON_NUM_THREADS counts. Does not change any result
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
+
+    /// Bind each helper thread to one CPU (Linux)
+    #[arg(long)]
+    pin: bool,
+
+    /// Run the helper threads on the CPUs of this NUMA node (Linux)
+    #[arg(long, value_name = "N")]
+    node: Option<usize>,
+
+    /// How far the helper threads stand back for others (Linux), as with nice
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(value_parser = clap::value_parser!(u8).range(0..=19))]
+    niceness: u8,
 }
 
 impl ThreadArguments {
@@ -102,6 +115,9 @@ impl ThreadArguments {
         };
         let options = TeamOptions {
             threads,
+            pin: self.pin,
+            node: self.node,
+            niceness: self.niceness,
             ..TeamOptions::default()
         };
         Ok(Team::new(options)?)

@@ -217,6 +217,37 @@ fn selection_equals_a_sort() {
     }
 }
 
+/// Blocks that are unlike the others, so that no sample of every so many blocks tells the whole.
+#[test]
+fn a_misleading_sample_changes_nothing() {
+    for at in 0..8 {
+        for shift in [-6.0, -0.5, 0.5, 6.0] {
+            let of = |i: u64| Random { seed: at, step: i }.unit_f32(0) * 2.0;
+            let other = |i: u64| if i / 64 % 8 == at { shift } else { 0.0 };
+            let logits: Vec<f32> = (0..16_500).map(|i| of(i) + other(i)).collect();
+            let chances = sampler_of(vec![]).distribution(&logits, &[], 0).unwrap();
+            let p: Vec<f64> = chances.iter().map(|chance| chance.probability).collect();
+            let mut order: Vec<usize> = (0..logits.len()).collect();
+            order.sort_by(|a, b| logits[*b].total_cmp(&logits[*a]).then(a.cmp(b)));
+            for share in [0.3, 0.9, 0.99] {
+                let (expected, margin) = nucleus(&order, &p, f64::from(share), 1);
+                let stage = Stage::TopP {
+                    p: share,
+                    min_keep: 1,
+                };
+                let left = sampler_of(vec![stage])
+                    .distribution(&logits, &[], 0)
+                    .unwrap();
+                let found = left.iter().map(|chance| chance.token);
+                assert!(
+                    margin < 1e-6 || found.eq(expected),
+                    "{share} of {at}, {shift}"
+                );
+            }
+        }
+    }
+}
+
 #[test]
 fn neutral_parameters_change_nothing() {
     let min_keep = 1;
