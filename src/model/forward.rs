@@ -41,7 +41,7 @@ pub struct Pass {
     pub(super) threads: usize,
     pub(super) layer: usize,
     pub(super) phase: Phase,
-    /// First row of the block whose attention is computed.
+    /// Number of the block whose attention is computed.
     pub(super) block: usize,
     pub(super) task: usize,
 }
@@ -122,10 +122,10 @@ impl Pass {
             }
             Attend => Join,
             Join => {
-                self.block = self.attention_block(network).0.end;
-                match self.block == self.scratch.batch.rows().len() {
-                    true => AttentionOut,
-                    false => Attend,
+                self.block += 1;
+                match self.attention_block(network).0 {
+                    Some(_) => Attend,
+                    None => AttentionOut,
                 }
             }
             AttentionOut => NormFfn,

@@ -13,7 +13,7 @@ use crate::model::Network;
 use crate::model::forward::{Pass, Phase};
 use crate::model::scratch::Scratch;
 use crate::model::weights::Layer;
-use crate::ops::attention::{self, Queries, Spans};
+use crate::ops::attention::{self, Block, Queries, Spans};
 use crate::ops::matmul::{self, Linear};
 use crate::quant::GROUP;
 use crate::team::{Chunks, Partition, Team, Tiles};
@@ -152,11 +152,12 @@ impl Pass {
         flow
     }
 
-    /// Spans of the attention of a block of rows; a task has some spans of some rows and one key
-    /// head.
+    /// Spans of the attention of a block; a task has some spans of some rows and one key head.
     pub(super) fn attend(&mut self, context: &Context<'_>, caches: &[Cache]) -> Result<Flow> {
         let Network { spec, kernels, .. } = context.network;
-        let (block, spans) = self.attention_block(context.network);
+        let (Some(block), spans) = self.attention_block(context.network) else {
+            return Ok(Flow::Done);
+        };
         let Scratch {
             batch,
             qkv,
@@ -164,24 +165,25 @@ impl Pass {
             ..
         } = &mut self.scratch;
         let row_len = spans.row_len();
-        let tiles = Tiles::new(&mut out[..block.len() * row_len], row_len, spans.tile());
-        let rows = &batch.rows()[block.clone()];
-        let stride = spec.qkv_width();
+        let room = &mut out[..block.rows.len() * row_len];
+        let rows = batch.rows();
         let queries = Queries {
-            values: &qkv[block.start * stride..],
-            stride,
+            values: qkv,
+            stride: spec.qkv_width(),
+            block,
             place: |row: usize| (rows[row].sequence, rows[row].position),
             caches,
             layer: self.layer,
             scale: spec.attention_scale,
         };
+        let tiles = Tiles::new(room, row_len, spans.tile());
         context.run(&mut self.task, tiles, |_, out| {
             attention::attend(kernels, &spans, &queries, out);
             Ok(())
         })
     }
 
-    /// attended = the spans of each row of the block joined, quantized if wanted.
+    /// attended = the spans of a block joined; rows that are complete are quantized if wanted.
     pub(super) fn join(&mut self, context: &Context<'_>) -> Result<Flow> {
         let Network {
             spec,
@@ -189,8 +191,9 @@ impl Pass {
             kernels,
             ..
         } = context.network;
-        let (block, spans) = self.attention_block(context.network);
-        let pack = wants_quants(&[&weights.layers[self.layer].attention_out]);
+        let (Some(block), spans) = self.attention_block(context.network) else {
+            return Ok(Flow::Done);
+        };
         let (width, groups) = (spec.attended_width(), spec.attended_width().div_ceil(GROUP));
         let Scratch {
             batch,
@@ -199,24 +202,27 @@ impl Pass {
             spans: made,
             ..
         } = &mut self.scratch;
+        let Range { start, end } = block.rows;
         let parts = (
-            Chunks::new(&mut attended[block.start * width..block.end * width], width),
-            Chunks::new(
-                &mut quants[block.start * groups..block.end * groups],
-                groups,
-            ),
+            Chunks::new(&mut attended[start * width..end * width], width),
+            Chunks::new(&mut quants[start * groups..end * groups], groups),
         );
-        let (rows, layer) = (&batch.rows()[block], self.layer);
+        let (rows, layer) = (&batch.rows()[block.rows], self.layer);
+        let head_width = width / spec.kv_heads;
+        let columns = block.kv_heads.start * head_width..block.kv_heads.end * head_width;
+        let pack = wants_quants(&[&weights.layers[layer].attention_out]) && columns.end == width;
         context.run(&mut self.task, parts, |task, (attended, quants)| {
             let row = &made[task * spans.row_len()..][..spans.row_len()];
-            attention::join(kernels, &spans, row, rows[task].position, attended);
+            let out = &mut attended[columns.clone()];
+            attention::join(kernels, &spans, row, rows[task].position, out);
             let finite = !pack || kernels.quantize_row(attended, quants);
             finite.then_some(()).ok_or_else(|| layer_not_finite(layer))
         })
     }
 
-    /// The rows whose spans the scratch holds at once, from `self.block` on, and how they lie.
-    pub(super) fn attention_block(&self, network: &Network) -> (Range<usize>, Spans) {
+    /// What the scratch holds of the attention at once, if block `self.block` is not behind the
+    /// end, and how it lies.
+    pub(super) fn attention_block(&self, network: &Network) -> (Option<Block>, Spans) {
         let rows = self.scratch.batch.rows();
         let seen = rows.iter().map(|row| row.position + 1).max().unwrap_or(0);
         let spans = Spans::new(
@@ -226,7 +232,7 @@ impl Pass {
             self.scratch.spans.len(),
             self.threads,
         );
-        (self.block..rows.len().min(self.block + spans.rows()), spans)
+        (spans.block(self.block, rows.len()), spans)
     }
 
     /// delta = attended x out.

@@ -47,15 +47,26 @@ impl Heads {
     }
 }
 
-/// How the spans of query rows lie in scratch: (rows, kv_heads, spans, group, result), and how
-/// they are cut into tasks.
+/// Rows and key heads whose spans are in scratch at once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Block {
+    /// Rows of the batch.
+    pub rows: Range<usize>,
+    /// Key heads.
+    pub kv_heads: Range<usize>,
+}
+
+/// How the spans of query rows are cut into blocks and tasks. A block lies in scratch as (rows,
+/// kv_heads, spans, group, result).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Spans {
     heads: Heads,
     /// Spans of a row, a multiple of those of a task.
     spans: usize,
-    /// Rows that are in scratch at once.
+    /// Rows of a block.
     rows: usize,
+    /// Key heads of a block, a divisor of all.
+    kv_heads: usize,
     /// Rows of a task.
     task_rows: usize,
     /// Spans of a task.
@@ -76,62 +87,72 @@ impl Spans {
         threads: usize,
     ) -> Self {
         let spans = spans_of(tokens);
-        let all = rows.saturating_mul(spans * heads.kv_heads * heads.span_work());
+        // The work of one row, key head and span.
+        let least = heads.span_work();
+        let all = rows
+            .saturating_mul(spans * heads.kv_heads)
+            .saturating_mul(least);
         let task_max = (kernels.task_max() / COST).max(TASK_MIN);
         let task = (all / (TASKS * threads)).clamp(TASK_MIN, task_max);
-        // Of one row and span.
-        let least = heads.span_work();
-        let fit = room / (spans * heads.kv_heads * heads.span_len());
-        let task_rows = (QUERIES / heads.group).min(task / least);
-        let task_rows = task_rows.min(fit).clamp(1, rows.max(1));
+        let task_rows = (QUERIES / heads.group)
+            .min(task / least)
+            .clamp(1, rows.max(1));
         let tasks = spans.div_ceil((task / (task_rows * least)).clamp(1, spans));
         let task_spans = spans.div_ceil(tasks);
-        let parts = least.div_ceil(task_max);
-        let fits = |size: &usize| heads.group.is_multiple_of(*size) && size * parts <= heads.group;
-        let mut this = Self {
+        let spans = tasks * task_spans;
+        // Rows by key heads that scratch can hold: rather many rows than all heads.
+        let fit = (room / (spans * heads.span_len())).max(1);
+        let kv_heads = divisor(heads.kv_heads, fit / task_rows);
+        let task_rows = task_rows.min(fit / kv_heads);
+        Self {
             heads,
-            spans: tasks * task_spans,
-            rows: 0,
+            spans,
+            rows: fit / kv_heads / task_rows * task_rows,
+            kv_heads,
             task_rows,
             task_spans,
-            task_heads: (1..=heads.group).rev().find(fits).unwrap_or(1),
-        };
-        let fit = room / this.row_len();
-        this.task_rows = task_rows.min(fit).max(1);
-        this.rows = (fit - fit % this.task_rows).max(1);
-        this
+            task_heads: divisor(heads.group, heads.group / least.div_ceil(task_max)),
+        }
     }
 
-    /// Floats of scratch that hold a row at least, for rows that see at most `tokens` keys.
+    /// Floats of scratch that hold a row and key head at least, for rows that see at most `tokens`
+    /// keys.
     pub fn scratch_len(heads: Heads, tokens: usize) -> usize {
         let spans = spans_of(tokens);
         // Tasks of one size round up by less than tasks, and by less than spans of a task.
         let spans = spans + spans.isqrt();
-        let row = spans
-            .saturating_mul(heads.kv_heads)
-            .saturating_mul(heads.span_len());
-        row.max(SPANS_LEN)
+        spans.saturating_mul(heads.span_len()).max(SPANS_LEN)
     }
 
-    /// Rows that are in scratch at once.
-    pub fn rows(&self) -> usize {
-        self.rows
+    /// Block number `block` of `rows` rows; all key heads of some rows before the next rows.
+    pub fn block(&self, block: usize, rows: usize) -> Option<Block> {
+        let heads = self.heads.kv_heads / self.kv_heads;
+        let (row, head) = (block / heads * self.rows, block % heads * self.kv_heads);
+        (row < rows).then(|| Block {
+            rows: row..rows.min(row + self.rows),
+            kv_heads: head..head + self.kv_heads,
+        })
     }
 
-    /// Floats of a row.
+    /// Floats of a row of a block.
     pub fn row_len(&self) -> usize {
-        self.heads.kv_heads * self.spans * self.heads.span_len()
+        self.kv_heads * self.spans * self.heads.span_len()
     }
 
     /// Rows and floats of the tile of a task.
     pub fn tile(&self) -> (usize, usize) {
-        let head_len = result_len(self.heads.v_dim);
         let heads = match self.task_heads == self.heads.group {
             true => self.task_spans * self.heads.group,
             false => self.task_heads,
         };
-        (self.task_rows, heads * head_len)
+        (self.task_rows, heads * result_len(self.heads.v_dim))
     }
+}
+
+/// The largest divisor of `number` that is at most `most`, or 1.
+fn divisor(number: usize, most: usize) -> usize {
+    let divides = |size: &usize| number.is_multiple_of(*size);
+    (1..=most.min(number)).rev().find(divides).unwrap_or(1)
 }
 
 fn spans_of(tokens: usize) -> usize {
@@ -139,12 +160,14 @@ fn spans_of(tokens: usize) -> usize {
 }
 
 /// Rows of queries, and where they look.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Queries<'a, P> {
-    /// (rows, stride): each row begins with its query heads, (kv_heads, group, k_dim).
+    /// (rows of the batch, stride): each row begins with its query heads, (kv_heads, group, k_dim).
     pub values: &'a [f32],
     /// Distance between rows.
     pub stride: usize,
+    /// What the scratch holds.
+    pub block: Block,
     /// The index of a row's cache, and its position: keys up to and including it are seen.
     pub place: P,
     /// The pages of all sequences.
@@ -165,6 +188,7 @@ pub fn attend<P: Fn(usize) -> (usize, usize)>(
 ) {
     let mut room = Room::default();
     let rows = out.row_range();
+    let rows = queries.block.rows.start + rows.start..queries.block.rows.start + rows.end;
     let mut start = rows.start;
     while start < rows.end {
         let (cache, position) = (queries.place)(start);
@@ -192,7 +216,7 @@ fn attend_run<P: Fn(usize) -> (usize, usize)>(
     let (cache, position) = (queries.place)(rows.start);
     let cache = &queries.caches[cache];
     let end = position + rows.len();
-    let first_row = rows.start - out.row_range().start;
+    let first_row = rows.start - queries.block.rows.start - out.row_range().start;
     // The tile's first head and span, as they lie in a row.
     let first = out.column_range().start / result_len(v_dim);
     let (kv_head, first) = (first / (spans.spans * group), first % (spans.spans * group));
@@ -234,7 +258,7 @@ fn attend_run<P: Fn(usize) -> (usize, usize)>(
 }
 
 /// Joins the spans of the query heads of a row: `row` is (kv_heads, spans, group, result), `out`
-/// (heads, v_dim). Keys up to `position` were seen.
+/// (query heads of these, v_dim). Keys up to `position` were seen.
 pub fn join(kernels: &Kernels, spans: &Spans, row: &[f32], position: usize, out: &mut [f32]) {
     let Heads { group, v_dim, .. } = spans.heads;
     let (count, span_len) = (spans_of(position + 1), spans.heads.span_len());
@@ -287,17 +311,22 @@ mod tests {
             spans.rows > 0 && spans.rows * spans.row_len() <= room,
             "{spans:?}"
         );
-        assert!(spans.rows == 1 || spans.rows.is_multiple_of(spans.task_rows));
+        assert!(spans.rows.is_multiple_of(spans.task_rows));
         let (rows, columns) = spans.tile();
         // Tiles do not straddle key heads.
         assert!(
-            (spans.row_len() / heads.kv_heads).is_multiple_of(columns),
+            (spans.row_len() / spans.kv_heads).is_multiple_of(columns),
             "{spans:?}"
         );
         let work =
-            rows * columns * SPAN_TOKENS * (heads.k_dim + heads.v_dim) / result_len(heads.v_dim);
+            columns / result_len(heads.v_dim) * rows * SPAN_TOKENS * (heads.k_dim + heads.v_dim);
         let least = SPAN_TOKENS * (heads.k_dim + heads.v_dim);
         let task_max = (kernel::detect().task_max() / COST).max(TASK_MIN);
         assert!(work <= task_max.max(least), "{spans:?}: {work}");
+        // Blocks cover everything once.
+        let rows = 2 * spans.rows + 1;
+        let blocks = (0..).map_while(|block| spans.block(block, rows));
+        let sizes = blocks.map(|block| block.rows.len() * block.kv_heads.len());
+        assert_eq!(sizes.sum::<usize>(), rows * heads.kv_heads);
     }
 }
