@@ -7,10 +7,11 @@
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
+use crate::quant::GROUP;
 use crate::team::Tile;
 
 use super::simd::Simd;
-use super::{Plane, lanes};
+use super::{Plane, Scaled, lanes};
 
 /// Tokens in a page.
 pub const PAGE_TOKENS: usize = 64;
@@ -78,6 +79,12 @@ impl Attention<'_> {
             "what is seen"
         );
         for (keys, values) in self.pages {
+            if let (Plane::Q8(keys), Plane::Q8(values)) = (keys, values) {
+                let (k, v) = (self.k_dim.div_ceil(GROUP), self.v_dim.div_ceil(GROUP));
+                assert_eq!((keys.rows, values.rows), (GROUP, 1), "blocks of dimensions");
+                assert_eq!(keys.scales.len(), k * PAGE_TOKENS, "scales of keys");
+                assert_eq!(values.scales.len(), v * PAGE_TOKENS, "scales of values");
+            }
             assert_eq!(keys.len(), self.k_dim * PAGE_TOKENS, "a page of keys");
             assert_eq!(values.len(), self.v_dim * PAGE_TOKENS, "a page of values");
         }
@@ -93,6 +100,11 @@ impl Attention<'_> {
     #[inline(always)]
     pub(super) fn first_row(&self) -> usize {
         (1 - self.seen).max(0) as usize
+    }
+
+    /// Whether the pages can only be read decoded.
+    fn is_quantized(&self) -> bool {
+        matches!(self.pages, [(Plane::Q8(_), _), ..])
     }
 
     /// Query `head` of `row`.
@@ -142,10 +154,9 @@ pub(super) fn attend<V: Simd, const N: usize>(
             query.head = number % work.heads;
             query.seen = work.seen(query.row);
         }
-        let reads = count <= FEW && work.v_dim.is_multiple_of(V::LANES);
-        let page = room
-            .page
-            .values(if reads { 0 } else { PAGE_TOKENS * PAGE_TOKENS });
+        let reads = count <= FEW && work.v_dim.is_multiple_of(V::LANES) && !work.is_quantized();
+        let len = if reads { 0 } else { PAGE_TOKENS * PAGE_TOKENS };
+        let page = room.page.values(len);
         block.score::<N>(page);
         block.weigh(out);
         block.add_values::<N>(page, out);
@@ -513,17 +524,46 @@ impl<'a> Piece<'a> {
             }
             _ => {}
         }
-        for (row, room) in rows.zip(room.chunks_exact_mut(stride)) {
-            let start = row * width + columns.start;
+        let mut scales = [0.0; PAGE_TOKENS];
+        for (row, room) in rows.clone().zip(room.chunks_exact_mut(stride)) {
+            let range = row * width + columns.start..row * width + columns.end;
             match plane {
-                Plane::F32(values) => decode(v, &values[start..][..columns.len()], room),
-                Plane::F16(values) => decode(v, &values[start..][..columns.len()], room),
+                Plane::F32(values) => decode(v, &values[range], room),
+                Plane::F16(values) => decode(v, &values[range], room),
+                Plane::Q8(plane) => {
+                    if plane.rows == 1 || row == rows.start || row % plane.rows == 0 {
+                        decode_scales(v, &plane, (row, width, columns.clone()), &mut scales);
+                    }
+                    let values = plane.bytes[range].iter().zip(&scales);
+                    for (out, (byte, scale)) in room.iter_mut().zip(values) {
+                        *out = f32::from(*byte as i8) * scale;
+                    }
+                }
             }
         }
         Self::Decoded(Lanes {
             values: room,
             stride,
         })
+    }
+}
+
+/// The scales of some columns of a row.
+#[inline(always)]
+fn decode_scales<V: Simd>(
+    v: V,
+    plane: &Scaled<'_>,
+    (row, width, columns): (usize, usize, Range<usize>),
+    out: &mut [f32; PAGE_TOKENS],
+) {
+    let scales = plane.scales(row, width, columns.start);
+    if plane.rows > 1 {
+        return decode(v, &scales[..columns.len()], out);
+    }
+    for (scale, out) in scales.iter().zip(out[..columns.len()].chunks_mut(GROUP)) {
+        let mut lanes = [0.0; lanes::LANES];
+        decode(v, std::slice::from_ref(scale), &mut lanes);
+        out.fill(lanes[0]);
     }
 }
 

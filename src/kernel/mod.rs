@@ -122,6 +122,30 @@ pub enum Plane<'a> {
     F32(&'a [f32]),
     /// Rounded to f16, little-endian.
     F16(&'a [[u8; 2]]),
+    /// Integers with a scale for each block.
+    Q8(Scaled<'a>),
+}
+
+/// Signed bytes, each worth the scale of its block.
+#[derive(Debug, Clone, Copy)]
+pub struct Scaled<'a> {
+    /// As long as the plane.
+    pub bytes: &'a [u8],
+    /// f16, little-endian, a row of blocks after the other.
+    pub scales: &'a [[u8; 2]],
+    /// Rows of a block, of one column each; or 1, if blocks are 32 columns of a row.
+    pub rows: usize,
+}
+
+impl Scaled<'_> {
+    /// The scales of blocks in `row`, from that of `column` on; rows have `width` values.
+    #[inline(always)]
+    fn scales(&self, row: usize, width: usize, column: usize) -> &[[u8; 2]] {
+        match self.rows {
+            1 => &self.scales[row * width.div_ceil(GROUP) + column / GROUP..],
+            rows => &self.scales[row / rows * width + column..],
+        }
+    }
 }
 
 /// The best kernels of this CPU, or what `LIGHTGPT_ISA` names, if the CPU has it.
@@ -289,18 +313,28 @@ impl Plane<'_> {
         match self {
             Self::F32(plane) => plane.len(),
             Self::F16(plane) => plane.len(),
+            Self::Q8(plane) => plane.bytes.len(),
         }
     }
 
-    /// Decodes values of a row, of which there are `width`, from `column` on.
+    /// Decodes values of a row, of which there are `width`, from `column` on, a multiple of 32.
     #[inline(always)]
-    fn decode(&self, row: usize, width: usize, column: usize, out: &mut [f32]) {
+    pub fn decode(&self, row: usize, width: usize, column: usize, out: &mut [f32]) {
         let start = row * width + column;
         match self {
             Self::F32(plane) => out.copy_from_slice(&plane[start..][..out.len()]),
             Self::F16(plane) => {
                 for (out, half) in out.iter_mut().zip(&plane[start..]) {
                     *out = f16_to_f32(u16::from_le_bytes(*half));
+                }
+            }
+            Self::Q8(plane) => {
+                let scales = plane.scales(row, width, column);
+                // Blocks begin at multiples of 32, and so does `column`.
+                let block = if plane.rows == 1 { GROUP } else { 1 };
+                for (i, (out, byte)) in out.iter_mut().zip(&plane.bytes[start..]).enumerate() {
+                    let scale = f16_to_f32(u16::from_le_bytes(scales[i / block]));
+                    *out = f32::from(*byte as i8) * scale;
                 }
             }
         }

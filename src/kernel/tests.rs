@@ -371,23 +371,42 @@ fn attention_to_a_span() {
         let keys = floats(seed + 100, pages * PAGE_TOKENS * k_dim);
         let values = floats(seed + 200, pages * PAGE_TOKENS * v_dim);
         let (half_keys, half_values) = (halves(&keys), halves(&values));
+        let bytes: Vec<u8> = keys
+            .iter()
+            .chain(&values)
+            .map(|x| x.to_bits() as u8)
+            .collect();
+        let (byte_keys, byte_values) = bytes.split_at(keys.len());
+        let blocks = (k_dim.div_ceil(GROUP), v_dim.div_ceil(GROUP));
+        let key_scales = halves(&floats(seed + 300, pages * PAGE_TOKENS * blocks.0));
+        let value_scales = halves(&floats(seed + 400, pages * PAGE_TOKENS * blocks.1));
+        let (k, v) = (PAGE_TOKENS * k_dim, PAGE_TOKENS * v_dim);
         let plain = |page: usize| {
-            let (k, v) = (PAGE_TOKENS * k_dim, PAGE_TOKENS * v_dim);
-            (
-                Plane::F32(&keys[page * k..][..k]),
-                Plane::F32(&values[page * v..][..v]),
-            )
+            let (keys, values) = (&keys[page * k..][..k], &values[page * v..][..v]);
+            (Plane::F32(keys), Plane::F32(values))
         };
         let half = |page: usize| {
-            let (k, v) = (PAGE_TOKENS * k_dim, PAGE_TOKENS * v_dim);
-            (
-                Plane::F16(&half_keys[page * k..][..k]),
-                Plane::F16(&half_values[page * v..][..v]),
-            )
+            let (keys, values) = (&half_keys[page * k..][..k], &half_values[page * v..][..v]);
+            (Plane::F16(keys), Plane::F16(values))
         };
-        let all: [Vec<(Plane<'_>, Plane<'_>)>; 2] = [
+        let scaled = |page: usize| {
+            let (sk, sv) = (PAGE_TOKENS * blocks.0, PAGE_TOKENS * blocks.1);
+            let keys = Scaled {
+                bytes: &byte_keys[page * k..][..k],
+                scales: &key_scales[page * sk..][..sk],
+                rows: GROUP,
+            };
+            let values = Scaled {
+                bytes: &byte_values[page * v..][..v],
+                scales: &value_scales[page * sv..][..sv],
+                rows: 1,
+            };
+            (Plane::Q8(keys), Plane::Q8(values))
+        };
+        let all: [Vec<(Plane<'_>, Plane<'_>)>; 3] = [
             (0..pages).map(plain).collect(),
             (0..pages).map(half).collect(),
+            (0..pages).map(scaled).collect(),
         ];
         for planes in all {
             let work = Attention {
@@ -398,7 +417,7 @@ fn attention_to_a_span() {
                 v_dim,
                 pages: &planes,
                 seen,
-                scale: 1e-4,
+                scale: 1e-5,
             };
             let columns = heads * result_len(v_dim);
             same("attend", |kernels| {
@@ -424,9 +443,10 @@ fn attention_to_a_span() {
 /// Compares the last row, and the first, with a plain softmax in f64.
 fn check_attention(work: &Attention<'_>, rows: usize, out: &[f32]) {
     let value = |plane: Plane<'_>, row, width, column| {
-        let mut out = [0.0];
-        plane.decode(row, width, column, &mut out);
-        f64::from(out[0])
+        let start = column - column % GROUP;
+        let mut out = vec![0.0; column - start + 1];
+        plane.decode(row, width, start, &mut out);
+        f64::from(out[column - start])
     };
     for (row, out) in out.chunks_exact(out.len() / rows).enumerate() {
         let seen = work.seen(row);

@@ -123,7 +123,7 @@ impl Pass {
 
     /// Writes keys and values of the batch to the caches; a task has a page.
     pub(super) fn store(&mut self, context: &Context<'_>, caches: &mut [Cache]) -> Result<Flow> {
-        let spec = &context.network.spec;
+        let Network { spec, kernels, .. } = context.network;
         let Scratch {
             batch, lent, qkv, ..
         } = &mut self.scratch;
@@ -141,7 +141,9 @@ impl Pass {
                     let key = &qkv[k_start + head * spec.k_dim..][..spec.k_dim];
                     let value = &qkv[v_start + head * spec.v_dim..][..spec.v_dim];
                     let slot = rows[i].position % PAGE_TOKENS;
-                    page[0].store(layout, (layer, head), slot, (key, value));
+                    if !page[0].store(kernels, layout, (layer, head), slot, (key, value)) {
+                        return Err(layer_not_finite(layer));
+                    }
                 }
             }
             Ok(())
