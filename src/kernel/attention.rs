@@ -1,17 +1,18 @@
 //! Attention of many queries to the keys of one span: tiles of queries by vectors of lanes.
 //!
 //! Scores and weighted values are both products whose lanes lie side by side in a page: keys, which
-//! are kept transposed, or dimensions of values. A page is decoded 64 rows by 64 lanes at a time,
-//! for as many queries as share it. The order of the operations is that of `lanes::attend`.
+//! are kept transposed, or dimensions of values. A page is taken in pieces of 64 rows by 64 lanes, each
+//! decoded once for as many queries as share it. The order of the operations is that of `lanes::attend`.
 
-use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use crate::quant::GROUP;
 use crate::team::Tile;
 
+use super::piece::{Lanes, Load, Piece, load_some, store_some};
+use super::room::Room;
 use super::simd::Simd;
-use super::{Plane, Scaled, lanes};
+use super::{Plane, lanes};
 
 /// Tokens in a page.
 pub const PAGE_TOKENS: usize = 64;
@@ -21,7 +22,7 @@ pub const PAGE_TOKENS: usize = 64;
 pub const SPAN_TOKENS: usize = 4 * PAGE_TOKENS;
 
 /// Queries that share a decoded piece of a page, at most.
-const BLOCK: usize = 72;
+pub(super) const BLOCK: usize = 72;
 
 /// Queries of a register tile, at most.
 const TILE: usize = 6;
@@ -469,211 +470,4 @@ fn multiply<V: Simd, E: Load, const N: usize, const Q: usize>(
         }
     }
     *sums = tile;
-}
-
-/// Rows of lanes, `stride` apart.
-#[derive(Debug, Clone, Copy)]
-struct Lanes<'a, E> {
-    values: &'a [E],
-    stride: usize,
-}
-
-impl<E> Lanes<'_, E> {
-    #[inline(always)]
-    fn from(self, at: usize) -> Self {
-        Self {
-            values: self.values.get(at..).unwrap_or(&[]),
-            ..self
-        }
-    }
-}
-
-/// A part of a plane that tiles can read.
-enum Piece<'a> {
-    Decoded(Lanes<'a, f32>),
-    Halves(Lanes<'a, [u8; 2]>),
-}
-
-impl<'a> Piece<'a> {
-    /// Some rows and columns of a plane whose rows have `width` values, decoded to `room` unless
-    /// they can be read as they are.
-    #[inline(always)]
-    fn new<V: Simd>(
-        v: V,
-        plane: Plane<'a>,
-        rows: Range<usize>,
-        (width, columns): (usize, Range<usize>),
-        room: &'a mut [f32],
-    ) -> Self {
-        let first = rows.start * width + columns.start;
-        let stride = columns.len().next_multiple_of(V::LANES);
-        match plane {
-            Plane::F32(values) if stride == columns.len() => {
-                let values = &values[first..];
-                return Self::Decoded(Lanes {
-                    values,
-                    stride: width,
-                });
-            }
-            Plane::F16(values) if room.is_empty() => {
-                let values = &values[first..];
-                return Self::Halves(Lanes {
-                    values,
-                    stride: width,
-                });
-            }
-            _ => {}
-        }
-        let mut scales = [0.0; PAGE_TOKENS];
-        for (row, room) in rows.clone().zip(room.chunks_exact_mut(stride)) {
-            let range = row * width + columns.start..row * width + columns.end;
-            match plane {
-                Plane::F32(values) => decode(v, &values[range], room),
-                Plane::F16(values) => decode(v, &values[range], room),
-                Plane::Q8(plane) => {
-                    if plane.rows == 1 || row == rows.start || row % plane.rows == 0 {
-                        decode_scales(v, &plane, (row, width, columns.clone()), &mut scales);
-                    }
-                    let values = plane.bytes[range].iter().zip(&scales);
-                    for (out, (byte, scale)) in room.iter_mut().zip(values) {
-                        *out = f32::from(*byte as i8) * scale;
-                    }
-                }
-            }
-        }
-        Self::Decoded(Lanes {
-            values: room,
-            stride,
-        })
-    }
-}
-
-/// The scales of some columns of a row.
-#[inline(always)]
-fn decode_scales<V: Simd>(
-    v: V,
-    plane: &Scaled<'_>,
-    (row, width, columns): (usize, usize, Range<usize>),
-    out: &mut [f32; PAGE_TOKENS],
-) {
-    let scales = plane.scales(row, width, columns.start);
-    if plane.rows > 1 {
-        return decode(v, &scales[..columns.len()], out);
-    }
-    for (scale, out) in scales.iter().zip(out[..columns.len()].chunks_mut(GROUP)) {
-        let mut lanes = [0.0; lanes::LANES];
-        decode(v, std::slice::from_ref(scale), &mut lanes);
-        out.fill(lanes[0]);
-    }
-}
-
-/// Decodes a row; zeros make up whole vectors.
-#[inline(always)]
-fn decode<V: Simd, E: Load>(v: V, row: &[E], out: &mut [f32]) {
-    let (whole, rest) = row.split_at(row.len() - row.len() % V::LANES);
-    for (row, out) in whole
-        .chunks_exact(V::LANES)
-        .zip(out.chunks_exact_mut(V::LANES))
-    {
-        v.store(E::load(v, row), out);
-    }
-    if !rest.is_empty() {
-        let mut lanes = [E::ZERO; lanes::LANES];
-        lanes[..rest.len()].copy_from_slice(rest);
-        v.store(E::load(v, &lanes), &mut out[whole.len()..]);
-    }
-}
-
-/// What a tile can load.
-trait Load: Copy {
-    const ZERO: Self;
-    /// Whether it is what pages are decoded to.
-    const DECODED: bool;
-    fn load<V: Simd>(v: V, values: &[Self]) -> V::Float;
-}
-
-impl Load for f32 {
-    const ZERO: Self = 0.0;
-    const DECODED: bool = true;
-
-    #[inline(always)]
-    fn load<V: Simd>(v: V, values: &[Self]) -> V::Float {
-        v.load(values)
-    }
-}
-
-impl Load for [u8; 2] {
-    const ZERO: Self = [0; 2];
-    const DECODED: bool = false;
-
-    #[inline(always)]
-    fn load<V: Simd>(v: V, values: &[Self]) -> V::Float {
-        v.load_f16(values)
-    }
-}
-
-/// A vector of values, zeros where there are none.
-#[inline(always)]
-fn load_some<V: Simd>(v: V, values: &[f32]) -> V::Float {
-    if values.len() >= V::LANES {
-        return v.load(values);
-    }
-    let mut lanes = [0.0; lanes::LANES];
-    lanes[..values.len()].copy_from_slice(values);
-    v.load(&lanes)
-}
-
-/// As many lanes as there is room for.
-#[inline(always)]
-fn store_some<V: Simd>(v: V, a: V::Float, out: &mut [f32]) {
-    if out.len() >= V::LANES {
-        return v.store(a, out);
-    }
-    let mut lanes = [0.0; lanes::LANES];
-    v.store(a, &mut lanes);
-    out.copy_from_slice(&lanes[..out.len()]);
-}
-
-/// What a task works with besides its output. It costs as much as is used of it.
-#[derive(Debug, Default)]
-pub struct Room {
-    scores: Lazy<{ BLOCK * SPAN_TOKENS }>,
-    page: Lazy<{ PAGE_TOKENS * PAGE_TOKENS }>,
-}
-
-/// Values that begin as zeros when they are first asked for.
-#[repr(align(64))]
-struct Lazy<const LEN: usize> {
-    values: [MaybeUninit<f32>; LEN],
-    /// How many have begun.
-    begun: usize,
-}
-
-impl<const LEN: usize> Lazy<LEN> {
-    /// The first `len` values.
-    #[inline(always)]
-    fn values(&mut self, len: usize) -> &mut [f32] {
-        if self.begun < len {
-            self.values[self.begun..len].fill(MaybeUninit::new(0.0));
-            self.begun = len;
-        }
-        // SAFETY: the first `begun` have been written.
-        unsafe { self.values[..len].assume_init_mut() }
-    }
-}
-
-impl<const LEN: usize> Default for Lazy<LEN> {
-    #[inline(always)]
-    fn default() -> Self {
-        Self {
-            values: [MaybeUninit::uninit(); LEN],
-            begun: 0,
-        }
-    }
-}
-
-impl<const LEN: usize> std::fmt::Debug for Lazy<LEN> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Lazy").field(&self.begun).finish()
-    }
 }

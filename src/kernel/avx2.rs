@@ -217,6 +217,13 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
     }
 
     #[inline(always)]
+    fn load_i8(self, x: &[u8]) -> __m256 {
+        assert!(x.len() >= Self::LANES, "a vector of values");
+        // SAFETY: the features are proven; the length has just been checked.
+        unsafe { _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(x.as_ptr().cast()))) }
+    }
+
+    #[inline(always)]
     fn sum_lanes(self, lanes: &[f32; 16]) -> f32 {
         // SAFETY: the features are proven; each half holds 8 values.
         unsafe {

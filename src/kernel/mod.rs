@@ -14,6 +14,8 @@ mod lanes;
 mod logits;
 mod measure;
 mod panel;
+mod piece;
+mod room;
 mod simd;
 mod unpack;
 
@@ -32,10 +34,11 @@ use crate::float::f16_to_f32;
 use crate::quant::{Activation, Format, GROUP};
 use crate::team::Tile;
 
-pub use attention::{Attention, PAGE_TOKENS, Room, SPAN_TOKENS, result_len};
+pub use attention::{Attention, PAGE_TOKENS, SPAN_TOKENS, result_len};
 pub use lanes::LANES;
 pub use logits::{BLOCK, Ranked, Reach, STEPS, Steps};
 pub use measure::Peak;
+pub use room::Room;
 
 /// An instruction set that has kernels, from the plainest to the widest of each architecture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

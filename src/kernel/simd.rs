@@ -61,6 +61,8 @@ pub(super) trait Simd: Copy {
     fn load_f16(self, x: &[[u8; 2]]) -> Self::Float;
     /// The first `LANES` bf16 of a file.
     fn load_bf16(self, x: &[[u8; 2]]) -> Self::Float;
+    /// The first `LANES` signed bytes.
+    fn load_i8(self, x: &[u8]) -> Self::Float;
     /// The sum of 16 lanes by the tree of [`crate::float::sum_lanes`].
     fn sum_lanes(self, lanes: &[f32; 16]) -> f32;
     /// Puts the lanes into the first `LANES` values.
