@@ -29,15 +29,31 @@ PROMPT ?= Once upon a time
 CARGO_HOME ?= $(HOME)/.cargo
 NAMELESS := --config 'build.rustflags=["--remap-path-prefix=$(CARGO_HOME)=cargo"]'
 
+# The instruction sets of this kind of CPU; what a CPU lacks is replaced by the next below.
+ISAS := $(if $(filter aarch64 arm64,$(shell uname -m)),scalar neon neon-dot,\
+	scalar avx2 avx2-vnni avx512 avx512-vnni)
+
+# What runs programs for other CPUs.
+ARM := aarch64-unknown-linux-gnu
+ARM_CC ?= aarch64-linux-gnu-gcc
+ARM_QEMU ?= qemu-aarch64
+ARM_ROOT ?= /usr/aarch64-linux-gnu
+X86_QEMU ?= qemu-x86_64
+
 # Set, it makes `install` build and install the command line tool too.
 TOOL ?=
 
-.PHONY: help library tool shared static run test check header install install-files clean
+.PHONY: help library tool shared static run test test-isas test-arm test-old-cpu check header \
+	install install-files clean
 
 help:
 	@echo "make run       build, and stream a story from $(MODEL)"
 	@echo "make tool      build the command line tool, $(LIBRARY)/lightgpt"
 	@echo "make test      run all tests, Rust and C"
+	@echo "make test-isas run the tests of whole models with each instruction set of this CPU"
+	@echo "make test-arm  run tests of kernels and models on an emulated aarch64 CPU"
+	@echo "make test-old-cpu"
+	@echo "               run models on an emulated x86-64 CPU without AVX and FMA"
 	@echo "make check     formatting, lints, documentation, tests"
 	@echo "make header    write include/lightgpt.h and abi/lightgpt.txt anew"
 	@echo "make install   [PREFIX=$(PREFIX)] [DESTDIR=] library, headers, pkg-config file"
@@ -80,6 +96,41 @@ run: library shared
 # The C programs are tested against the library that is installed: the release build.
 test: library
 	LIGHTGPT_LIBRARY="$(abspath $(LIBRARY))" $(CARGO) test --features cli --locked --no-fail-fast
+	$(MAKE) test-isas
+
+# The tests that open models without naming the kernels.
+test-isas:
+	@for isa in $(ISAS); do \
+		echo "LIGHTGPT_ISA=$$isa"; \
+		LIGHTGPT_ISA=$$isa $(CARGO) test --quiet --features cli --locked \
+			--test bits --test goldens --test hashes --test session || exit 1; \
+	done
+
+# An emulated CPU tells nothing about speed, but all about bits: one with `sdot`, one without.
+test-arm: export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER := $(ARM_CC)
+test-arm:
+	@for tool in $(ARM_CC) $(ARM_QEMU); do \
+		command -v $$tool >/dev/null || missing="$$missing $$tool"; \
+	done; \
+	[ -d "$$(rustc --print target-libdir --target $(ARM))" ] || missing="$$missing $(ARM)"; \
+	if [ -n "$$missing" ]; then \
+		echo "SKIPPED test-arm: not installed:$$missing" >&2; exit 0; \
+	fi; \
+	for cpu in max cortex-a53; do \
+		echo "aarch64, $$cpu"; \
+		export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="$(ARM_QEMU) -L $(ARM_ROOT) -cpu $$cpu"; \
+		$(CARGO) test --quiet --locked --target $(ARM) --lib -- float:: kernel:: quant:: || exit 1; \
+		$(CARGO) test --quiet --locked --target $(ARM) --test hashes || exit 1; \
+	done
+
+# Nehalem has neither AVX nor FMA nor F16C.
+test-old-cpu: export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER := $(X86_QEMU) -cpu Nehalem
+test-old-cpu:
+	@if [ "$$(uname -m)" != x86_64 ] || ! command -v $(X86_QEMU) >/dev/null; then \
+		echo "SKIPPED test-old-cpu: it needs an x86-64 machine and $(X86_QEMU)" >&2; exit 0; \
+	fi; \
+	$(CARGO) test --quiet --features cli --locked --lib -- float:: kernel:: quant:: && \
+	$(CARGO) test --quiet --features cli --locked --test hashes
 
 check:
 	$(CARGO) fmt --check

@@ -45,7 +45,7 @@ fn every_example_runs() {
     for command in commands() {
         helps.push(quiet(&run(&[&command, "--help"])));
     }
-    assert_eq!(helps.len(), 10);
+    assert_eq!(helps.len(), 12);
     for help in helps {
         let examples = examples(&help);
         assert!(!examples.is_empty(), "{help}");
@@ -55,7 +55,8 @@ fn every_example_runs() {
             shell
                 .args(["-c", example])
                 .current_dir(&place)
-                .env("PATH", &path);
+                .env("PATH", &path)
+                .env("XDG_CACHE_HOME", &place);
             let output = shell.output().unwrap();
             assert_eq!(output.status.code(), Some(0), "{example}: {output:?}");
             let silent = [" > ", " --out "].iter().any(|word| example.contains(word));
@@ -64,7 +65,7 @@ fn every_example_runs() {
             assert_eq!(output.stderr.is_empty(), !verbose, "{example}: {output:?}");
         }
     }
-    for made in ["story.txt", "logits.f32", "lightgpt.bash"] {
+    for made in ["story.txt", "logits.f32", "lightgpt.bash", "small.gguf"] {
         assert!(fs::metadata(place.join(made)).unwrap().len() > 0, "{made}");
     }
 }

@@ -463,3 +463,34 @@ fn models_are_shared_between_threads() {
     is_shared::<lightgpt::gguf::Bytes>();
     is_shared::<lightgpt::gguf::Metadata>();
 }
+
+#[test]
+fn promised_tensors_are_written_when_the_file_is() {
+    let mut held = Writer::new();
+    let mut promised = Writer::new();
+    for (name, len) in [("a", 8), ("b", 3), ("c", 16)] {
+        let bytes = vec![len as u8; 4 * len];
+        held.tensor(name, Format::F32, &[len as u64], bytes.clone())
+            .unwrap();
+        match name {
+            "b" => promised
+                .tensor(name, Format::F32, &[len as u64], bytes)
+                .unwrap(),
+            _ => promised.promise(name, Format::F32, &[len as u64]).unwrap(),
+        };
+    }
+    assert_eq!(promised.tensor_bytes(), 4 * 27);
+    let mut bytes = Vec::new();
+    let keep = |name: &str, out: &mut dyn std::io::Write| match name {
+        "a" => out.write_all(&[8; 32]),
+        _ => out.write_all(&[16; 64]),
+    };
+    promised.write_with(&mut bytes, &mut { keep }).unwrap();
+    assert_eq!(bytes, held.to_bytes());
+    let error = promised.write_with(&mut bytes, &mut |_, out| out.write_all(&[0; 33]));
+    let error = error.unwrap_err();
+    assert_eq!(error.code(), Code::Io);
+    let message = "tensor 'a': expected 32 bytes, found 33";
+    assert!(error.to_string().contains(message), "{error}");
+    assert!(promised.write_to(&mut Vec::new()).is_err());
+}

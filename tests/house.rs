@@ -29,7 +29,12 @@ const MODELS: [&str; 16] = [
     "olmo",
     "command-r",
 ];
-const MODELS_ALLOWED: [&str; 3] = ["model/arch.rs", "tokenizer", "chat"];
+const MODELS_ALLOWED: [&str; 4] = [
+    "model/arch.rs",
+    "tokenizer",
+    "chat",
+    "bin/lightgpt/make_model/shapes.rs",
+];
 
 const ISAS: [&str; 7] = [
     "avx2",

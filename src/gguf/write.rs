@@ -27,7 +27,9 @@ struct Tensor<'a> {
     name: String,
     format: Format,
     dims: Vec<u64>,
-    bytes: Cow<'a, [u8]>,
+    len: u64,
+    /// `None`: they come when the file is written.
+    bytes: Option<Cow<'a, [u8]>>,
 }
 
 impl Default for Writer<'_> {
@@ -84,7 +86,24 @@ impl<'a> Writer<'a> {
         dims: &[u64],
         bytes: impl Into<Cow<'a, [u8]>>,
     ) -> Result<&mut Self> {
-        let bytes = bytes.into();
+        self.append(name, format, dims, Some(bytes.into()))
+    }
+
+    /// Appends a tensor whose bytes come when the file is written, by [`Writer::write_with`].
+    ///
+    /// # Errors
+    /// As [`Writer::tensor`].
+    pub fn promise(&mut self, name: &str, format: Format, dims: &[u64]) -> Result<&mut Self> {
+        self.append(name, format, dims, None)
+    }
+
+    fn append(
+        &mut self,
+        name: &str,
+        format: Format,
+        dims: &[u64],
+        bytes: Option<Cow<'a, [u8]>>,
+    ) -> Result<&mut Self> {
         let refuse = |message: String| Err(refused("tensor", name, message));
         if name.is_empty() || name.len() as u64 > NAME_BYTES_MAX || name.contains('\0') {
             let expected = format!("expected a name of 1 to {NAME_BYTES_MAX} bytes without NUL");
@@ -95,12 +114,12 @@ impl<'a> Writer<'a> {
                 "expected 1 to {DIMENSIONS_MAX} dimensions, found {dims:?}"
             ));
         }
-        match tensor_bytes(format, dims) {
+        let len = match tensor_bytes(format, dims) {
             Err(message) => return refuse(message),
-            Ok(expected) if expected != bytes.len() as u64 => {
-                return refuse(format!("expected {expected} bytes, found {}", bytes.len()));
-            }
-            Ok(_) => {}
+            Ok(len) => len,
+        };
+        if let Some(bytes) = bytes.as_ref().filter(|bytes| bytes.len() as u64 != len) {
+            return refuse(format!("expected {len} bytes, found {}", bytes.len()));
         }
         if !self.names.insert(name.into()) {
             return refuse("the name is there twice".into());
@@ -109,29 +128,55 @@ impl<'a> Writer<'a> {
             name: name.into(),
             format,
             dims: dims.into(),
+            len,
             bytes,
         });
         Ok(self)
     }
 
+    /// Bytes of all tensors.
+    pub fn tensor_bytes(&self) -> u64 {
+        self.tensors.iter().map(|tensor| tensor.len).sum()
+    }
+
     /// The file in memory.
+    ///
+    /// # Panics
+    /// If bytes of a tensor were only promised.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
         self.write_to(&mut bytes)
-            .expect("a vector takes everything");
+            .expect("a vector takes everything, and every tensor is here");
         bytes
     }
 
     /// Writes the file.
     ///
     /// # Errors
-    /// `IO` when `out` fails.
+    /// `IO` when `out` fails, or bytes of a tensor were only promised.
     pub fn write_to(&self, out: &mut impl io::Write) -> Result<()> {
-        self.write(out)
+        self.write_with(out, &mut |_, _| Ok(()))
+    }
+
+    /// Writes the file; `promised` gets the name of each tensor whose bytes were promised, in
+    /// order, and must write as many as its dimensions make.
+    ///
+    /// # Errors
+    /// `IO` when `out` or `promised` fails, or a promise is not kept.
+    pub fn write_with(
+        &self,
+        out: &mut impl io::Write,
+        promised: &mut dyn FnMut(&str, &mut dyn io::Write) -> io::Result<()>,
+    ) -> Result<()> {
+        self.write(out, promised)
             .map_err(|e| Error::new(Code::Io, "", format!("writing the model: {e}")))
     }
 
-    fn write(&self, out: &mut impl io::Write) -> io::Result<()> {
+    fn write(
+        &self,
+        out: &mut impl io::Write,
+        promised: &mut dyn FnMut(&str, &mut dyn io::Write) -> io::Result<()>,
+    ) -> io::Result<()> {
         let head = self.head();
         out.write_all(&head)?;
         if self.tensors.is_empty() {
@@ -140,8 +185,11 @@ impl<'a> Writer<'a> {
         let zeros = vec![0; self.alignment as usize];
         out.write_all(&zeros[..self.padding(head.len() as u64) as usize])?;
         for tensor in &self.tensors {
-            out.write_all(&tensor.bytes)?;
-            out.write_all(&zeros[..self.padding(tensor.bytes.len() as u64) as usize])?;
+            match &tensor.bytes {
+                Some(bytes) => out.write_all(bytes)?,
+                None => tensor.write_promised(out, promised)?,
+            }
+            out.write_all(&zeros[..self.padding(tensor.len) as usize])?;
         }
         Ok(())
     }
@@ -164,8 +212,7 @@ impl<'a> Writer<'a> {
             tensor.dims.iter().for_each(|dim| dim.push_le(&mut head));
             tensor.format.id().push_le(&mut head);
             u64::push_le(offset, &mut head);
-            let bytes = tensor.bytes.len() as u64;
-            offset += bytes + self.padding(bytes);
+            offset += tensor.len + self.padding(tensor.len);
         }
         head
     }
@@ -173,6 +220,41 @@ impl<'a> Writer<'a> {
     /// Bytes from `len` to the next multiple of the alignment.
     fn padding(&self, len: u64) -> u64 {
         len.next_multiple_of(self.alignment.into()) - len
+    }
+}
+
+impl Tensor<'_> {
+    fn write_promised(
+        &self,
+        out: &mut impl io::Write,
+        promised: &mut dyn FnMut(&str, &mut dyn io::Write) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let mut counted = Counted { out, bytes: 0 };
+        promised(&self.name, &mut counted)?;
+        if counted.bytes == self.len {
+            return Ok(());
+        }
+        let (name, expected, found) = (&self.name, self.len, counted.bytes);
+        let message = format!("tensor '{name}': expected {expected} bytes, found {found}");
+        Err(io::Error::other(message))
+    }
+}
+
+/// Counts what goes through it.
+struct Counted<'a, W> {
+    out: &'a mut W,
+    bytes: u64,
+}
+
+impl<W: io::Write> io::Write for Counted<'_, W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.out.write(bytes)?;
+        self.bytes += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
     }
 }
 

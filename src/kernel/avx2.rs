@@ -86,6 +86,8 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
     const LANES: usize = 8;
     type Int = __m256i;
     type Float = __m256;
+    type Pairs = __m256i;
+    const PAIRS: bool = !VNNI;
 
     #[inline(always)]
     fn splat(self, x: u32) -> __m256i {
@@ -295,34 +297,49 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
 
     #[inline(always)]
     fn start_signed(self, x: &Activation) -> __m256i {
-        cpu!(_mm256_set1_epi32(x.start128))
+        cpu!(_mm256_set1_epi32(if VNNI { x.start128 } else { 0 }))
     }
 
-    /// Unsigned, by adding 128.
+    /// With VNNI unsigned, by adding 128.
     #[inline(always)]
     fn signed(self, a: __m256i) -> __m256i {
-        cpu!(_mm256_xor_si256(a, _mm256_set1_epi8(-128)))
+        match VNNI {
+            true => cpu!(_mm256_xor_si256(a, _mm256_set1_epi8(-128))),
+            false => a,
+        }
     }
 
     #[inline(always)]
-    fn dot<const SMALL: bool>(self, acc: __m256i, weights: __m256i, x: u32) -> __m256i {
+    fn dot(self, acc: __m256i, weights: __m256i, x: u32) -> __m256i {
         let x = self.splat(x);
         if VNNI {
             return cpu!(_mm256_dpbusd_avx_epi32(acc, weights, x));
         }
-        cpu!(if SMALL {
-            // Pairs stay below 2 * 127 * 127 < 2^15.
-            let pairs = _mm256_maddubs_epi16(weights, x);
-            _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
-        } else {
-            // Bytes 0 and 2, then 1 and 3, as 16-bit numbers.
-            let even = _mm256_and_si256(weights, _mm256_set1_epi16(0xff));
-            let odd = _mm256_srli_epi16::<8>(weights);
-            let x_even = _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(x));
-            let x_odd = _mm256_srai_epi16::<8>(x);
-            let acc = _mm256_add_epi32(acc, _mm256_madd_epi16(even, x_even));
-            _mm256_add_epi32(acc, _mm256_madd_epi16(odd, x_odd))
+        cpu!({
+            // Weights without sign by activations with both: pairs stay within 2 * 128 * 127.
+            let x = _mm256_sign_epi8(x, weights);
+            let pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(weights), x);
+            self.join_pairs(acc, pairs)
         })
+    }
+
+    #[inline(always)]
+    fn no_pairs(self) -> __m256i {
+        self.splat(0)
+    }
+
+    #[inline(always)]
+    fn add_pairs(self, sums: __m256i, weights: __m256i, x: u32) -> __m256i {
+        let x = self.splat(x);
+        cpu!(_mm256_add_epi16(sums, _mm256_maddubs_epi16(weights, x)))
+    }
+
+    #[inline(always)]
+    fn join_pairs(self, acc: __m256i, sums: __m256i) -> __m256i {
+        cpu!(_mm256_add_epi32(
+            acc,
+            _mm256_madd_epi16(sums, _mm256_set1_epi16(1))
+        ))
     }
 
     #[inline(always)]
@@ -397,7 +414,7 @@ pub(super) mod plain {
         |weights, x, groups, out| {
             // SAFETY: this function is compiled with the features.
             let v = unsafe { Avx2::<false>::new() };
-            panel::matmul::<_, B, 1, 4>(v, weights, x, groups, out)
+            panel::matmul::<_, B, 2, 2>(v, weights, x, groups, out)
         },
         |weights, x, sizes, out| {
             // SAFETY: as above.
@@ -429,7 +446,7 @@ pub(super) mod vnni {
         |weights, x, groups, out| {
             // SAFETY: this function is compiled with the features.
             let v = unsafe { Avx2::<true>::new() };
-            panel::matmul::<_, B, 2, 3>(v, weights, x, groups, out)
+            panel::matmul::<_, B, 3, 2>(v, weights, x, groups, out)
         },
         |weights, x, sizes, out| {
             // SAFETY: as above.

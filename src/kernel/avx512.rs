@@ -55,6 +55,8 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
     const LANES: usize = 16;
     type Int = __m512i;
     type Float = __m512;
+    type Pairs = __m512i;
+    const PAIRS: bool = !VNNI;
 
     #[inline(always)]
     fn splat(self, x: u32) -> __m512i {
@@ -257,34 +259,50 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
 
     #[inline(always)]
     fn start_signed(self, x: &Activation) -> __m512i {
-        cpu!(_mm512_set1_epi32(x.start128))
+        cpu!(_mm512_set1_epi32(if VNNI { x.start128 } else { 0 }))
     }
 
-    /// Unsigned, by adding 128.
+    /// With VNNI unsigned, by adding 128.
     #[inline(always)]
     fn signed(self, a: __m512i) -> __m512i {
-        cpu!(_mm512_xor_si512(a, _mm512_set1_epi8(-128)))
+        match VNNI {
+            true => cpu!(_mm512_xor_si512(a, _mm512_set1_epi8(-128))),
+            false => a,
+        }
     }
 
     #[inline(always)]
-    fn dot<const SMALL: bool>(self, acc: __m512i, weights: __m512i, x: u32) -> __m512i {
+    fn dot(self, acc: __m512i, weights: __m512i, x: u32) -> __m512i {
         let x = self.splat(x);
         if VNNI {
             return cpu!(_mm512_dpbusd_epi32(acc, weights, x));
         }
-        cpu!(if SMALL {
-            // Pairs stay below 2 * 127 * 127 < 2^15.
-            let pairs = _mm512_maddubs_epi16(weights, x);
-            _mm512_add_epi32(acc, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)))
-        } else {
-            // Bytes 0 and 2, then 1 and 3, as 16-bit numbers.
-            let even = _mm512_and_si512(weights, _mm512_set1_epi16(0xff));
-            let odd = _mm512_srli_epi16::<8>(weights);
-            let x_even = _mm512_srai_epi16::<8>(_mm512_slli_epi16::<8>(x));
-            let x_odd = _mm512_srai_epi16::<8>(x);
-            let acc = _mm512_add_epi32(acc, _mm512_madd_epi16(even, x_even));
-            _mm512_add_epi32(acc, _mm512_madd_epi16(odd, x_odd))
+        cpu!({
+            // Weights without sign by activations with both: pairs stay within 2 * 128 * 127.
+            let negative = _mm512_movepi8_mask(weights);
+            let x = _mm512_mask_sub_epi8(x, negative, _mm512_setzero_si512(), x);
+            let pairs = _mm512_maddubs_epi16(_mm512_abs_epi8(weights), x);
+            self.join_pairs(acc, pairs)
         })
+    }
+
+    #[inline(always)]
+    fn no_pairs(self) -> __m512i {
+        self.splat(0)
+    }
+
+    #[inline(always)]
+    fn add_pairs(self, sums: __m512i, weights: __m512i, x: u32) -> __m512i {
+        let x = self.splat(x);
+        cpu!(_mm512_add_epi16(sums, _mm512_maddubs_epi16(weights, x)))
+    }
+
+    #[inline(always)]
+    fn join_pairs(self, acc: __m512i, sums: __m512i) -> __m512i {
+        cpu!(_mm512_add_epi32(
+            acc,
+            _mm512_madd_epi16(sums, _mm512_set1_epi16(1))
+        ))
     }
 
     #[inline(always)]
@@ -338,7 +356,7 @@ pub(super) mod plain {
         |weights, x, groups, out| {
             // SAFETY: this function is compiled with the features.
             let v = unsafe { Avx512::<false>::new() };
-            panel::matmul::<_, B, 3, 3>(v, weights, x, groups, out)
+            panel::matmul::<_, B, 3, 2>(v, weights, x, groups, out)
         },
         |weights, x, sizes, out| {
             // SAFETY: as above.

@@ -41,11 +41,17 @@ impl Kernels {
     pub fn integer_peak(&self) -> Peak {
         match self.isa {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => x86::integer_512(),
+            Isa::Avx512 => x86::PAIRS_512,
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => x86::integer_256(),
+            Isa::Avx512Vnni => x86::DOT_512,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => x86::PAIRS_256,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2Vnni => x86::DOT_256,
             #[cfg(target_arch = "aarch64")]
-            Isa::Neon => arm::integer(),
+            Isa::Neon => arm::PAIRS,
+            #[cfg(target_arch = "aarch64")]
+            Isa::NeonDot => arm::DOT,
             _ => plain::INTEGER,
         }
     }
@@ -54,11 +60,11 @@ impl Kernels {
     pub fn float_peak(&self) -> Peak {
         match self.isa {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => x86::FLOAT_512,
+            Isa::Avx512 | Isa::Avx512Vnni => x86::FLOAT_512,
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => x86::FLOAT_256,
+            Isa::Avx2 | Isa::Avx2Vnni => x86::FLOAT_256,
             #[cfg(target_arch = "aarch64")]
-            Isa::Neon => arm::FLOAT,
+            Isa::Neon | Isa::NeonDot => arm::FLOAT,
             _ => plain::FLOAT,
         }
     }
@@ -68,10 +74,10 @@ impl Kernels {
         match self.isa {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: `self` proves the CPU's features.
-            Isa::Avx512 => unsafe { x86::read_512(memory) },
+            Isa::Avx512 | Isa::Avx512Vnni => unsafe { x86::read_512(memory) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: `self` proves the CPU's features.
-            Isa::Avx2 => unsafe { x86::read_256(memory) },
+            Isa::Avx2 | Isa::Avx2Vnni => unsafe { x86::read_256(memory) },
             _ => read(memory),
         }
     }
@@ -171,35 +177,29 @@ mod x86 {
         run: float_256,
     };
 
-    pub fn integer_512() -> Peak {
-        match is_x86_feature_detected!("avx512vnni") {
-            true => Peak {
-                name: "vpdpbusd, 512 bits",
-                per_round: 16 * 64,
-                run: dot_512,
-            },
-            false => Peak {
-                name: "vpmaddubsw, vpmaddwd, vpaddd, 512 bits",
-                per_round: 16 * 64,
-                run: pairs_512,
-            },
-        }
-    }
+    pub const DOT_512: Peak = Peak {
+        name: "vpdpbusd, 512 bits",
+        per_round: 16 * 64,
+        run: dot_512,
+    };
 
-    pub fn integer_256() -> Peak {
-        match is_x86_feature_detected!("avxvnni") {
-            true => Peak {
-                name: "vpdpbusd, 256 bits",
-                per_round: 12 * 32,
-                run: dot_256,
-            },
-            false => Peak {
-                name: "vpmaddubsw, vpmaddwd, vpaddd, 256 bits",
-                per_round: 12 * 32,
-                run: pairs_256,
-            },
-        }
-    }
+    pub const PAIRS_512: Peak = Peak {
+        name: "vpmaddubsw, vpmaddwd, vpaddd, 512 bits",
+        per_round: 16 * 64,
+        run: pairs_512,
+    };
+
+    pub const DOT_256: Peak = Peak {
+        name: "vpdpbusd, 256 bits",
+        per_round: 12 * 32,
+        run: dot_256,
+    };
+
+    pub const PAIRS_256: Peak = Peak {
+        name: "vpmaddubsw, vpmaddwd, vpaddd, 256 bits",
+        per_round: 12 * 32,
+        run: pairs_256,
+    };
 
     #[target_feature(enable = "avx512f,avx512bw")]
     pub fn read_512(memory: &[u64]) -> u64 {
@@ -287,20 +287,17 @@ mod arm {
         run: float,
     };
 
-    pub fn integer() -> Peak {
-        match std::arch::is_aarch64_feature_detected!("dotprod") {
-            true => Peak {
-                name: "sdot, 128 bits",
-                per_round: 24 * 16,
-                run: dot,
-            },
-            false => Peak {
-                name: "smull, sadalp, 128 bits",
-                per_round: 16 * 8,
-                run: pairs,
-            },
-        }
-    }
+    pub const DOT: Peak = Peak {
+        name: "sdot, 128 bits",
+        per_round: 24 * 16,
+        run: dot,
+    };
+
+    pub const PAIRS: Peak = Peak {
+        name: "smull, sadalp, 128 bits",
+        per_round: 16 * 8,
+        run: pairs,
+    };
 
     peak!(
         float,

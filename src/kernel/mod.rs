@@ -47,6 +47,8 @@ pub enum Isa {
     Scalar,
     /// 128-bit vectors of aarch64.
     Neon,
+    /// The same with dot products of bytes.
+    NeonDot,
     /// 256-bit vectors and FMA of x86-64.
     Avx2,
     /// The same with dot products of bytes.
@@ -59,9 +61,10 @@ pub enum Isa {
 
 impl Isa {
     /// All of them, in order.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Scalar,
         Self::Neon,
+        Self::NeonDot,
         Self::Avx2,
         Self::Avx2Vnni,
         Self::Avx512,
@@ -73,6 +76,7 @@ impl Isa {
         match self {
             Self::Scalar => "scalar",
             Self::Neon => "neon",
+            Self::NeonDot => "neon-dot",
             Self::Avx2 => "avx2",
             Self::Avx2Vnni => "avx2-vnni",
             Self::Avx512 => "avx512",
@@ -176,8 +180,12 @@ pub fn available() -> impl Iterator<Item = &'static Kernels> {
 }
 
 #[cfg(target_arch = "aarch64")]
-fn native() -> [Option<&'static Kernels>; 1] {
-    [Some(&neon::KERNELS)]
+fn native() -> [Option<&'static Kernels>; 2] {
+    let dot = std::arch::is_aarch64_feature_detected!("dotprod");
+    [
+        Some(&neon::plain::KERNELS),
+        dot.then_some(&neon::dot::KERNELS),
+    ]
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -217,7 +225,7 @@ impl Kernels {
         match self.isa {
             Isa::Scalar => 1 << 21,
             Isa::Neon | Isa::Avx2 => 1 << 23,
-            Isa::Avx2Vnni | Isa::Avx512 => 1 << 24,
+            Isa::NeonDot | Isa::Avx2Vnni | Isa::Avx512 => 1 << 24,
             Isa::Avx512Vnni => 1 << 25,
         }
     }

@@ -48,8 +48,8 @@ pub(super) trait Sink<V: Simd> {
 pub(super) trait Unpack: Blocks {
     /// Its float sequence.
     const KIND: Kind;
-    /// Whether the bytes are unsigned below 128, else made by [`Simd::signed`].
-    const SMALL: bool;
+    /// The largest byte, if they are unsigned below 128; else they are made by [`Simd::signed`].
+    const LARGEST: Option<u32>;
 
     /// Where the dot products of a group start, so that they come out without the bytes' offset:
     /// that of all 32 columns, or, for [`Kind::TwoScales`], those of 16 each.
@@ -81,8 +81,10 @@ pub(super) fn matmul<V: Simd, F: Unpack, const P: usize, const T: usize>(
         groups,
     };
     match F::KIND {
-        // Its second accumulators take the place of a panel.
-        Kind::TwoScales => product.all::<F, 2, T>(rows, out),
+        // In a large tile, the second accumulators take the place of a panel.
+        Kind::TwoScales if P * T > 6 => product.all::<F, 2, T>(rows, out),
+        // What puts signs right takes registers, too, and is shared by tokens.
+        _ if V::PAIRS && F::LARGEST.is_none() => product.all::<F, 1, 4>(rows, out),
         _ => product.all::<F, P, T>(rows, out),
     }
 }
@@ -127,18 +129,19 @@ impl<V: Simd> Product<'_, V> {
         Rows::new(bytes, self.row_bytes, V::LANES)
     }
 
-    /// Asks for the part of the rows after `rows` that stands where `part` of `rows` stands: a
+    /// Asks for the bytes of the rows after `rows` that are as many as `part` of each of `rows`: a
     /// panel is one piece of memory, read in order.
     #[inline(always)]
-    fn prefetch(&self, rows: std::ops::Range<usize>, part: std::ops::Range<usize>) {
+    fn prefetch_next(&self, rows: std::ops::Range<usize>, part: std::ops::Range<usize>) {
+        let next = rows.end * self.row_bytes;
+        self.prefetch(next + part.start * rows.len()..next + part.end * rows.len());
+    }
+
+    #[inline(always)]
+    fn prefetch(&self, bytes: std::ops::Range<usize>) {
         const LINE: usize = 64;
-        let next = self
-            .weights
-            .as_ptr()
-            .wrapping_add(rows.end * self.row_bytes);
-        let (from, to) = (part.start * rows.len(), part.end * rows.len());
-        for at in (from..to).step_by(LINE) {
-            self.v.prefetch(next.wrapping_add(at));
+        for at in bytes.step_by(LINE) {
+            self.v.prefetch(self.weights.as_ptr().wrapping_add(at));
         }
     }
 
@@ -154,7 +157,7 @@ impl<V: Simd> Product<'_, V> {
             format: std::marker::PhantomData,
         };
         for at in (0..self.row_bytes).step_by(block_bytes) {
-            self.prefetch(row..row + V::LANES, at..at + block_bytes);
+            self.prefetch_next(row..row + V::LANES, at..at + block_bytes);
             F::unpack_rows(v, &rows, at, &mut sum);
         }
         v.store(sum.sum, &mut out.row_mut(0)[row..]);
@@ -180,7 +183,11 @@ impl<V: Simd> Product<'_, V> {
             let count = STRIP.min(self.groups - first);
             let from = first / F::GROUPS * block_bytes;
             let to = (first + count) / F::GROUPS * block_bytes;
-            self.prefetch(row..row + P * V::LANES, from..to);
+            // The next strip of these rows, while this one is worked on.
+            for row in row..row + P * V::LANES {
+                let start = row * self.row_bytes + to;
+                self.prefetch(start..start + to - from);
+            }
             for p in 0..P {
                 let rows = self.rows(row + p * V::LANES);
                 let mut fill = Fill {
@@ -247,23 +254,19 @@ fn group<V: Simd, F: Unpack, const P: usize, const T: usize>(
     x: [&Activation; T],
     sums: &mut [[V::Float; T]; P],
 ) {
-    let mut integers = [[[v.splat(0); T]; P]; 2];
+    let mut starts = [[v.splat(0); T]; 2];
     for t in 0..T {
         let [a, b] = F::start(v, x[t]);
-        for p in 0..P {
-            integers[0][p][t] = a;
-            integers[1][p][t] = b;
-        }
+        starts[0][t] = a;
+        starts[1][t] = b;
     }
-    for j in 0..8 {
-        let half = usize::from(F::KIND == Kind::TwoScales && j >= 4);
-        for t in 0..T {
-            let word = word(x[t], j);
-            for p in 0..P {
-                let acc = integers[half][p][t];
-                integers[half][p][t] = dot::<V, F>(v, acc, panels[p].q[j], word);
-            }
+    let mut integers = [[starts[0]; P]; 2];
+    if F::KIND == Kind::TwoScales {
+        for half in 0..2 {
+            integers[half] = dots::<V, F, P, T>(v, panels, x, starts[half], 4 * half..4 * half + 4);
         }
+    } else {
+        integers[0] = dots::<V, F, P, T>(v, panels, x, starts[0], 0..8);
     }
     for p in 0..P {
         for t in 0..T {
@@ -271,6 +274,47 @@ fn group<V: Simd, F: Unpack, const P: usize, const T: usize>(
             sums[p][t] = add::<V, F>(v, both, &panels[p], x[t], sums[p][t]);
         }
     }
+}
+
+/// The integers of some vectors of a group, from `starts` on.
+#[inline(always)]
+fn dots<V: Simd, F: Unpack, const P: usize, const T: usize>(
+    v: V,
+    panels: &[Group<V>; P],
+    x: [&Activation; T],
+    starts: [V::Int; T],
+    vectors: std::ops::Range<usize>,
+) -> [[V::Int; T]; P] {
+    let mut integers = [starts; P];
+    let steps = steps::<V, F>();
+    if steps == 1 {
+        for j in vectors {
+            for t in 0..T {
+                let word = word(x[t], j);
+                for p in 0..P {
+                    integers[p][t] = v.dot(integers[p][t], panels[p].q[j], word);
+                }
+            }
+        }
+        return integers;
+    }
+    for start in vectors.step_by(steps) {
+        let mut pairs = [[v.no_pairs(); T]; P];
+        for j in start..start + steps {
+            for t in 0..T {
+                let word = word(x[t], j);
+                for p in 0..P {
+                    pairs[p][t] = v.add_pairs(pairs[p][t], panels[p].q[j], word);
+                }
+            }
+        }
+        for p in 0..P {
+            for t in 0..T {
+                integers[p][t] = v.join_pairs(integers[p][t], pairs[p][t]);
+            }
+        }
+    }
+    integers
 }
 
 /// The float sequence of a group.
@@ -339,10 +383,17 @@ impl<V: Simd, const P: usize> Sink<V> for Fill<'_, V, P> {
     }
 }
 
+/// How many vectors of a group may add their products in 16 bits: 8, 4, 2, or 1 for none. With two
+/// scales a group has two halves of 4 vectors, and weights that leave room for 2.
 #[inline(always)]
-fn dot<V: Simd, F: Unpack>(v: V, acc: V::Int, weights: V::Int, x: u32) -> V::Int {
-    match F::SMALL {
-        true => v.dot::<true>(acc, weights, x),
-        false => v.dot::<false>(acc, weights, x),
+const fn steps<V: Simd, F: Unpack>() -> usize {
+    match F::LARGEST {
+        Some(largest) if V::PAIRS => {
+            // Two products in each sum.
+            let fitting = i16::MAX as u32 / (2 * 127 * largest);
+            let power = fitting.ilog2();
+            1 << if power < 3 { power } else { 3 }
+        }
+        _ => 1,
     }
 }

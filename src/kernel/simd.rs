@@ -17,6 +17,10 @@ pub(super) trait Simd: Copy {
     type Int: Copy;
     /// An f32 a lane.
     type Float: Copy;
+    /// Sums of one or two products of bytes, 16 bits each.
+    type Pairs: Copy;
+    /// Whether small products are better added in 16 bits first.
+    const PAIRS: bool;
 
     /// One value in all lanes.
     fn splat(self, x: u32) -> Self::Int;
@@ -88,8 +92,15 @@ pub(super) trait Simd: Copy {
     /// Signed bytes in the form that [`Simd::dot`] wants.
     fn signed(self, a: Self::Int) -> Self::Int;
     /// `acc` plus, in each lane, the dot product of four weights with four activations. Weights
-    /// are unsigned below 128 if `SMALL`, else made by [`Simd::signed`]. Exact.
-    fn dot<const SMALL: bool>(self, acc: Self::Int, weights: Self::Int, x: u32) -> Self::Int;
+    /// are made by [`Simd::signed`] or, but for [`Simd::PAIRS`], unsigned below 128. Exact.
+    fn dot(self, acc: Self::Int, weights: Self::Int, x: u32) -> Self::Int;
+    /// No products.
+    fn no_pairs(self) -> Self::Pairs;
+    /// Adds the products of four weights, unsigned below 128, with four activations. Exact if the
+    /// products of all pairs that are ever added cannot exceed 16 bits.
+    fn add_pairs(self, sums: Self::Pairs, weights: Self::Int, x: u32) -> Self::Pairs;
+    /// `acc` plus, in each lane, the products that have been added.
+    fn join_pairs(self, acc: Self::Int, sums: Self::Pairs) -> Self::Int;
     /// Asks for the cache line of a byte, which need not exist.
     fn prefetch(self, address: *const u8);
 }

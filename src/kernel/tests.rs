@@ -62,9 +62,6 @@ fn weight_rows(format: Format, rows: usize, columns: usize, seed: u64) -> Vec<u8
             .bits(0) as u8
         })
         .collect();
-    let half = |out: &mut [u8], at: usize, value: f32| {
-        out[at..at + 2].copy_from_slice(&crate::float::f16_from_f32(value).to_le_bytes());
-    };
     for (i, block) in out.chunks_exact_mut(format.block_bytes()).enumerate() {
         let d = Random {
             seed: seed + 1,
@@ -72,20 +69,59 @@ fn weight_rows(format: Format, rows: usize, columns: usize, seed: u64) -> Vec<u8
         }
         .unit_f32(0)
             - 0.5;
-        match format {
-            Format::F32 => block.copy_from_slice(&d.to_le_bytes()),
-            Format::F16 => half(block, 0, d),
-            Format::BF16 => block.copy_from_slice(&((d.to_bits() >> 16) as u16).to_le_bytes()),
-            Format::Q2_K => (half(block, 80, d), half(block, 82, d * 0.3)).0,
-            Format::Q3_K => half(block, 108, d),
-            Format::Q6_K => half(block, 208, d),
-            Format::Q4_1 | Format::Q5_1 | Format::Q4_K | Format::Q5_K => {
-                (half(block, 0, d), half(block, 2, d * 0.3)).0
-            }
-            _ => half(block, 0, d),
-        }
+        set_scales(format, block, d);
     }
     out
+}
+
+/// Makes `d` the scale of a block, or the value of a float.
+fn set_scales(format: Format, block: &mut [u8], d: f32) {
+    let half = |out: &mut [u8], at: usize, value: f32| {
+        out[at..at + 2].copy_from_slice(&crate::float::f16_from_f32(value).to_le_bytes());
+    };
+    match format {
+        Format::F32 => block.copy_from_slice(&d.to_le_bytes()),
+        Format::F16 => half(block, 0, d),
+        Format::BF16 => block.copy_from_slice(&((d.to_bits() >> 16) as u16).to_le_bytes()),
+        Format::Q2_K => (half(block, 80, d), half(block, 82, d * 0.3)).0,
+        Format::Q3_K => half(block, 108, d),
+        Format::Q6_K => half(block, 208, d),
+        Format::Q4_1 | Format::Q5_1 | Format::Q4_K | Format::Q5_K => {
+            (half(block, 0, d), half(block, 2, d * 0.3)).0
+        }
+        _ => half(block, 0, d),
+    }
+}
+
+/// The largest and smallest integers on both sides: sums in 16 bits must not overflow.
+#[test]
+fn extreme_integers_stay_exact() {
+    let (rows, tokens) = (19, 5);
+    let formats = Format::all().filter(|&f| crate::quant::is_computable(f) && f.block_len() > 1);
+    for format in formats {
+        let columns = 2 * format.block_len();
+        for fill in [0x00, 0x0f, 0x7f, 0x80, 0xf0, 0xff] {
+            let len = rows * format.bytes(columns as u64).unwrap() as usize;
+            let mut weights = vec![fill; len];
+            for block in weights.chunks_exact_mut(format.block_bytes()) {
+                set_scales(format, block, 0.5);
+            }
+            for q in [127, -127] {
+                let quants = vec![Activation::new([q; GROUP], 0.25); tokens * columns / GROUP];
+                let x = Input {
+                    columns,
+                    stride: columns,
+                    floats: &[],
+                    quants: &quants,
+                };
+                same(format.name(), |kernels| {
+                    let mut out = vec![0.0; tokens * rows];
+                    kernels.matmul(format, &weights, &x, &mut Tile::whole(&mut out, rows));
+                    out
+                });
+            }
+        }
+    }
 }
 
 #[test]
@@ -363,7 +399,7 @@ fn what_is_not_finite_is_reported_by_all() {
 fn a_wish_is_clamped_to_the_cpu() {
     let names: Vec<_> = available().map(|kernels| kernels.isa().name()).collect();
     assert_eq!(names[0], "scalar");
-    for isa in [Isa::Scalar, Isa::Neon, Isa::Avx2, Isa::Avx512] {
+    for isa in Isa::ALL {
         assert!(force(isa).isa() <= isa);
         assert_eq!(Isa::from_name(isa.name()), Some(isa));
     }

@@ -97,8 +97,8 @@ unsafe impl<T: Send> Sync for Tiles<'_, T> {}
 
 impl<'a, T> Tiles<'a, T> {
     /// Divides `data`, (rows, columns), into tiles of `tile_rows` by `tile_columns`; those at the
-    /// edges may be smaller. Task numbers run down the rows of tiles first, so that neighbouring
-    /// tasks share their columns (the weights).
+    /// edges may be smaller. Task numbers run along a row of tiles first, so that neighbouring tasks
+    /// share their rows (the activations, which stay in the cache; weights are few for many rows).
     pub fn new(
         data: &'a mut [T],
         columns: usize,
@@ -131,9 +131,9 @@ unsafe impl<'a, T: Send> Partition for Tiles<'a, T> {
     }
 
     unsafe fn part(&self, task: usize) -> Tile<'a, T> {
-        let down = self.rows.div_ceil(self.tile_rows);
-        let row = task % down * self.tile_rows;
-        let column = task / down * self.tile_columns;
+        let across = self.columns.div_ceil(self.tile_columns);
+        let row = task / across * self.tile_rows;
+        let column = task % across * self.tile_columns;
         Tile {
             data: self.data,
             stride: self.columns,

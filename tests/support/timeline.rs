@@ -1,10 +1,12 @@
 //! The engine as whole-model tests see it: one model, one session, f32 keys and values.
+#![allow(dead_code)] // not every program uses all of it
 
 use std::path::Path;
 use std::sync::Arc;
 
 use lightgpt::control::Control;
 use lightgpt::gguf::Source;
+use lightgpt::kernel::{self, Kernels};
 use lightgpt::kv::KvFormat;
 use lightgpt::model::{Model, OpenOptions};
 use lightgpt::session::{Session, SessionOptions};
@@ -20,9 +22,14 @@ pub struct Timeline {
 impl Timeline {
     /// Opens the model at `path` with a session that keeps keys and values as f32.
     pub fn open(path: &Path, threads: usize) -> Timeline {
+        Self::open_with(Source::Path(path), threads, kernel::detect())
+    }
+
+    /// The same of any source and with any kernels.
+    pub fn open_with(source: Source<'_>, threads: usize, kernels: &'static Kernels) -> Timeline {
         let options = OpenOptions::default();
-        let model = Model::open(Source::Path(path), &options, &mut Control::none());
-        let model = model.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let model = Model::open_with(source, &options, &mut Control::none(), kernels);
+        let model = model.unwrap_or_else(|error| panic!("{error}"));
         let team = TeamOptions {
             threads,
             ..TeamOptions::default()
@@ -34,6 +41,11 @@ impl Timeline {
         };
         let session = Session::new(Arc::clone(&model), team, &options).expect("a session");
         Timeline { model, session }
+    }
+
+    /// Tokens of the vocabulary.
+    pub fn vocab(&self) -> usize {
+        self.model.network().expect("an open model").spec.vocab
     }
 
     /// Appends tokens; returns the logits after each of them, `(tokens, vocab)`.

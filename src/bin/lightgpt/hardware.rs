@@ -1,19 +1,16 @@
 //! `lightgpt hardware`: what this machine is and what it can do, to hold speeds against.
 
-use std::hint::black_box;
 use std::io::Write;
-use std::time::Instant;
 
 use clap::Args;
 use serde_json::{Value as Json, json};
 
-use lightgpt::budget::{Budget, Buffer, Tag};
-use lightgpt::control::Signals;
 use lightgpt::error::Error;
-use lightgpt::kernel::{self, Kernels, Peak};
-use lightgpt::team::{Chunks, Tasks, Team, physical_cores};
+use lightgpt::kernel::{self, Peak};
+use lightgpt::team::{Team, physical_cores};
 
 use crate::arguments::ThreadArguments;
+use crate::limits;
 use crate::output::{self, Failure, bytes, standard};
 use crate::system::{self, Cache};
 
@@ -29,12 +26,6 @@ Examples:
 
 /// Read at least so much, and at most so much, in bytes.
 const READ_BYTES: [u64; 2] = [64 << 20, 2 << 30];
-
-/// What one task reads, in words: 1 MiB.
-const READ_TASK: usize = 1 << 17;
-
-/// Measurements of each kind, of which the best counts.
-const ROUNDS: usize = 8;
 
 /// Shows the machine: CPU, caches, cores, memory, measured peaks
 #[derive(Debug, Args)]
@@ -84,7 +75,10 @@ fn measure(team: &Team) -> Result<Measured, Error> {
         threads: 1,
         ..Default::default()
     })?;
-    let memory = memory_to_read(team)?;
+    let largest = system::caches().iter().map(|cache| cache.bytes).max();
+    let [least, most] = READ_BYTES;
+    let wanted = (2 * largest.unwrap_or(64 << 20)).clamp(least, most);
+    let memory = limits::memory(team, wanted, 4)?;
     let rate = |run: &dyn Fn(&Team) -> Result<f64, Error>| -> Result<Rate, Error> {
         Ok(Rate {
             one_thread: run(&one)?,
@@ -95,71 +89,10 @@ fn measure(team: &Team) -> Result<Measured, Error> {
     Ok(Measured {
         threads: team.threads(),
         read_bytes: size_of_val(&memory[..]) as u64,
-        read: rate(&|team| read_rate(team, kernels, &memory))?,
-        integer: (integer, rate(&|team| peak_rate(team, integer))?),
-        float: (float, rate(&|team| peak_rate(team, float))?),
+        read: rate(&|team| limits::read_rate(team, kernels, &memory))?,
+        integer: (integer, rate(&|team| limits::peak_rate(team, integer))?),
+        float: (float, rate(&|team| limits::peak_rate(team, float))?),
     })
-}
-
-/// Memory with something in it: pages that were never written may all be one.
-fn memory_to_read(team: &Team) -> Result<Buffer<u64>, Error> {
-    let largest = system::caches().iter().map(|cache| cache.bytes).max();
-    let memory = system::memory();
-    let free = memory.available.unwrap_or(1 << 30);
-    let free = memory.limit.map_or(free, |limit| limit.min(free));
-    let [least, most] = READ_BYTES;
-    let wanted = (2 * largest.unwrap_or(64 << 20)).clamp(least, most);
-    let words = wanted.min(free / 4).max(1 << 20) as usize / size_of::<u64>();
-    let mut buffer = Budget::default().allocate(Tag::Misc, words)?;
-    let chunks = Chunks::new(&mut buffer[..], READ_TASK);
-    team.run(&Signals::default(), &mut 0, chunks, |task, chunk| {
-        chunk.fill(task as u64 + 1);
-        Ok(())
-    })?;
-    Ok(buffer)
-}
-
-/// Bytes a second.
-fn read_rate(team: &Team, kernels: &Kernels, memory: &[u64]) -> Result<f64, Error> {
-    let tasks = Tasks(memory.len().div_ceil(READ_TASK));
-    let seconds = fastest(team, tasks, &|task| {
-        let start = task * READ_TASK;
-        let end = memory.len().min(start + READ_TASK);
-        black_box(kernels.read(&memory[start..end]));
-    })?;
-    Ok(size_of_val(memory) as f64 / seconds)
-}
-
-/// Multiply-adds a second.
-fn peak_rate(team: &Team, peak: Peak) -> Result<f64, Error> {
-    const TASK_SECONDS: f64 = 0.001;
-    let (mut rounds, mut done, mut seconds) = (1000, 0, 0.0);
-    while seconds < TASK_SECONDS {
-        rounds *= 2;
-        let began = Instant::now();
-        done = peak.run(rounds);
-        seconds = began.elapsed().as_secs_f64();
-    }
-    let tasks = Tasks(8 * team.threads());
-    let seconds = fastest(team, tasks, &|_| {
-        peak.run(rounds);
-    })?;
-    Ok(done as f64 * tasks.0 as f64 / seconds)
-}
-
-/// Seconds that all tasks take, in the best of several rounds.
-fn fastest(team: &Team, tasks: Tasks, body: &(dyn Fn(usize) + Sync)) -> Result<f64, Error> {
-    let _call = team.call();
-    let mut best = f64::INFINITY;
-    for _ in 0..ROUNDS {
-        let began = Instant::now();
-        team.run(&Signals::default(), &mut 0, tasks, |task, ()| {
-            body(task);
-            Ok(())
-        })?;
-        best = best.min(began.elapsed().as_secs_f64());
-    }
-    Ok(best)
 }
 
 fn print(measured: Option<&Measured>) -> Result<(), Failure> {

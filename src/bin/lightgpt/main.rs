@@ -5,14 +5,18 @@
 //! on standard error with its place; 2 for wrong usage. Standard output carries results only.
 
 mod arguments;
+mod bench;
 mod check_sampling;
 mod completions;
 mod detokenize;
 mod diversity;
 mod hardware;
 mod inspect;
+mod limits;
 mod logits;
+mod make_model;
 mod output;
+mod progress;
 mod run;
 mod sampler;
 mod system;
@@ -54,7 +58,9 @@ enum Command {
     Inspect(inspect::Arguments),
     Diversity(diversity::Arguments),
     CheckSampling(check_sampling::Arguments),
+    Bench(bench::Arguments),
     Hardware(hardware::Arguments),
+    MakeModel(make_model::Arguments),
     Completions(completions::Arguments),
 }
 
@@ -89,7 +95,9 @@ fn perform(command: &Command) -> Result<(), Failure> {
         Command::Inspect(arguments) => inspect::perform(arguments),
         Command::Diversity(arguments) => diversity::perform(arguments),
         Command::CheckSampling(arguments) => check_sampling::perform(arguments),
+        Command::Bench(arguments) => bench::perform(arguments),
         Command::Hardware(arguments) => hardware::perform(arguments),
+        Command::MakeModel(arguments) => make_model::perform(arguments),
         Command::Completions(arguments) => completions::perform(arguments),
     }
 }

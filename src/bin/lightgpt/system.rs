@@ -96,6 +96,15 @@ pub fn memory() -> Memory {
     }
 }
 
+/// Memory of this process that it shares with nobody, in bytes: what it allocated, without the
+/// files that it maps.
+pub fn private_bytes() -> Option<u64> {
+    let text = fs::read_to_string("/proc/self/status").ok()?;
+    let line = text.lines().find(|line| line.starts_with("RssAnon:"))?;
+    let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    kib.checked_mul(1024)
+}
+
 /// A file of this process's control group; `controller` is empty for version 2. In a container the
 /// group's folder is often the root of what can be seen.
 fn group_file(controller: &str, name: &str) -> Option<String> {

@@ -7,7 +7,7 @@ use crate::quant::{Activation, IQ4_NL, IQ4_VALUES, IQ4_XS};
 
 impl Unpack for IQ4_NL {
     const KIND: Kind = Kind::Scale;
-    const SMALL: bool = false;
+    const LARGEST: Option<u32> = None;
 
     #[inline(always)]
     fn start<V: Simd>(v: V, x: &Activation) -> [V::Int; 2] {
@@ -31,7 +31,7 @@ impl Unpack for IQ4_NL {
 
 impl Unpack for IQ4_XS {
     const KIND: Kind = Kind::Scale;
-    const SMALL: bool = false;
+    const LARGEST: Option<u32> = None;
 
     #[inline(always)]
     fn start<V: Simd>(v: V, x: &Activation) -> [V::Int; 2] {

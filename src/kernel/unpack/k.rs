@@ -7,7 +7,7 @@ use crate::quant::{Activation, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K};
 
 impl Unpack for Q4_K {
     const KIND: Kind = Kind::Min;
-    const SMALL: bool = true;
+    const LARGEST: Option<u32> = Some(15);
 
     #[inline(always)]
     fn start<V: Simd>(v: V, _: &Activation) -> [V::Int; 2] {
@@ -29,7 +29,7 @@ impl Unpack for Q4_K {
 
 impl Unpack for Q5_K {
     const KIND: Kind = Kind::Min;
-    const SMALL: bool = true;
+    const LARGEST: Option<u32> = Some(31);
 
     #[inline(always)]
     fn start<V: Simd>(v: V, _: &Activation) -> [V::Int; 2] {
@@ -109,7 +109,7 @@ impl<V: Simd> Scales<V> {
 
 impl Unpack for Q6_K {
     const KIND: Kind = Kind::TwoScales;
-    const SMALL: bool = true;
+    const LARGEST: Option<u32> = Some(63);
 
     #[inline(always)]
     fn start<V: Simd>(v: V, x: &Activation) -> [V::Int; 2] {
@@ -153,7 +153,7 @@ impl Unpack for Q6_K {
 
 impl Unpack for Q2_K {
     const KIND: Kind = Kind::TwoMins;
-    const SMALL: bool = true;
+    const LARGEST: Option<u32> = Some(45);
 
     #[inline(always)]
     fn start<V: Simd>(v: V, _: &Activation) -> [V::Int; 2] {
@@ -192,7 +192,7 @@ impl Unpack for Q2_K {
 
 impl Unpack for Q3_K {
     const KIND: Kind = Kind::Scale;
-    const SMALL: bool = false;
+    const LARGEST: Option<u32> = None;
 
     /// The bytes are the integers minus 4.
     #[inline(always)]

@@ -7,7 +7,7 @@ use crate::quant::{Activation, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
 
 impl Unpack for Q4_0 {
     const KIND: Kind = Kind::Scale;
-    const SMALL: bool = true;
+    const LARGEST: Option<u32> = Some(15);
 
     #[inline(always)]
     fn start<V: Simd>(v: V, x: &Activation) -> [V::Int; 2] {
@@ -31,7 +31,7 @@ impl Unpack for Q4_0 {
 
 impl Unpack for Q4_1 {
     const KIND: Kind = Kind::Min;
-    const SMALL: bool = true;
+    const LARGEST: Option<u32> = Some(15);
 
     #[inline(always)]
     fn start<V: Simd>(v: V, _: &Activation) -> [V::Int; 2] {
@@ -55,7 +55,7 @@ impl Unpack for Q4_1 {
 
 impl Unpack for Q5_0 {
     const KIND: Kind = Kind::Scale;
-    const SMALL: bool = true;
+    const LARGEST: Option<u32> = Some(31);
 
     #[inline(always)]
     fn start<V: Simd>(v: V, x: &Activation) -> [V::Int; 2] {
@@ -80,7 +80,7 @@ impl Unpack for Q5_0 {
 
 impl Unpack for Q5_1 {
     const KIND: Kind = Kind::Min;
-    const SMALL: bool = true;
+    const LARGEST: Option<u32> = Some(31);
 
     #[inline(always)]
     fn start<V: Simd>(v: V, _: &Activation) -> [V::Int; 2] {
@@ -105,7 +105,7 @@ impl Unpack for Q5_1 {
 
 impl Unpack for Q8_0 {
     const KIND: Kind = Kind::Scale;
-    const SMALL: bool = false;
+    const LARGEST: Option<u32> = None;
 
     #[inline(always)]
     fn start<V: Simd>(v: V, x: &Activation) -> [V::Int; 2] {

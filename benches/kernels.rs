@@ -1,0 +1,271 @@
+//! Speed of every kernel on one thread, beside what the machine can do: a plain read of a buffer of
+//! the same size, and the best multiply-add on registers, both measured in the same run.
+//!
+//! `cargo bench --bench kernels -- Q4_0 norm` measures what has one of these words in its name.
+
+#![allow(clippy::print_stdout, missing_docs)]
+
+use std::hint::black_box;
+use std::time::Instant;
+
+use lightgpt::kernel::{self, Input, Kernels, Peak, Plane};
+use lightgpt::quant::{self, Activation, Format, GROUP};
+use lightgpt::random::Random;
+use lightgpt::team::Tile;
+
+/// Columns of the matrices: a common width.
+const COLUMNS: usize = 2048;
+/// Bytes of weights that one token meets: more than caches nearby hold.
+const STREAMED_BYTES: usize = 64 << 20;
+/// Rows of a matrix that several tokens meet.
+const ROWS: usize = 1024;
+/// Samples of each kernel, of at least so many seconds each; their median counts.
+const SAMPLES: usize = 7;
+const SAMPLE_SECONDS: f64 = 0.01;
+
+/// The machine's limits, and what is to be measured.
+struct Bench {
+    kernels: &'static Kernels,
+    integer: f64,
+    float: f64,
+    words: Vec<String>,
+}
+
+/// What one call of a kernel does.
+struct Work {
+    bytes: usize,
+    multiply_adds: usize,
+    /// Whether they are of integers.
+    integer: bool,
+}
+
+fn main() {
+    let words = std::env::args()
+        .skip(1)
+        .filter(|word| !word.starts_with('-'));
+    let kernels = kernel::detect();
+    let (integer, float) = (kernels.integer_peak(), kernels.float_peak());
+    let bench = Bench {
+        kernels,
+        integer: peak(integer),
+        float: peak(float),
+        words: words.collect(),
+    };
+    let (isa, integers, floats) = (kernels.isa().name(), bench.integer / 1e9, bench.float / 1e9);
+    println!(
+        "{isa}, one thread; G multiply-adds/s: {integers:.0} ({}), {floats:.0} ({})",
+        integer.name(),
+        float.name()
+    );
+    println!(
+        "\n{:<34} {:>10} {:>9} {:>9} {:>8} {:>9} {:>8}",
+        "", "us", "+- %", "GB/s", "of read", "G mul/s", "of peak"
+    );
+    for format in Format::all().filter(|&format| quant::is_computable(format)) {
+        for tokens in [1, 16, 256] {
+            bench.matmul(format, tokens);
+        }
+    }
+    bench.rows();
+    bench.attention();
+}
+
+impl Bench {
+    /// Measures `run`, unless it was not asked for, and prints a line.
+    fn line(&self, name: &str, work: &Work, run: &mut dyn FnMut()) {
+        let asked = self.words.iter().any(|word| name.contains(word.as_str()));
+        if !asked && !self.words.is_empty() {
+            return;
+        }
+        let (seconds, spread) = time(run);
+        let memory: Vec<u64> = (0..work.bytes.div_ceil(8) as u64).collect();
+        let (read, _) = time(&mut || {
+            black_box(self.kernels.read(black_box(&memory)));
+        });
+        let bytes = work.bytes as f64 / seconds;
+        print!(
+            "{name:<34} {:>10.2} {:>9.1} {:>9.2} {:>7.0}%",
+            seconds * 1e6,
+            100.0 * spread,
+            bytes / 1e9,
+            100.0 * read / seconds
+        );
+        if work.multiply_adds > 0 {
+            let rate = work.multiply_adds as f64 / seconds;
+            let peak = if work.integer {
+                self.integer
+            } else {
+                self.float
+            };
+            print!(" {:>9.1} {:>7.1}%", rate / 1e9, 100.0 * rate / peak);
+        }
+        println!();
+    }
+
+    fn matmul(&self, format: Format, tokens: usize) {
+        let row_bytes = format.bytes(COLUMNS as u64).expect("whole blocks") as usize;
+        let rows = match tokens {
+            1 => STREAMED_BYTES / row_bytes / 16 * 16,
+            _ => ROWS,
+        };
+        let name = format!("matmul {} {tokens} tokens {rows} rows", format.name());
+        let mut weights = vec![0; rows * row_bytes];
+        for (step, row) in (0..).zip(weights.chunks_exact_mut(row_bytes)) {
+            let random = Random { seed: 1, step };
+            quant::random_blocks(format, 0.02, random, row).expect("a computable format");
+        }
+        let floats = floats(tokens * COLUMNS);
+        let mut quants = vec![Activation::default(); floats.len() / GROUP];
+        let finite = self.kernels.quantize_row(&floats, &mut quants);
+        assert!(finite, "random floats are finite");
+        let input = Input {
+            columns: COLUMNS,
+            stride: COLUMNS,
+            floats: &floats,
+            quants: &quants,
+        };
+        let mut out = vec![0.0; tokens * rows];
+        let work = Work {
+            bytes: weights.len(),
+            multiply_adds: tokens * rows * COLUMNS,
+            integer: format.block_len() > 1,
+        };
+        self.line(&name, &work, &mut || {
+            let mut tile = Tile::whole(&mut out, rows);
+            self.kernels
+                .matmul(format, black_box(&weights), black_box(&input), &mut tile);
+            black_box(&mut out);
+        });
+    }
+
+    /// What is done with the activations of one token.
+    fn rows(&self) {
+        let kernels = self.kernels;
+        let (x, weight) = (floats(COLUMNS), vec![1.0; COLUMNS]);
+        let reads = |floats: usize| Work {
+            bytes: 4 * floats,
+            multiply_adds: 0,
+            integer: false,
+        };
+        let mut quants = vec![Activation::default(); COLUMNS / GROUP];
+        self.line("quantize_row 2048", &reads(COLUMNS), &mut || {
+            black_box(kernels.quantize_row(black_box(&x), &mut quants));
+        });
+        let mut row = x.clone();
+        self.line("rms_norm 2048", &reads(2 * COLUMNS), &mut || {
+            black_box(kernels.rms_norm(black_box(&mut row), &weight, 1e-5));
+        });
+        self.line("add 2048", &reads(2 * COLUMNS), &mut || {
+            kernels.add(black_box(&mut row), black_box(&weight));
+        });
+        let (values, up) = (floats(5632), vec![0.9; 5632]);
+        let mut gate = values.clone();
+        self.line("swiglu 5632", &reads(2 * 5632), &mut || {
+            // Done again and again, it would end in subnormal numbers.
+            gate.copy_from_slice(&values);
+            kernels.swiglu(black_box(&mut gate), black_box(&up));
+        });
+        let turns: Vec<[f32; 2]> = (0..32)
+            .map(|i| [0.6, if i % 2 == 0 { 0.8 } else { -0.8 }])
+            .collect();
+        let mut heads = x.clone();
+        self.line(
+            "rope_interleaved 32 heads of 64",
+            &reads(COLUMNS),
+            &mut || {
+                for head in heads.chunks_exact_mut(64) {
+                    kernels.rope_interleaved(black_box(head), &turns);
+                }
+            },
+        );
+        let scores = floats(256);
+        let mut made = scores.clone();
+        self.line("softmax 256", &reads(256), &mut || {
+            made.copy_from_slice(&scores);
+            black_box(kernels.softmax(black_box(&mut made), 0.125));
+        });
+    }
+
+    /// A head of 64 values over the 64 keys of a page.
+    fn attention(&self) {
+        const KEYS: usize = 64;
+        const DIM: usize = 64;
+        let kernels = self.kernels;
+        let (query, plane) = (floats(DIM), floats(DIM * KEYS));
+        let halves: Vec<u16> = plane
+            .iter()
+            .map(|&x| half::f16::from_f32(x).to_bits())
+            .collect();
+        let planes = [
+            ("f32", 4, Plane::F32(&plane)),
+            ("f16", 2, Plane::F16(&halves)),
+        ];
+        for (name, size, plane) in planes {
+            let work = Work {
+                bytes: size * DIM * KEYS,
+                multiply_adds: DIM * KEYS,
+                integer: false,
+            };
+            let mut scores = vec![0.0; KEYS];
+            self.line(
+                &format!("attention scores {name} 64 x 64"),
+                &work,
+                &mut || {
+                    kernels.scores(black_box(&query), plane, &mut scores);
+                    black_box(&mut scores);
+                },
+            );
+            let (weights, mut out) = (vec![1.0 / KEYS as f32; KEYS], vec![0.0; DIM]);
+            self.line(
+                &format!("attention values {name} 64 x 64"),
+                &work,
+                &mut || {
+                    out.fill(0.0);
+                    kernels.values(black_box(&weights), plane, &mut out);
+                    black_box(&mut out);
+                },
+            );
+        }
+    }
+}
+
+/// Median seconds of a call, and the distance of the quartiles as a part of it.
+fn time(run: &mut dyn FnMut()) -> (f64, f64) {
+    let mut calls = 1;
+    loop {
+        let began = Instant::now();
+        (0..calls).for_each(|_| run());
+        if began.elapsed().as_secs_f64() >= SAMPLE_SECONDS {
+            break;
+        }
+        calls *= 2;
+    }
+    let mut samples: Vec<f64> = (0..SAMPLES)
+        .map(|_| {
+            let began = Instant::now();
+            (0..calls).for_each(|_| run());
+            began.elapsed().as_secs_f64() / f64::from(calls)
+        })
+        .collect();
+    samples.sort_by(f64::total_cmp);
+    let median = samples[SAMPLES / 2];
+    let quartiles = samples[3 * SAMPLES / 4] - samples[SAMPLES / 4];
+    (median, quartiles / median)
+}
+
+/// Multiply-adds a second, at best.
+fn peak(peak: Peak) -> f64 {
+    const ROUNDS: u64 = 100_000;
+    let times = (0..20).map(|_| {
+        let began = Instant::now();
+        let done = peak.run(ROUNDS);
+        done as f64 / began.elapsed().as_secs_f64()
+    });
+    times.fold(0.0, f64::max)
+}
+
+/// Uniform in [-1, 1).
+fn floats(count: usize) -> Vec<f32> {
+    let value = |step| 2.0 * Random { seed: 2, step }.unit_f32(0) - 1.0;
+    (0..count as u64).map(value).collect()
+}

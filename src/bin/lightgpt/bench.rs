@@ -1,0 +1,334 @@
+//! `lightgpt bench`: how fast a model reads a prompt and writes tokens, beside what the machine
+//! can do at best.
+
+mod report;
+mod statistics;
+mod work;
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use clap::{Args, value_parser};
+use serde_json::{Value as Json, json};
+
+use lightgpt::control::{Control, Flow};
+use lightgpt::error::Error;
+use lightgpt::kernel::Peak;
+use lightgpt::model::Model;
+use lightgpt::session::{Session, SessionOptions};
+use lightgpt::team::Team;
+
+use crate::arguments::{Kv, LoadArguments, ThreadArguments};
+use crate::limits;
+use crate::output::{Failure, standard};
+use crate::progress::Progress;
+use crate::system;
+
+use report::Report;
+use work::Work;
+
+const EXAMPLES: &str = "\
+A repetition evaluates each prompt at once, with the logits of its last token, and then tokens one
+by one behind it, with the logits of each; nothing is sampled. Speeds are medians over the
+repetitions. They are held against two limits, measured in the same run with the same threads, the
+best of before and after: a plain read of a buffer of the model's size, and the multiply-adds of
+the best instruction on registers, for integers (weights in blocks) and floats (other weights, and
+attention). Other programs that run meanwhile make all numbers worse.
+
+With --paced, each repetition waits for a line on standard input and is answered by a line of JSON,
+so that programs can take turns; the end of the input ends the measurement.
+
+Examples:
+  lightgpt bench models/tales-4m-q8_0.gguf --prefill 64 --decode 16
+  lightgpt bench models/tales-4m-q8_0.gguf --prefill 16,64 --decode 8 --repetitions 2 --threads 1 --json
+  lightgpt bench models/tales-4m-q8_0.gguf --prefill 0 --decode 8 --depth 100 --kv f32 --warmup 0";
+
+/// Measures the speed of prompts and of single tokens, beside the machine's limits
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Arguments {
+    /// The model: a GGUF file
+    model: PathBuf,
+    /// Prompt tokens; several numbers are measured one after the other; 0: none
+    #[arg(
+        long,
+        value_name = "N,...",
+        value_delimiter = ',',
+        default_value = "512"
+    )]
+    prefill: Vec<u32>,
+    /// Tokens evaluated one by one after each of the prompts; 0: none
+    #[arg(
+        long,
+        value_name = "N,...",
+        value_delimiter = ',',
+        default_value = "128"
+    )]
+    decode: Vec<u32>,
+    /// Tokens that are there before each prompt
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    depth: u32,
+    /// Measurements of each kind
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = value_parser!(u32).range(1..))]
+    repetitions: u32,
+    /// Repetitions before them that do not count
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    warmup: u32,
+    /// How keys and values are kept
+    #[arg(long, value_enum, default_value_t = Kv::F16)]
+    kv: Kv,
+    /// Prompt tokens that are evaluated at once; 0: a good number
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    chunk: usize,
+    /// Print JSON: an object with `results`, one entry for each measurement
+    #[arg(long)]
+    json: bool,
+    /// Wait for a line on standard input before each repetition
+    #[arg(long)]
+    paced: bool,
+    #[command(flatten)]
+    threads: ThreadArguments,
+    #[command(flatten)]
+    load: LoadArguments,
+}
+
+/// What is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// All tokens at once.
+    Prefill,
+    /// One by one.
+    Decode,
+}
+
+/// One thing to measure.
+#[derive(Debug, Clone, Copy)]
+struct Measurement {
+    kind: Kind,
+    tokens: usize,
+    /// Tokens before.
+    depth: usize,
+}
+
+/// What the machine can do at best.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    read_bytes: u64,
+    /// Bytes a second.
+    read: f64,
+    /// Multiply-adds a second.
+    integer: (Peak, f64),
+    float: (Peak, f64),
+}
+
+/// A model that is measured.
+struct Bench {
+    session: Session,
+    measurements: Vec<Measurement>,
+    /// Tokens of the vocabulary, to feed some of.
+    vocab: usize,
+    progress: Progress,
+}
+
+/// Measures, and writes the numbers to standard output.
+pub fn perform(arguments: &Arguments) -> Result<(), Failure> {
+    let measurements = arguments.measurements();
+    if measurements.is_empty() {
+        let message = "--prefill, --decode: expected something to measure, found only 0";
+        return Err(Failure::Usage(message.into()));
+    }
+    let team = arguments.threads.team()?;
+    let began = Instant::now();
+    let model = arguments.load.open(&arguments.model)?;
+    let open_us = began.elapsed().as_micros() as u64;
+    let mut bench = Bench::new(arguments, &model, &team, measurements)?;
+    for i in 0..arguments.warmup {
+        bench.repetition(&format!("warm-up {}", i + 1))?;
+    }
+    let private_bytes = system::private_bytes();
+    let before = Limits::measure(&model, &team)?;
+    let mut seconds = vec![Vec::new(); bench.measurements.len()];
+    if arguments.paced {
+        say(&json!({"ready": true}))?;
+    }
+    for i in 0..arguments.repetitions {
+        if arguments.paced && !reads_line() {
+            break;
+        }
+        let times = bench.repetition(&format!("{} of {}", i + 1, arguments.repetitions))?;
+        seconds
+            .iter_mut()
+            .zip(&times)
+            .for_each(|(all, &one)| all.push(one));
+        if arguments.paced {
+            say(&turn_json(&bench.measurements, &times))?;
+        }
+    }
+    if seconds[0].is_empty() {
+        return Ok(());
+    }
+    let measurements = bench.measurements.clone();
+    drop(bench);
+    let report = Report {
+        arguments,
+        work: Work::of(&model)?,
+        limits: before.or_better(Limits::measure(&model, &team)?),
+        model,
+        threads: team.threads(),
+        open_us,
+        private_bytes,
+        results: measurements.into_iter().zip(seconds).collect(),
+    };
+    match (arguments.paced, arguments.json) {
+        (true, _) => say(&report.to_json()),
+        (false, true) => crate::output::json(&report.to_json()),
+        (false, false) => report.print(),
+    }
+}
+
+/// A line of JSON.
+fn say(json: &Json) -> Result<(), Failure> {
+    let mut out = standard();
+    writeln!(out, "{json}")?;
+    Ok(out.flush()?)
+}
+
+/// Waits for a line of standard input; false at its end.
+fn reads_line() -> bool {
+    io::stdin()
+        .read_line(&mut String::new())
+        .is_ok_and(|bytes| bytes > 0)
+}
+
+/// What one repetition took.
+fn turn_json(measurements: &[Measurement], seconds: &[f64]) -> Json {
+    let results = measurements.iter().zip(seconds).map(|(one, seconds)| {
+        json!({
+            "kind": one.kind.name(),
+            "tokens": one.tokens,
+            "context_depth": one.depth,
+            "seconds": seconds,
+        })
+    });
+    json!({"results": results.collect::<Vec<_>>()})
+}
+
+impl Arguments {
+    /// All measurements of a repetition, in order.
+    fn measurements(&self) -> Vec<Measurement> {
+        let mut all = Vec::new();
+        for &prompt in &self.prefill {
+            all.push(Measurement {
+                kind: Kind::Prefill,
+                tokens: prompt as usize,
+                depth: self.depth as usize,
+            });
+            all.extend(self.decode.iter().map(|&tokens| Measurement {
+                kind: Kind::Decode,
+                tokens: tokens as usize,
+                depth: self.depth as usize + prompt as usize,
+            }));
+        }
+        all.retain(|one| one.tokens > 0);
+        all
+    }
+}
+
+impl Kind {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Prefill => "prefill",
+            Self::Decode => "decode",
+        }
+    }
+}
+
+impl Limits {
+    fn measure(model: &Model, team: &Team) -> Result<Self, Failure> {
+        let kernels = model.network()?.kernels;
+        let memory = limits::memory(team, model.weight_bytes(), 2)?;
+        let (integer, float) = (kernels.integer_peak(), kernels.float_peak());
+        Ok(Self {
+            read_bytes: size_of_val(&memory[..]) as u64,
+            read: limits::read_rate(team, kernels, &memory)?,
+            integer: (integer, limits::peak_rate(team, integer)?),
+            float: (float, limits::peak_rate(team, float)?),
+        })
+    }
+
+    /// The better of each: what disturbs a measurement makes it worse.
+    fn or_better(self, other: Self) -> Self {
+        Self {
+            read_bytes: self.read_bytes.min(other.read_bytes),
+            read: self.read.max(other.read),
+            integer: (self.integer.0, self.integer.1.max(other.integer.1)),
+            float: (self.float.0, self.float.1.max(other.float.1)),
+        }
+    }
+}
+
+impl Bench {
+    fn new(
+        arguments: &Arguments,
+        model: &Arc<Model>,
+        team: &Arc<Team>,
+        measurements: Vec<Measurement>,
+    ) -> Result<Self, Failure> {
+        let ends = measurements.iter().map(|one| one.depth + one.tokens);
+        let options = SessionOptions {
+            context: ends.max().unwrap_or(1),
+            kv: arguments.kv.into(),
+            chunk: arguments.chunk,
+            budget: None,
+        };
+        Ok(Self {
+            session: Session::new(model.clone(), team.clone(), &options)?,
+            measurements,
+            vocab: model.network()?.spec.vocab,
+            progress: Progress::new(),
+        })
+    }
+
+    /// Seconds of each measurement, made once.
+    fn repetition(&mut self, name: &str) -> Result<Vec<f64>, Failure> {
+        let mut seconds = Vec::new();
+        for i in 0..self.measurements.len() {
+            let one = self.measurements[i];
+            self.progress.show(|| {
+                let Measurement { tokens, depth, .. } = one;
+                format!("{name}: {} {tokens} behind {depth}", one.kind.name())
+            });
+            seconds.push(self.measure(one)?);
+        }
+        Ok(seconds)
+    }
+
+    fn measure(&mut self, one: Measurement) -> Result<f64, Error> {
+        let there = self.session.tokens().len().min(one.depth);
+        self.session.rewind(there)?;
+        self.feed(there..one.depth)?;
+        let tokens = one.depth..one.depth + one.tokens;
+        let began = Instant::now();
+        match one.kind {
+            Kind::Prefill => self.feed(tokens)?,
+            Kind::Decode => {
+                for position in tokens {
+                    self.feed(position..position + 1)?;
+                }
+            }
+        }
+        Ok(began.elapsed().as_secs_f64())
+    }
+
+    /// Evaluates tokens for these positions, with the logits of the last.
+    fn feed(&mut self, positions: std::ops::Range<usize>) -> Result<(), Error> {
+        // A large prime: tokens that follow each other are far apart in the vocabulary.
+        let token = |position| (position * 7919 % self.vocab) as u32;
+        let tokens: Vec<u32> = positions.map(token).collect();
+        self.session.feed(&tokens)?;
+        while self.session.prefill(&mut Control::none())? == Flow::Paused {}
+        Ok(())
+    }
+}

@@ -1,0 +1,89 @@
+//! What a measurement has to do at least: multiply-adds, and bytes of weights to read.
+
+use lightgpt::gguf::TensorInfo;
+use lightgpt::model::Model;
+
+use crate::output::Failure;
+
+/// Multiply-adds, by what their limit is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct MultiplyAdds {
+    /// With weights in blocks, which are integers.
+    pub integer: u64,
+    /// With weights that are floats, and those of attention.
+    pub float: u64,
+}
+
+/// The sizes of a model that its work follows from.
+#[derive(Debug)]
+pub struct Work {
+    /// Matrices of the layers, for a token.
+    layers: MultiplyAdds,
+    /// The output matrix, for a token whose logits are wanted.
+    output: MultiplyAdds,
+    /// Attention, for a token and a key.
+    key: u64,
+    /// Weights that every token reads.
+    pub token_bytes: u64,
+}
+
+impl Work {
+    /// The work of a dense model.
+    pub fn of(model: &Model) -> Result<Self, Failure> {
+        let tensors = model.gguf().tensors();
+        let named = |name: &str| tensors.iter().find(|tensor| &*tensor.name == name);
+        let embedding = named("token_embd.weight");
+        let output = named("output.weight");
+        let is = |tensor: &TensorInfo, other: Option<&TensorInfo>| {
+            other.is_some_and(|other| other.name == tensor.name)
+        };
+        let mut layers = MultiplyAdds::default();
+        for tensor in tensors.iter().filter(|tensor| tensor.dimensions > 1) {
+            if !is(tensor, embedding) && !is(tensor, output) {
+                layers.add(tensor);
+            }
+        }
+        let mut last = MultiplyAdds::default();
+        output
+            .or(embedding)
+            .into_iter()
+            .for_each(|tensor| last.add(tensor));
+        // Of an embedding that is not the output too, a token reads one row.
+        let unread = match output {
+            Some(_) => embedding.map_or(0, |tensor| tensor.bytes.len() as u64),
+            None => 0,
+        };
+        let spec = &model.network()?.spec;
+        let keys = spec.layers * spec.heads * (spec.k_dim + spec.v_dim);
+        Ok(Self {
+            layers,
+            output: last,
+            key: keys as u64,
+            token_bytes: model.weight_bytes() - unread,
+        })
+    }
+
+    /// Work for `tokens` behind `depth` others, with logits after `outputs` of them.
+    pub fn multiply_adds(&self, tokens: u64, depth: u64, outputs: u64) -> MultiplyAdds {
+        // Each token attends to those before it and to itself.
+        let keys = tokens * depth + tokens * (tokens + 1) / 2;
+        MultiplyAdds {
+            integer: self.layers.integer * tokens + self.output.integer * outputs,
+            float: self.layers.float * tokens + self.output.float * outputs + self.key * keys,
+        }
+    }
+}
+
+impl MultiplyAdds {
+    /// Integers and floats.
+    pub fn all(self) -> u64 {
+        self.integer + self.float
+    }
+
+    fn add(&mut self, tensor: &TensorInfo) {
+        match tensor.format.block_len() {
+            1 => self.float += tensor.values(),
+            _ => self.integer += tensor.values(),
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! Models made to be measured, and their measurement, at the command line.
+
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::Stdio;
+
+use serde_json::Value;
+
+use lightgpt::control::Control;
+use lightgpt::error::Code;
+use lightgpt::gguf::Source;
+use lightgpt::model::{Model, OpenOptions};
+use lightgpt::session::{Session, SessionOptions};
+use lightgpt::team::{Team, TeamOptions};
+
+#[path = "support/tool.rs"]
+mod tool;
+
+use tool::{MODEL, error, folder, quiet, run, tool};
+
+const TYPES: [&str; 17] = [
+    "F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q2_K", "Q3_K_S", "Q3_K_M",
+    "Q4_K_S", "Q4_K_M", "Q5_K_M", "Q6_K", "IQ4_NL", "IQ4_XS",
+];
+
+fn logits(path: &Path) -> Vec<f32> {
+    let (options, control) = (OpenOptions::default(), &mut Control::none());
+    let model = Model::open(Source::Path(path), &options, control).unwrap();
+    let team = Team::new(TeamOptions::default()).unwrap();
+    let mut session = Session::new(model.clone(), team, &SessionOptions::default()).unwrap();
+    let text = session.feed_text("one b word", Default::default()).unwrap();
+    assert!((3..=10).contains(&text), "{text} tokens");
+    session.feed(&[0, 299, 17, 260, 41]).unwrap();
+    session.logits(control).unwrap().to_vec()
+}
+
+#[test]
+fn every_type_makes_models_that_run() {
+    let place = folder("made");
+    for shape in ["test", "test-odd"] {
+        for kind in TYPES {
+            let path = place.join(format!("{shape}-{kind}.gguf"));
+            let out = path.to_str().unwrap();
+            let made = ["make-model", shape, "--type", kind, "--out", out];
+            assert_eq!(quiet(&run(&made)), "");
+            let logits = logits(&path);
+            let squares: f32 = logits.iter().map(|x| x * x).sum();
+            let spread = (squares / logits.len() as f32).sqrt();
+            assert!((0.5..2.0).contains(&spread), "{shape} {kind}: {spread}");
+        }
+    }
+    let left = fs::read_dir(&place).unwrap().count();
+    assert_eq!(left, 2 * TYPES.len(), "no part of a file is left");
+}
+
+/// An architecture that this build may not run yet is written all the same.
+#[test]
+fn every_shape_can_be_made() {
+    let place = folder("shapes");
+    let help = quiet(&run(&["make-model", "--help"]));
+    let line = help
+        .lines()
+        .find(|line| line.contains("[possible values: tiny"));
+    let names = line.unwrap().split_once("values: ").unwrap().1;
+    let names: Vec<&str> = names.trim_end_matches(']').split(", ").collect();
+    assert!(names.len() == 4 && !names.contains(&"test"), "{names:?}");
+    for name in names {
+        let path = place.join("model.gguf");
+        let out = path.to_str().unwrap();
+        let layers = ["--layers", "1", "--out", out];
+        let made = [&["make-model", name, "--type", "q4_0"][..], &layers].concat();
+        assert_eq!(quiet(&run(&made)), "");
+        let (options, control) = (OpenOptions::default(), &mut Control::none());
+        match Model::open(Source::Path(&path), &options, control) {
+            Ok(model) => assert!(model.network().is_ok()),
+            Err(error) => assert_eq!(error.code(), Code::Unsupported, "{error}"),
+        }
+    }
+}
+
+#[test]
+fn a_model_that_is_there_is_not_made_again() {
+    let place = folder("cache");
+    let make = |more: &[&str]| {
+        let mut command = tool(&[&["make-model", "test", "--type", "Q4_K_M"][..], more].concat());
+        let path = quiet(&command.env("XDG_CACHE_HOME", &place).output().unwrap());
+        let path = Path::new(path.trim_end()).to_path_buf();
+        assert!(path.starts_with(place.join("lightgpt/models")), "{path:?}");
+        (
+            fs::metadata(&path).unwrap().modified().unwrap(),
+            fs::read(&path).unwrap(),
+            path,
+        )
+    };
+    let (made, bytes, path) = make(&[]);
+    assert_eq!(make(&[]).0, made);
+    let (remade, same, _) = make(&["--force"]);
+    assert!(remade > made && same == bytes);
+    let (_, other, at) = make(&["--seed", "2"]);
+    assert!(at == path && other.len() == bytes.len() && other != bytes);
+    assert_eq!(make(&[]).1, bytes);
+    assert_ne!(make(&["--layers", "3"]).2, path);
+    // What was cut short is no model.
+    fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
+    assert_eq!(make(&[]).1, bytes);
+}
+
+#[test]
+fn wrong_shapes_types_and_places_are_refused() {
+    let cases: [(i32, &[&str], &str); 5] = [
+        (
+            2,
+            &["make-model", "huge", "--type", "Q4_0"],
+            "possible values: tiny",
+        ),
+        (2, &["make-model", "test", "--type", "Q9"], "Q4_K_M"),
+        (2, &["make-model", "test"], "--type"),
+        (
+            2,
+            &["make-model", "test", "--type", "Q4_0", "--layers", "0"],
+            "--layers",
+        ),
+        (
+            1,
+            &[
+                "make-model",
+                "test",
+                "--type",
+                "Q4_0",
+                "--out",
+                "no/such/folder",
+            ],
+            "no/such/folder",
+        ),
+    ];
+    for (code, arguments, message) in cases {
+        let output = run(arguments);
+        assert_eq!(output.status.code(), Some(code), "{output:?}");
+        assert!(error(&output).contains(message), "{output:?}");
+    }
+}
+
+fn bench(more: &[&str]) -> Value {
+    let arguments = [&["bench", MODEL, "--json", "--threads", "2"][..], more].concat();
+    serde_json::from_str(&quiet(&run(&arguments))).unwrap()
+}
+
+#[test]
+fn speeds_are_measured_beside_their_limits() {
+    let report = bench(&["--prefill", "8,16", "--decode", "4,0", "--repetitions", "3"]);
+    let results = report["results"].as_array().unwrap();
+    let shown: Vec<(&str, u64, u64)> = results
+        .iter()
+        .map(|result| {
+            let number = |name: &str| result[name].as_u64().unwrap();
+            let kind = result["kind"].as_str().unwrap();
+            (kind, number("tokens"), number("context_depth"))
+        })
+        .collect();
+    let expected = [
+        ("prefill", 8, 0),
+        ("decode", 4, 8),
+        ("prefill", 16, 0),
+        ("decode", 4, 16),
+    ];
+    assert_eq!(shown, expected);
+    for result in results {
+        let number = |value: &Value| value.as_f64().unwrap();
+        let median = number(&result["tokens_per_second"]);
+        let spread = &result["spread"];
+        assert!(number(&spread["min"]) <= median && median <= number(&spread["max"]));
+        assert!(number(&spread["interquartile"]) >= 0.0);
+        assert_eq!(result["seconds"].as_array().unwrap().len(), 3);
+        assert!(number(&result["percent_of_peak"]) > 0.0, "{result}");
+        let decodes = result["kind"] == "decode";
+        assert_eq!(result["percent_of_read"].is_f64(), decodes, "{result}");
+        assert_eq!(result["threads"], 2);
+        assert!(result["model_bytes"].as_u64() > Some(4_000_000));
+        assert!(result["parameters"].as_u64() > Some(4_000_000));
+        assert!(result["isa"].is_string());
+    }
+    let limits = &report["limits"];
+    for rate in [
+        &limits["read_bytes_per_second"],
+        &limits["integer"]["multiply_adds_per_second"],
+        &limits["float"]["multiply_adds_per_second"],
+    ] {
+        assert!(rate.as_f64() > Some(1e6), "{limits}");
+    }
+}
+
+#[test]
+fn tokens_before_a_measurement_are_not_measured() {
+    let more = [
+        "--prefill",
+        "0",
+        "--decode",
+        "4",
+        "--depth",
+        "50",
+        "--warmup",
+        "0",
+    ];
+    let report = bench(&more);
+    let results = report["results"].as_array().unwrap();
+    assert_eq!(results.len(), 1);
+    assert_eq!(results[0]["context_depth"], 50);
+    let nothing = run(&["bench", MODEL, "--prefill", "0", "--decode", "0"]);
+    assert_eq!(nothing.status.code(), Some(2), "{nothing:?}");
+    let long = run(&["bench", MODEL, "--prefill", "99999"]);
+    assert_eq!(long.status.code(), Some(2), "{long:?}");
+}
+
+#[test]
+fn measurements_take_turns_by_lines() {
+    let mut command = tool(&["bench", MODEL, "--prefill", "8", "--decode", "2", "--paced"]);
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut input = child.stdin.take().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut line = || -> Value { serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap() };
+    assert_eq!(line()["ready"], true);
+    for _ in 0..2 {
+        input.write_all(b"\n").unwrap();
+        let turn = line();
+        assert_eq!(turn["results"].as_array().unwrap().len(), 2, "{turn}");
+        assert!(turn["results"][0]["seconds"].as_f64() > Some(0.0));
+    }
+    drop(input);
+    assert_eq!(line()["repetitions"], 2);
+    assert!(child.wait().unwrap().success());
+}
