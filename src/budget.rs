@@ -57,7 +57,7 @@ macro_rules! zero {
     )*};
 }
 
-zero!(u8, u16, u32, u64, f32, [f32; 2]);
+zero!(u8, u16, u32, u64, f32, [u8; 2], [f32; 2]);
 
 /// Counts large memory against an optional cap. Clones share one account.
 #[derive(Clone, Default)]

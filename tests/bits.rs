@@ -76,7 +76,7 @@ fn logits(session: &mut Session, len: usize) -> Vec<u32> {
 fn threads_and_chunks_do_not_show() {
     for (path, len) in models() {
         let model = open(&path, kernel::detect());
-        for kv in [KvFormat::F32, KvFormat::F16] {
+        for kv in [KvFormat::F32, KvFormat::F16, KvFormat::Q8_0] {
             let truth = logits(&mut session(&model, &team(1), kv, len), len);
             for threads in [1, 2, 3] {
                 let team = team(threads);
@@ -99,7 +99,7 @@ fn the_isa_does_not_show() {
             let model = open(&path, kernels);
             logits(&mut session(&model, &team(2), kv, 0), len)
         };
-        for kv in [KvFormat::F32, KvFormat::F16] {
+        for kv in [KvFormat::F32, KvFormat::F16, KvFormat::Q8_0] {
             let truth = run(kernel::force(Isa::Scalar), kv);
             for kernels in kernel::available() {
                 assert!(

@@ -258,6 +258,7 @@ fn the_estimate_is_what_a_full_session_is_charged() {
         (64, 64, 1, KvFormat::F32),
         (65, 1000, 2, KvFormat::F16),
         (1, 1, 1, KvFormat::F16),
+        (65, 10, 2, KvFormat::Q8_0),
     ] {
         let options = SessionOptions {
             context,

@@ -34,6 +34,8 @@ pub const LIGHTGPT_KV_AUTO: u32 = 0;
 pub const LIGHTGPT_KV_F32: u32 = 1;
 /// Keys and values as 16-bit floats.
 pub const LIGHTGPT_KV_F16: u32 = 2;
+/// Keys and values as bytes with a 16-bit float for each 32: about half the memory of 16-bit floats.
+pub const LIGHTGPT_KV_Q8_0: u32 = 3;
 
 /// How to make a session; all zero: the library chooses.
 #[repr(C)]
@@ -402,6 +404,7 @@ pub(super) fn session_options(given: &lightgpt_session_options) -> Result<Sessio
         kv: match given.kv_format {
             LIGHTGPT_KV_AUTO | LIGHTGPT_KV_F16 => KvFormat::F16,
             LIGHTGPT_KV_F32 => KvFormat::F32,
+            LIGHTGPT_KV_Q8_0 => KvFormat::Q8_0,
             other => {
                 let message = format!("{other} is no LIGHTGPT_KV_ number");
                 return Err(invalid("options.kv_format", message));

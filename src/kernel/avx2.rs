@@ -219,6 +219,13 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
     }
 
     #[inline(always)]
+    fn load_i8(self, x: &[u8]) -> __m256 {
+        assert!(x.len() >= Self::LANES, "a vector of values");
+        // SAFETY: the features are proven; the length has just been checked.
+        unsafe { _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(x.as_ptr().cast()))) }
+    }
+
+    #[inline(always)]
     fn sum_lanes(self, lanes: &[f32; 16]) -> f32 {
         // SAFETY: the features are proven; each half holds 8 values.
         unsafe {
@@ -233,6 +240,17 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
         assert!(out.len() >= Self::LANES, "room for a vector");
         // SAFETY: the features are proven; the length has just been checked.
         unsafe { _mm256_storeu_ps(out.as_mut_ptr(), a) }
+    }
+
+    // The instructions return their second operand unless the first is larger, or smaller.
+    #[inline(always)]
+    fn max(self, a: __m256, b: __m256) -> __m256 {
+        cpu!(_mm256_max_ps(b, a))
+    }
+
+    #[inline(always)]
+    fn min(self, a: __m256, b: __m256) -> __m256 {
+        cpu!(_mm256_min_ps(b, a))
     }
 
     #[inline(always)]
@@ -388,7 +406,7 @@ fn quantize_row<const VNNI: bool>(v: Avx2<VNNI>, x: &[f32], out: &mut [Activatio
 /// Without AVX-VNNI.
 pub(super) mod plain {
     use super::Avx2;
-    use crate::kernel::{dense, panel};
+    use crate::kernel::{attention, dense, panel};
 
     crate::kernel::instance::instance!(
         Isa::Avx2,
@@ -408,6 +426,11 @@ pub(super) mod plain {
             let v = unsafe { Avx2::<false>::new() };
             super::quantize_row(v, x, out)
         },
+        |work, room, out| {
+            // SAFETY: as above.
+            let v = unsafe { Avx2::<false>::new() };
+            attention::attend::<_, 2>(v, work, room, out)
+        },
         "avx2,fma,f16c,bmi1,bmi2"
     );
 }
@@ -415,7 +438,7 @@ pub(super) mod plain {
 /// With AVX-VNNI (Alder Lake, Zen 5 and later).
 pub(super) mod vnni {
     use super::Avx2;
-    use crate::kernel::{dense, panel};
+    use crate::kernel::{attention, dense, panel};
 
     crate::kernel::instance::instance!(
         Isa::Avx2Vnni,
@@ -434,6 +457,11 @@ pub(super) mod vnni {
             // SAFETY: as above.
             let v = unsafe { Avx2::<true>::new() };
             super::quantize_row(v, x, out)
+        },
+        |work, room, out| {
+            // SAFETY: as above.
+            let v = unsafe { Avx2::<true>::new() };
+            attention::attend::<_, 2>(v, work, room, out)
         },
         "avx2,fma,f16c,bmi1,bmi2,avxvnni"
     );

@@ -181,6 +181,13 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
     }
 
     #[inline(always)]
+    fn load_i8(self, x: &[u8]) -> __m512 {
+        assert!(x.len() >= Self::LANES, "a vector of values");
+        // SAFETY: the features are proven; the length has just been checked.
+        unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(x.as_ptr().cast()))) }
+    }
+
+    #[inline(always)]
     fn sum_lanes(self, lanes: &[f32; 16]) -> f32 {
         // SAFETY: the features are proven; each half holds 8 values.
         unsafe {
@@ -195,6 +202,17 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
         assert!(out.len() >= Self::LANES, "room for a vector");
         // SAFETY: the features are proven; the length has just been checked.
         unsafe { _mm512_storeu_ps(out.as_mut_ptr(), a) }
+    }
+
+    // The instructions return their second operand unless the first is larger, or smaller.
+    #[inline(always)]
+    fn max(self, a: __m512, b: __m512) -> __m512 {
+        cpu!(_mm512_max_ps(b, a))
+    }
+
+    #[inline(always)]
+    fn min(self, a: __m512, b: __m512) -> __m512 {
+        cpu!(_mm512_min_ps(b, a))
     }
 
     #[inline(always)]
@@ -330,7 +348,7 @@ fn quantize_row<const VNNI: bool>(v: Avx512<VNNI>, x: &[f32], out: &mut [Activat
 /// Without VNNI.
 pub(super) mod plain {
     use super::Avx512;
-    use crate::kernel::{dense, panel};
+    use crate::kernel::{attention, dense, panel};
 
     crate::kernel::instance::instance!(
         Isa::Avx512,
@@ -350,6 +368,11 @@ pub(super) mod plain {
             let v = unsafe { Avx512::<false>::new() };
             super::quantize_row(v, x, out)
         },
+        |work, room, out| {
+            // SAFETY: as above.
+            let v = unsafe { Avx512::<false>::new() };
+            attention::attend::<_, 4>(v, work, room, out)
+        },
         "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c,bmi1,bmi2"
     );
 }
@@ -357,7 +380,7 @@ pub(super) mod plain {
 /// With VNNI (Cascade Lake, Zen 4 and later).
 pub(super) mod vnni {
     use super::Avx512;
-    use crate::kernel::{dense, panel};
+    use crate::kernel::{attention, dense, panel};
 
     crate::kernel::instance::instance!(
         Isa::Avx512Vnni,
@@ -376,6 +399,11 @@ pub(super) mod vnni {
             // SAFETY: as above.
             let v = unsafe { Avx512::<true>::new() };
             super::quantize_row(v, x, out)
+        },
+        |work, room, out| {
+            // SAFETY: as above.
+            let v = unsafe { Avx512::<true>::new() };
+            attention::attend::<_, 4>(v, work, room, out)
         },
         "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c,bmi1,bmi2"
     );

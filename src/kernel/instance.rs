@@ -1,25 +1,27 @@
 //! Makes the instances of the shared bodies for one ISA: functions compiled with its features, and
 //! the table that names them.
 
-/// `instance!(Isa, MulAdd, block product, float product, quantize, "features")` defines `pub static
-/// KERNELS` in the calling module; the three are those of the shared bodies if none are given.
+/// `instance!(Isa, MulAdd, block product, float product, quantize, attend, "features")` defines `pub
+/// static KERNELS` in the calling module; the four are those of the shared bodies if none are given.
 macro_rules! instance {
     ($isa:expr, $mul_add:ty $(, $features:literal)?) => {
         $crate::kernel::instance::instance!($isa, $mul_add,
             |weights, x, groups, out| lanes::matmul_blocks::<B, $mul_add>(weights, x, groups, out),
             |weights, x, sizes, out| lanes::matmul_floats::<F, $mul_add>(weights, x, sizes, out),
-            |x, out| quant::quantize_row(x, out)
+            |x, out| quant::quantize_row(x, out),
+            |work, _room, out| lanes::attend::<$mul_add>(work, out)
             $(, $features)?);
     };
     ($isa:expr, $mul_add:ty,
         |$weights:ident, $x:ident, $groups:ident, $out:ident| $blocks:expr,
         |$rows:ident, $floats:ident, $sizes:ident, $tile:ident| $dense:expr,
-        |$row:ident, $quants:ident| $quantize:expr
+        |$row:ident, $quants:ident| $quantize:expr,
+        |$work:ident, $room:ident, $result:ident| $attend:expr
         $(, $features:literal)?) => {
         use crate::kernel::logits::{self, LogitFunctions, Ranked, Reach, Steps};
         use crate::kernel::dense::Widen;
         use crate::kernel::panel::Unpack;
-        use crate::kernel::{Functions, Input, Isa, Kernels, lanes};
+        use crate::kernel::{Attention, Functions, Input, Isa, Kernels, Room, lanes};
         use crate::quant::{self, Activation, Format, with_format};
         use crate::team::Tile;
 
@@ -32,11 +34,7 @@ macro_rules! instance {
                 add,
                 swiglu,
                 rope_interleaved,
-                scores_f32,
-                scores_f16,
-                softmax,
-                values_f32,
-                values_f16,
+                attend,
                 join_spans,
                 logits: LogitFunctions {
                     block_maxima,
@@ -99,21 +97,17 @@ macro_rules! instance {
             $quantize
         }
 
+        $(#[target_feature(enable = $features)])?
+        fn attend($work: &Attention<'_>, $room: &mut Room, $result: &mut Tile<'_, f32>) {
+            $attend
+        }
+
         $crate::kernel::instance::instance!(@ $($features)?; $mul_add;
             rms_norm(x: &mut [f32], weight: &[f32], epsilon: f32) -> bool
                 { lanes::rms_norm::<$mul_add> };
             add(out: &mut [f32], x: &[f32]) { lanes::add };
             swiglu(gate: &mut [f32], up: &[f32]) { lanes::swiglu };
             rope_interleaved(head: &mut [f32], turns: &[[f32; 2]]) { lanes::rope_interleaved };
-            scores_f32(query: &[f32], keys: &[f32], out: &mut [f32])
-                { lanes::scores::<f32, $mul_add> };
-            scores_f16(query: &[f32], keys: &[u16], out: &mut [f32])
-                { lanes::scores::<u16, $mul_add> };
-            softmax(scores: &mut [f32], scale: f32) -> (f32, f32) { lanes::softmax };
-            values_f32(weights: &[f32], values: &[f32], out: &mut [f32])
-                { lanes::values::<f32, $mul_add> };
-            values_f16(weights: &[f32], values: &[u16], out: &mut [f32])
-                { lanes::values::<u16, $mul_add> };
             join_spans(spans: &[f32], stride: usize, count: usize, out: &mut [f32]) { lanes::join_spans::<$mul_add> };
             block_maxima(x: &[f32], maxima: &mut [f32]) -> bool { logits::block_maxima };
             block_sums(x: &[f32], sums: &mut [f32]) { logits::block_sums };

@@ -8,7 +8,8 @@ use crate::float::{self, MulAdd, sum_lanes};
 use crate::quant::{Activation, Blocks, Floats, accumulate, dot_floats};
 use crate::team::Tile;
 
-use super::Element;
+use super::Plane;
+use super::attention::{Attention, PAGE_TOKENS, SPAN_TOKENS};
 
 /// Lanes of every body.
 pub const LANES: usize = 16;
@@ -150,118 +151,171 @@ pub fn rope_interleaved(head: &mut [f32], turns: &[[f32; 2]]) {
     }
 }
 
-/// Dot products of a query with the keys of a page: lanes are keys, dimensions in order from +0.
-/// `keys` is (dimensions, `out.len()`), and `out.len()` a multiple of 16.
+/// Attention of queries to the keys of a span: `out` is (rows, heads, result). Rows that see no key
+/// are left alone.
 #[inline(always)]
-pub fn scores<E: Element, M: MulAdd>(query: &[f32], keys: &[E], out: &mut [f32]) {
-    const WIDE: usize = 4 * LANES;
-    let tokens = out.len();
-    let (wide, narrow) = out.as_chunks_mut::<WIDE>();
-    let narrow_at = wide.len() * WIDE;
-    for (i, out) in wide.iter_mut().enumerate() {
-        *out = scores_of::<E, M, WIDE>(query, keys, tokens, i * WIDE);
-    }
-    for (i, out) in narrow.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
-        *out = scores_of::<E, M, LANES>(query, keys, tokens, narrow_at + i * LANES);
+pub(super) fn attend<M: MulAdd>(work: &Attention<'_>, out: &mut Tile<'_, f32>) {
+    for row in work.first_row()..out.row_range().len() {
+        let seen = work.seen(row);
+        let mut scores = [0.0; SPAN_TOKENS];
+        for head in 0..work.heads {
+            let (out, [max, sum]) = work.result(out.row_mut(row), head);
+            scores.fill(0.0);
+            for ((keys, _), scores) in work
+                .pages
+                .iter()
+                .zip(scores[..seen].chunks_mut(PAGE_TOKENS))
+            {
+                add_scores::<M>(work.query(row, head), *keys, scores);
+            }
+            [*max, *sum] = softmax(&mut scores, seen, work.scale);
+            out.fill(0.0);
+            let weights = scores[..seen].chunks(PAGE_TOKENS);
+            for ((_, values), weights) in work.pages.iter().zip(weights) {
+                add_values::<M>(weights, *values, out);
+            }
+        }
     }
 }
 
+/// Adds to the scores of a page's first keys: lanes are keys, dimensions in order. `keys` is
+/// (dimensions, PAGE_TOKENS).
 #[inline(always)]
-fn scores_of<E: Element, M: MulAdd, const N: usize>(
-    query: &[f32],
-    keys: &[E],
-    tokens: usize,
-    at: usize,
-) -> [f32; N] {
-    let mut sums = [0.0; N];
-    for (query, keys) in query.iter().zip(keys.chunks_exact(tokens)) {
-        let keys = &keys[at..at + N];
-        for i in 0..N {
-            sums[i] = M::mul_add(*query, keys[i].load(), sums[i]);
+fn add_scores<M: MulAdd>(query: &[f32], keys: Plane<'_>, scores: &mut [f32]) {
+    let mut lanes = [0.0; PAGE_TOKENS];
+    for (d, x) in query.iter().enumerate() {
+        let lanes = &mut lanes[..scores.len()];
+        keys.decode(d, PAGE_TOKENS, 0, lanes);
+        for (score, key) in scores.iter_mut().zip(lanes) {
+            *score = M::mul_add(*x, *key, *score);
+        }
+    }
+}
+
+/// Adds weighted values to `out`: lanes are dimensions, keys in order. `values` is (PAGE_TOKENS,
+/// out.len()).
+#[inline(always)]
+fn add_values<M: MulAdd>(weights: &[f32], values: Plane<'_>, out: &mut [f32]) {
+    let width = out.len();
+    let mut lanes = [0.0; PAGE_TOKENS];
+    for (key, weight) in weights.iter().enumerate() {
+        for (part, out) in out.chunks_mut(PAGE_TOKENS).enumerate() {
+            let lanes = &mut lanes[..out.len()];
+            values.decode(key, width, part * PAGE_TOKENS, lanes);
+            for (out, value) in out.iter_mut().zip(lanes) {
+                *out = M::mul_add(*weight, *value, *out);
+            }
+        }
+    }
+}
+
+/// Turns the first `seen` scores into weights `exp(scale * score - max)`; returns (max, sum of the
+/// weights). Weight `i` adds to lane `i mod 16` of the sum. There is at least one, and room for
+/// whole lanes, in which zeros follow.
+#[inline(always)]
+fn softmax(scores: &mut [f32], seen: usize, scale: f32) -> [f32; 2] {
+    let scores = whole_lanes(scores, seen);
+    let mut maxima = [f32::NEG_INFINITY; LANES];
+    let mut minima = [f32::INFINITY; LANES];
+    for chunk in scores.iter_mut() {
+        for i in 0..LANES {
+            chunk[i] *= scale;
+            maxima[i] = float::max(maxima[i], chunk[i]);
+            minima[i] = if chunk[i] < minima[i] {
+                chunk[i]
+            } else {
+                minima[i]
+            };
+        }
+    }
+    weights(scores, seen, (&maxima, &minima))
+}
+
+/// The lanes of the first `seen` values; copies of one of them make up whole lanes.
+#[inline(always)]
+pub(super) fn whole_lanes(values: &mut [f32], seen: usize) -> &mut [[f32; LANES]] {
+    let chunks = &mut values.as_chunks_mut::<LANES>().0[..seen.div_ceil(LANES)];
+    if let (Some(last), true) = (chunks.last_mut(), !seen.is_multiple_of(LANES)) {
+        for i in seen % LANES..LANES {
+            last[i] = last[0];
+        }
+    }
+    chunks
+}
+
+/// Turns scores into weights, given the largest and the smallest of each lane: [max, sum].
+#[inline(always)]
+pub(super) fn weights(
+    scores: &mut [[f32; LANES]],
+    seen: usize,
+    (maxima, minima): (&[f32; LANES], &[f32; LANES]),
+) -> [f32; 2] {
+    let (max, min) = (largest(*maxima), -largest(minima.map(|x| -x)));
+    // The faster function has the same bits, and leaves a NaN one.
+    let sums = match max - min <= 80.0 {
+        true => exponentials::<true>(scores, seen, max),
+        false => exponentials::<false>(scores, seen, max),
+    };
+    [max, sum_lanes(&sums)]
+}
+
+/// Replaces each of the first `seen` values x by `exp(x - max)`, the rest by 0; returns the sum of
+/// each lane.
+#[inline(always)]
+fn exponentials<const NEAR: bool>(
+    values: &mut [[f32; LANES]],
+    seen: usize,
+    max: f32,
+) -> [f32; LANES] {
+    let exp = |x| {
+        if NEAR {
+            float::exp_within(x)
+        } else {
+            float::exp(x)
+        }
+    };
+    let (whole, last) = values.split_at_mut(seen / LANES);
+    let mut sums = [0.0; LANES];
+    for chunk in whole {
+        for i in 0..LANES {
+            chunk[i] = exp(chunk[i] - max);
+            sums[i] += chunk[i];
+        }
+    }
+    for chunk in last {
+        for i in 0..LANES {
+            let weight = exp(chunk[i] - max);
+            chunk[i] = if i < seen % LANES { weight } else { 0.0 };
+            sums[i] += chunk[i];
         }
     }
     sums
 }
 
-/// Turns the scores of a span into weights `exp(scale * score - max)`; returns (max, sum of the
-/// weights). Weight `i` adds to lane `i mod 16` of the sum.
+/// The largest lane, found by the tree of the sums.
 #[inline(always)]
-pub fn softmax(scores: &mut [f32], scale: f32) -> (f32, f32) {
-    let mut maxima = [f32::NEG_INFINITY; LANES];
-    for chunk in scores.chunks_mut(LANES) {
-        for (score, max) in chunk.iter_mut().zip(&mut maxima) {
-            *score *= scale;
-            *max = float::max(*max, *score);
+fn largest(mut lanes: [f32; LANES]) -> f32 {
+    for half in [8, 4, 2, 1] {
+        for i in 0..half {
+            lanes[i] = float::max(lanes[i], lanes[i + half]);
         }
     }
-    let max = maxima.into_iter().fold(f32::NEG_INFINITY, float::max);
-    let mut sums = [0.0; LANES];
-    let (chunks, rest) = scores.as_chunks_mut::<LANES>();
-    for chunk in chunks {
-        for i in 0..LANES {
-            chunk[i] = float::exp(chunk[i] - max);
-            sums[i] += chunk[i];
-        }
-    }
-    for (score, sum) in rest.iter_mut().zip(&mut sums) {
-        *score = float::exp(*score - max);
-        *sum += *score;
-    }
-    (max, sum_lanes(&sums))
+    lanes[0]
 }
 
-/// Adds `weights[j]` times row `j` of `values`, (weights, dimensions), to `out`: lanes are
-/// dimensions, keys in order.
-#[inline(always)]
-pub fn values<E: Element, M: MulAdd>(weights: &[f32], values: &[E], out: &mut [f32]) {
-    const WIDE: usize = 4 * LANES;
-    let width = out.len();
-    let (wide, rest) = out.as_chunks_mut::<WIDE>();
-    let (narrow, single) = rest.as_chunks_mut::<LANES>();
-    let mut at = 0;
-    for out in wide {
-        values_of::<E, M, WIDE>(weights, values, (width, at), out);
-        at += WIDE;
-    }
-    for out in narrow {
-        values_of::<E, M, LANES>(weights, values, (width, at), out);
-        at += LANES;
-    }
-    for out in single.as_chunks_mut::<1>().0 {
-        values_of::<E, M, 1>(weights, values, (width, at), out);
-        at += 1;
-    }
-}
-
-#[inline(always)]
-fn values_of<E: Element, M: MulAdd, const N: usize>(
-    weights: &[f32],
-    values: &[E],
-    (width, at): (usize, usize),
-    out: &mut [f32; N],
-) {
-    let mut sums = *out;
-    for (weight, values) in weights.iter().zip(values.chunks_exact(width)) {
-        let values = &values[at..at + N];
-        for i in 0..N {
-            sums[i] = M::mul_add(*weight, values[i].load(), sums[i]);
-        }
-    }
-    *out = sums;
-}
-
-/// Joins `count` spans of one query, which begin `stride` apart: each a maximum, a sum of weights
-/// and a weighted row. `out = sum(e * row) / sum(e * sum)`, `e = exp(max - largest max)`.
+/// Joins the results of `count` spans of one query, which begin `stride` apart.
+/// `out = sum(e * row) / sum(e * sum)`, `e = exp(max - largest max)`.
 #[inline(always)]
 pub fn join_spans<M: MulAdd>(spans: &[f32], stride: usize, count: usize, out: &mut [f32]) {
     let each = || spans.chunks(stride).take(count);
-    let largest = each().fold(f32::NEG_INFINITY, |max, span| float::max(max, span[0]));
+    let at = out.len();
+    let largest = each().fold(f32::NEG_INFINITY, |max, span| float::max(max, span[at]));
     let mut total = 0.0;
     out.fill(0.0);
     for span in each() {
-        let weight = float::exp(span[0] - largest);
-        total = M::mul_add(weight, span[1], total);
-        for (out, value) in out.iter_mut().zip(&span[2..]) {
+        let weight = float::exp(span[at] - largest);
+        total = M::mul_add(weight, span[at + 1], total);
+        for (out, value) in out.iter_mut().zip(span) {
             *out = M::mul_add(weight, *value, *out);
         }
     }

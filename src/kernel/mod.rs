@@ -7,12 +7,15 @@
 // Kernels count: loops over lanes and tiles must unroll.
 #![allow(clippy::needless_range_loop)]
 
+mod attention;
 mod dense;
 mod instance;
 mod lanes;
 mod logits;
 mod measure;
 mod panel;
+mod piece;
+mod room;
 mod simd;
 mod unpack;
 
@@ -31,9 +34,11 @@ use crate::float::f16_to_f32;
 use crate::quant::{Activation, Format, GROUP};
 use crate::team::Tile;
 
+pub use attention::{Attention, PAGE_TOKENS, SPAN_TOKENS, result_len};
 pub use lanes::LANES;
 pub use logits::{BLOCK, Ranked, Reach, STEPS, Steps};
 pub use measure::Peak;
+pub use room::Room;
 
 /// An instruction set that has kernels, from the plainest to the widest of each architecture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -99,11 +104,7 @@ struct Functions {
     add: unsafe fn(&mut [f32], &[f32]),
     swiglu: unsafe fn(&mut [f32], &[f32]),
     rope_interleaved: unsafe fn(&mut [f32], &[[f32; 2]]),
-    scores_f32: unsafe fn(&[f32], &[f32], &mut [f32]),
-    scores_f16: unsafe fn(&[f32], &[u16], &mut [f32]),
-    softmax: unsafe fn(&mut [f32], f32) -> (f32, f32),
-    values_f32: unsafe fn(&[f32], &[f32], &mut [f32]),
-    values_f16: unsafe fn(&[f32], &[u16], &mut [f32]),
+    attend: unsafe fn(&Attention<'_>, &mut Room, &mut Tile<'_, f32>),
     join_spans: unsafe fn(&[f32], usize, usize, &mut [f32]),
     logits: logits::LogitFunctions,
 }
@@ -126,27 +127,31 @@ pub struct Input<'a> {
 pub enum Plane<'a> {
     /// As they were computed.
     F32(&'a [f32]),
-    /// Rounded to f16.
-    F16(&'a [u16]),
+    /// Rounded to f16, little-endian.
+    F16(&'a [[u8; 2]]),
+    /// Integers with a scale for each block.
+    Q8(Scaled<'a>),
 }
 
-/// What a plane is made of.
-pub trait Element: Copy {
-    /// Its value.
-    fn load(self) -> f32;
+/// Signed bytes, each worth the scale of its block.
+#[derive(Debug, Clone, Copy)]
+pub struct Scaled<'a> {
+    /// As long as the plane.
+    pub bytes: &'a [u8],
+    /// f16, little-endian, a row of blocks after the other.
+    pub scales: &'a [[u8; 2]],
+    /// Rows of a block, of one column each; or 1, if blocks are 32 columns of a row.
+    pub rows: usize,
 }
 
-impl Element for f32 {
+impl Scaled<'_> {
+    /// The scales of blocks in `row`, from that of `column` on; rows have `width` values.
     #[inline(always)]
-    fn load(self) -> f32 {
-        self
-    }
-}
-
-impl Element for u16 {
-    #[inline(always)]
-    fn load(self) -> f32 {
-        f16_to_f32(self)
+    fn scales(&self, row: usize, width: usize, column: usize) -> &[[u8; 2]] {
+        match self.rows {
+            1 => &self.scales[row * width.div_ceil(GROUP) + column / GROUP..],
+            rows => &self.scales[row / rows * width + column..],
+        }
     }
 }
 
@@ -292,40 +297,19 @@ impl Kernels {
         unsafe { (self.functions.rope_interleaved)(head, turns) }
     }
 
-    /// `out[j]` = dot product of `query` and key `j`; `keys` is (query.len(), out.len()).
-    pub fn scores(&self, query: &[f32], keys: Plane<'_>, out: &mut [f32]) {
-        assert!(out.len().is_multiple_of(LANES), "whole lanes");
-        assert_eq!(keys.len(), query.len() * out.len(), "a key for each score");
-        match keys {
-            // SAFETY: `self` proves the CPU's features.
-            Plane::F32(keys) => unsafe { (self.functions.scores_f32)(query, keys, out) },
-            // SAFETY: as above.
-            Plane::F16(keys) => unsafe { (self.functions.scores_f16)(query, keys, out) },
-        }
-    }
-
-    /// Turns scores into `exp(scale * score - max)`; returns (max, sum).
-    pub fn softmax(&self, scores: &mut [f32], scale: f32) -> (f32, f32) {
+    /// Attention of queries to the keys of a span: `out` becomes (rows, heads, [`result_len`]), the
+    /// values weighted by `exp(score - largest)`, the largest score and the sum of the weights. Rows
+    /// that see no key of the span are left alone.
+    ///
+    /// # Panics
+    /// If the sizes do not fit.
+    pub fn attend(&self, work: &Attention<'_>, room: &mut Room, out: &mut Tile<'_, f32>) {
+        work.check(out.row_range().len(), out.column_range().len());
         // SAFETY: `self` proves the CPU's features.
-        unsafe { (self.functions.softmax)(scores, scale) }
+        unsafe { (self.functions.attend)(work, room, out) }
     }
 
-    /// `out += sum of weights[j] * values[j]`; `values` is (at least weights.len(), out.len()).
-    pub fn values(&self, weights: &[f32], values: Plane<'_>, out: &mut [f32]) {
-        assert!(
-            values.len() >= weights.len() * out.len(),
-            "a value row for each weight"
-        );
-        match values {
-            // SAFETY: `self` proves the CPU's features.
-            Plane::F32(values) => unsafe { (self.functions.values_f32)(weights, values, out) },
-            // SAFETY: as above.
-            Plane::F16(values) => unsafe { (self.functions.values_f16)(weights, values, out) },
-        }
-    }
-
-    /// Joins `count` spans, which begin `stride` apart, each (max, sum, weighted row), into one
-    /// softmax row.
+    /// Joins the results of `count` spans, which begin `stride` apart, into one softmax row.
     pub fn join_spans(&self, spans: &[f32], stride: usize, count: usize, out: &mut [f32]) {
         assert!(count > 0 && stride >= out.len() + 2, "spans hold rows");
         let last = (count - 1) * stride;
@@ -340,6 +324,30 @@ impl Plane<'_> {
         match self {
             Self::F32(plane) => plane.len(),
             Self::F16(plane) => plane.len(),
+            Self::Q8(plane) => plane.bytes.len(),
+        }
+    }
+
+    /// Decodes values of a row, of which there are `width`, from `column` on, a multiple of 32.
+    #[inline(always)]
+    pub fn decode(&self, row: usize, width: usize, column: usize, out: &mut [f32]) {
+        let start = row * width + column;
+        match self {
+            Self::F32(plane) => out.copy_from_slice(&plane[start..][..out.len()]),
+            Self::F16(plane) => {
+                for (out, half) in out.iter_mut().zip(&plane[start..]) {
+                    *out = f16_to_f32(u16::from_le_bytes(*half));
+                }
+            }
+            Self::Q8(plane) => {
+                let scales = plane.scales(row, width, column);
+                // Blocks begin at multiples of 32, and so does `column`.
+                let block = if plane.rows == 1 { GROUP } else { 1 };
+                for (i, (out, byte)) in out.iter_mut().zip(&plane.bytes[start..]).enumerate() {
+                    let scale = f16_to_f32(u16::from_le_bytes(scales[i / block]));
+                    *out = f32::from(*byte as i8) * scale;
+                }
+            }
         }
     }
 }

@@ -65,10 +65,16 @@ pub(super) trait Simd: Copy {
     fn load_f16(self, x: &[[u8; 2]]) -> Self::Float;
     /// The first `LANES` bf16 of a file.
     fn load_bf16(self, x: &[[u8; 2]]) -> Self::Float;
+    /// The first `LANES` signed bytes.
+    fn load_i8(self, x: &[u8]) -> Self::Float;
     /// The sum of 16 lanes by the tree of [`crate::float::sum_lanes`].
     fn sum_lanes(self, lanes: &[f32; 16]) -> f32;
     /// Puts the lanes into the first `LANES` values.
     fn store(self, a: Self::Float, out: &mut [f32]);
+    /// `b` where it is larger, else `a`, as [`crate::float::max`].
+    fn max(self, a: Self::Float, b: Self::Float) -> Self::Float;
+    /// `b` where it is smaller, else `a`.
+    fn min(self, a: Self::Float, b: Self::Float) -> Self::Float;
     /// Product of lanes.
     fn mul(self, a: Self::Float, b: Self::Float) -> Self::Float;
     /// `a * b + c`, rounded once.

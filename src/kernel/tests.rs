@@ -3,6 +3,8 @@
 use super::*;
 use crate::random::Random;
 
+mod attention;
+
 const LENGTHS: [usize; 14] = [0, 1, 2, 15, 16, 17, 31, 33, 63, 64, 65, 127, 128, 300];
 
 /// Values of many magnitudes and both signs, zeros among them.
@@ -24,10 +26,10 @@ fn floats(seed: u64, len: usize) -> Vec<f32> {
     values
 }
 
-fn halves(values: &[f32]) -> Vec<u16> {
+fn halves(values: &[f32]) -> Vec<[u8; 2]> {
     values
         .iter()
-        .map(|&x| crate::float::f16_from_f32(x))
+        .map(|&x| crate::float::f16_from_f32(x).to_le_bytes())
         .collect()
 }
 
@@ -218,12 +220,6 @@ fn elementwise() {
             assert!(len == 0 || k.rms_norm(&mut out, &b, 1e-5));
             out
         });
-        same("softmax", |k| {
-            let mut out = a.clone();
-            let (max, sum) = k.softmax(&mut out, 0.125);
-            out.extend([max, sum]);
-            out
-        });
         let turns: Vec<[f32; 2]> = b.as_chunks::<2>().0.to_vec();
         same("rope_interleaved", |k| {
             let mut out = a.clone();
@@ -384,38 +380,6 @@ fn filters_of_logits() {
                 assert!(available().all(|kernels| !sound(kernels)));
             }
         }
-    }
-}
-
-#[test]
-fn attention_pieces() {
-    for dims in [1, 2, 8, 12, 16, 20, 64, 80, 128, 130] {
-        for keys in [16, 32, 48, 64, 80] {
-            let (query, k) = (floats(1, dims), floats(2, dims * keys));
-            let half = halves(&k);
-            for plane in [Plane::F32(&k), Plane::F16(&half)] {
-                same("scores", |kernels| {
-                    let mut out = vec![0.0; keys];
-                    kernels.scores(&query, plane, &mut out);
-                    out
-                });
-                let weights = floats(3, keys - 3);
-                same("values", |kernels| {
-                    let mut out = floats(4, dims);
-                    kernels.values(&weights, plane, &mut out);
-                    out
-                });
-            }
-        }
-        let spans: Vec<f32> = floats(6, 5 * (dims + 2))
-            .iter()
-            .map(|x| x.abs() + 0.1)
-            .collect();
-        same("join_spans", |kernels| {
-            let mut out = vec![0.0; dims];
-            kernels.join_spans(&spans, dims + 2, 5, &mut out);
-            out
-        });
     }
 }
 

@@ -4,19 +4,16 @@
 //! keys, transposed, (k_dim, PAGE_TOKENS), so that a score's lanes are keys, and a plane of values,
 //! (PAGE_TOKENS, v_dim). A sequence is a table of pages: what it costs to rewind, share or fork it.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::budget::{Budget, Buffer, Tag};
 use crate::error::{Code, Error, Result};
 use crate::float::f16_from_f32;
-use crate::kernel::Plane;
+use crate::kernel::{Kernels, Plane, Scaled};
+use crate::quant::{Activation, GROUP};
 
-/// Tokens in a page.
-pub const PAGE_TOKENS: usize = 64;
-
-/// Tokens in a span, by absolute position: attention is a softmax for each span, then a join
-/// (`docs/numerics.md`), so the way a context is cut over calls or threads does not show.
-pub const SPAN_TOKENS: usize = 4 * PAGE_TOKENS;
+pub use crate::kernel::{PAGE_TOKENS, SPAN_TOKENS};
 
 /// How keys and values are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -26,15 +23,23 @@ pub enum KvFormat {
     F16,
     /// As computed: the reference.
     F32,
+    /// Bytes with an f16 scale for 32 of a head's values: about a quarter of the memory of f32;
+    /// moves logits by about 1e-2 of their size.
+    Q8_0,
 }
 
 impl KvFormat {
-    /// Bytes of a value.
-    pub fn bytes(self) -> usize {
-        match self {
-            Self::F16 => 2,
-            Self::F32 => 4,
-        }
+    /// Bytes of the keys of a head in a page, and of its values.
+    fn plane_bytes(self, shape: &LayerShape) -> (usize, usize) {
+        let bytes = |dims: usize| match self {
+            Self::F16 => 2 * dims,
+            Self::F32 => 4 * dims,
+            Self::Q8_0 => dims + 2 * dims.div_ceil(GROUP),
+        };
+        (
+            PAGE_TOKENS * bytes(shape.k_dim),
+            PAGE_TOKENS * bytes(shape.v_dim),
+        )
     }
 }
 
@@ -53,39 +58,42 @@ pub struct LayerShape {
 #[derive(Debug)]
 pub struct Layout {
     format: KvFormat,
+    /// Each layer, and the byte where it begins.
     layers: Vec<(LayerShape, usize)>,
-    page_values: usize,
+    page_bytes: usize,
 }
 
 impl Layout {
     /// The layout of pages for `layers`.
     pub fn new(format: KvFormat, layers: impl Iterator<Item = LayerShape>) -> Self {
-        let mut page_values = 0;
+        let mut page_bytes = 0;
         let layers = layers
             .map(|shape| {
-                let start = page_values;
-                page_values += shape.heads * (shape.k_dim + shape.v_dim) * PAGE_TOKENS;
+                let start = page_bytes;
+                let (keys, values) = format.plane_bytes(&shape);
+                page_bytes += shape.heads * (keys + values);
                 (shape, start)
             })
             .collect();
         Self {
             format,
             layers,
-            page_values,
+            page_bytes,
         }
     }
 
     /// Bytes of a page.
     pub fn page_bytes(&self) -> usize {
-        self.page_values * self.format.bytes()
+        self.page_bytes
     }
 
-    /// Where the keys and the values of a head begin and end.
-    fn planes(&self, layer: usize, head: usize) -> (LayerShape, usize, usize, usize) {
+    /// The bytes of the keys and of the values of a head.
+    fn planes(&self, layer: usize, head: usize) -> (LayerShape, Range<usize>, Range<usize>) {
         let (shape, start) = self.layers[layer];
-        let keys = start + head * (shape.k_dim + shape.v_dim) * PAGE_TOKENS;
-        let values = keys + shape.k_dim * PAGE_TOKENS;
-        (shape, keys, values, values + shape.v_dim * PAGE_TOKENS)
+        let (keys, values) = self.format.plane_bytes(&shape);
+        let start = start + head * (keys + values);
+        let middle = start + keys;
+        (shape, start..middle, middle..middle + values)
     }
 }
 
@@ -98,61 +106,124 @@ enum Data {
     /// Its table lent it to a task that writes it.
     Lent,
     F32(Buffer<f32>),
-    F16(Buffer<u16>),
+    F16(Buffer<[u8; 2]>),
+    /// For each plane the integers, then the scales.
+    Q8(Buffer<u8>),
 }
 
 impl Page {
     fn new(layout: &Layout, budget: &Budget) -> Result<Self> {
+        let bytes = layout.page_bytes;
         Ok(Self(match layout.format {
-            KvFormat::F32 => Data::F32(budget.allocate(Tag::Kv, layout.page_values)?),
-            KvFormat::F16 => Data::F16(budget.allocate(Tag::Kv, layout.page_values)?),
+            KvFormat::F32 => Data::F32(budget.allocate(Tag::Kv, bytes / 4)?),
+            KvFormat::F16 => Data::F16(budget.allocate(Tag::Kv, bytes / 2)?),
+            KvFormat::Q8_0 => Data::Q8(budget.allocate(Tag::Kv, bytes)?),
         }))
     }
 
-    /// Stores the key, (k_dim), and the value row, (v_dim), of one head for the token in `slot`.
+    /// Stores the key, (k_dim), and the value row, (v_dim), of one head for the token in `slot`;
+    /// false if a value cannot be stored because it is not finite.
     pub fn store(
         &mut self,
+        kernels: &Kernels,
         layout: &Layout,
         (layer, head): (usize, usize),
         slot: usize,
         (key, value): (&[f32], &[f32]),
-    ) {
-        let (shape, keys, values, _) = layout.planes(layer, head);
-        let value_at = values + slot * shape.v_dim;
+    ) -> bool {
+        let (shape, keys, values) = layout.planes(layer, head);
         match &mut self.0 {
             Data::Lent => unreachable!("a lent page is with the one who writes it"),
             Data::F32(data) => {
-                for (d, k) in key.iter().enumerate() {
-                    data[keys + d * PAGE_TOKENS + slot] = *k;
+                let lanes = data[keys.start / 4 + slot..].iter_mut();
+                for (out, k) in lanes.step_by(PAGE_TOKENS).zip(key) {
+                    *out = *k;
                 }
-                data[value_at..][..shape.v_dim].copy_from_slice(value);
+                data[values.start / 4 + slot * shape.v_dim..][..shape.v_dim].copy_from_slice(value);
+                true
             }
             Data::F16(data) => {
-                for (d, k) in key.iter().enumerate() {
-                    data[keys + d * PAGE_TOKENS + slot] = f16_from_f32(*k);
+                let lanes = data[keys.start / 2 + slot..].iter_mut();
+                for (out, k) in lanes.step_by(PAGE_TOKENS).zip(key) {
+                    *out = f16_from_f32(*k).to_le_bytes();
                 }
-                for (out, v) in data[value_at..][..shape.v_dim].iter_mut().zip(value) {
-                    *out = f16_from_f32(*v);
+                let row = &mut data[values.start / 2 + slot * shape.v_dim..];
+                for (out, v) in row.iter_mut().zip(value) {
+                    *out = f16_from_f32(*v).to_le_bytes();
                 }
+                true
+            }
+            Data::Q8(data) => {
+                let (bytes, scales) = data[keys].split_at_mut(PAGE_TOKENS * shape.k_dim);
+                let keys_stored = store_blocks(kernels, key, |block, i, quants| {
+                    scales.as_chunks_mut().0[block * PAGE_TOKENS + slot] = quants.0;
+                    for (d, q) in (i..).zip(quants.1) {
+                        bytes[d * PAGE_TOKENS + slot] = *q as u8;
+                    }
+                });
+                let (bytes, scales) = data[values].split_at_mut(PAGE_TOKENS * shape.v_dim);
+                let blocks = shape.v_dim.div_ceil(GROUP);
+                keys_stored
+                    & store_blocks(kernels, value, |block, i, quants| {
+                        scales.as_chunks_mut().0[slot * blocks + block] = quants.0;
+                        for (d, q) in (i..).zip(quants.1) {
+                            bytes[slot * shape.v_dim + d] = *q as u8;
+                        }
+                    })
             }
         }
     }
 
     /// The keys of a head, (k_dim, PAGE_TOKENS), and its value rows, (PAGE_TOKENS, v_dim).
     pub fn planes(&self, layout: &Layout, layer: usize, head: usize) -> (Plane<'_>, Plane<'_>) {
-        let (_, keys, values, end) = layout.planes(layer, head);
+        let (shape, keys, values) = layout.planes(layer, head);
         match &self.0 {
             Data::Lent => unreachable!("pages are back before anyone reads"),
             Data::F32(data) => (
-                Plane::F32(&data[keys..values]),
-                Plane::F32(&data[values..end]),
+                Plane::F32(&data[keys.start / 4..keys.end / 4]),
+                Plane::F32(&data[values.start / 4..values.end / 4]),
             ),
             Data::F16(data) => (
-                Plane::F16(&data[keys..values]),
-                Plane::F16(&data[values..end]),
+                Plane::F16(&data[keys.start / 2..keys.end / 2]),
+                Plane::F16(&data[values.start / 2..values.end / 2]),
             ),
+            Data::Q8(data) => {
+                let plane = |bytes: Range<usize>, dims: usize, rows: usize| {
+                    let (bytes, scales) = data[bytes].split_at(PAGE_TOKENS * dims);
+                    let scales = scales.as_chunks().0;
+                    Plane::Q8(Scaled {
+                        bytes,
+                        scales,
+                        rows,
+                    })
+                };
+                (
+                    plane(keys, shape.k_dim, GROUP),
+                    plane(values, shape.v_dim, 1),
+                )
+            }
         }
     }
+}
+
+/// Quantizes a row as activations are, the last block perhaps shorter, the scales rounded to f16:
+/// `store` gets the number of each block, its first value's, scale and integers. False if a value
+/// is not finite.
+fn store_blocks(
+    kernels: &Kernels,
+    row: &[f32],
+    mut store: impl FnMut(usize, usize, ([u8; 2], &[i8])),
+) -> bool {
+    let mut finite = true;
+    for (block, values) in row.chunks(GROUP).enumerate() {
+        let mut padded = [0.0; GROUP];
+        padded[..values.len()].copy_from_slice(values);
+        let mut quants = [Activation::default()];
+        finite &= kernels.quantize_row(&padded, &mut quants);
+        let scale = f16_from_f32(quants[0].scale).to_le_bytes();
+        store(block, block * GROUP, (scale, &quants[0].q[..values.len()]));
+    }
+    finite
 }
 
 /// The pages of one sequence, from position 0 on.
@@ -247,36 +318,62 @@ mod tests {
         let shape = LayerShape {
             heads: 2,
             k_dim: 3,
-            v_dim: 5,
+            v_dim: 35,
         };
         Arc::new(Layout::new(format, [shape, shape].into_iter()))
     }
 
     #[test]
     fn what_is_stored_lies_where_the_planes_say() {
-        for format in [KvFormat::F32, KvFormat::F16] {
-            let layout = layout(format);
+        for (format, error) in [
+            (KvFormat::F32, 0.0),
+            (KvFormat::F16, 0.0),
+            (KvFormat::Q8_0, 0.03),
+        ] {
+            let (layout, kernels) = (layout(format), crate::kernel::detect());
             let mut page = Page::new(&layout, &Budget::default()).unwrap();
-            for (layer, head) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+            let row = |id: f32, len: usize| -> Vec<f32> {
+                (0..len).map(|i| id - (i % 7) as f32).collect()
+            };
+            let heads = [(0, 0), (0, 1), (1, 0), (1, 1)];
+            for (layer, head) in heads {
                 let id = (layer * 2 + head) as f32;
-                let (key, value) = ([id, 1.0, 2.0], [3.0, 4.0, 5.0, 6.0, id]);
-                page.store(&layout, (layer, head), 7, (&key, &value));
+                let (key, value) = (row(id, 3), row(id + 0.5, 35));
+                assert!(page.store(kernels, &layout, (layer, head), 7, (&key, &value)));
             }
-            for (layer, head) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+            let near = |a: &[f32], b: &[f32]| {
+                a.len() == b.len() && a.iter().zip(b).all(|(a, b)| (a - b).abs() <= error)
+            };
+            for (layer, head) in heads {
                 let id = (layer * 2 + head) as f32;
                 let (keys, values) = page.planes(&layout, layer, head);
-                let keys: Vec<f32> = plane(keys).chunks(PAGE_TOKENS).map(|d| d[7]).collect();
-                assert_eq!(keys, [id, 1.0, 2.0]);
-                assert_eq!(plane(values)[7 * 5..8 * 5], [3.0, 4.0, 5.0, 6.0, id]);
+                let keys: Vec<f32> = (0..3).map(|d| decoded(&keys, d, PAGE_TOKENS)[7]).collect();
+                assert!(near(&keys, &row(id, 3)), "{keys:?}");
+                assert!(near(&decoded(&values, 7, 35), &row(id + 0.5, 35)));
             }
         }
     }
 
-    fn plane(plane: Plane<'_>) -> Vec<f32> {
-        match plane {
-            Plane::F32(plane) => plane.to_vec(),
-            Plane::F16(plane) => plane.iter().map(|&h| crate::float::f16_to_f32(h)).collect(),
-        }
+    fn decoded(plane: &Plane<'_>, row: usize, width: usize) -> Vec<f32> {
+        let mut out = vec![0.0; width];
+        plane.decode(row, width, 0, &mut out);
+        out
+    }
+
+    #[test]
+    fn what_is_not_finite_is_not_quantized() {
+        let (layout, kernels) = (layout(KvFormat::Q8_0), crate::kernel::detect());
+        let mut page = Page::new(&layout, &Budget::default()).unwrap();
+        let mut value = [1.0; 35];
+        value[34] = f32::NAN;
+        assert!(!page.store(kernels, &layout, (0, 0), 0, (&[1.0; 3], &value)));
+        assert!(!page.store(
+            kernels,
+            &layout,
+            (0, 0),
+            0,
+            (&[f32::INFINITY; 3], &[1.0; 35])
+        ));
     }
 
     #[test]

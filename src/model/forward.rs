@@ -11,7 +11,6 @@ use crate::model::Network;
 use crate::model::batch::Row;
 use crate::model::phases::{Context, gate_up, qkv, wants_quants};
 use crate::model::scratch::Scratch;
-use crate::model::spec::Spec;
 use crate::team::Team;
 
 /// A piece of a pass; each has its own tasks.
@@ -42,7 +41,7 @@ pub struct Pass {
     pub(super) threads: usize,
     pub(super) layer: usize,
     pub(super) phase: Phase,
-    /// First row of the block whose attention is computed.
+    /// Number of the block whose attention is computed.
     pub(super) block: usize,
     pub(super) task: usize,
 }
@@ -102,7 +101,7 @@ impl Pass {
                 return Ok(Flow::Paused);
             }
             self.task = 0;
-            self.advance(&network.spec);
+            self.advance(network);
             if self.phase != Phase::Done && signals.due() {
                 return Ok(Flow::Paused);
             }
@@ -110,7 +109,7 @@ impl Pass {
         Ok(Flow::Done)
     }
 
-    fn advance(&mut self, spec: &Spec) {
+    fn advance(&mut self, network: &Network) {
         use Phase::*;
         self.phase = match self.phase {
             Embed => NormAttention,
@@ -123,10 +122,10 @@ impl Pass {
             }
             Attend => Join,
             Join => {
-                self.block = self.attention_block(spec).0.end;
-                match self.block == self.scratch.batch.rows().len() {
-                    true => AttentionOut,
-                    false => Attend,
+                self.block += 1;
+                match self.attention_block(network).0 {
+                    Some(_) => Attend,
+                    None => AttentionOut,
                 }
             }
             AttentionOut => NormFfn,
@@ -135,7 +134,7 @@ impl Pass {
             Activate => Down,
             Down => {
                 self.layer += 1;
-                if self.layer < spec.layers {
+                if self.layer < network.spec.layers {
                     NormAttention
                 } else {
                     NormOutput

@@ -12,9 +12,8 @@ use crate::kv::{Cache, PAGE_TOKENS};
 use crate::model::Network;
 use crate::model::forward::{Pass, Phase};
 use crate::model::scratch::Scratch;
-use crate::model::spec::Spec;
 use crate::model::weights::Layer;
-use crate::ops::attention::{self, Query, Spans};
+use crate::ops::attention::{self, Block, Queries, Spans};
 use crate::ops::matmul::{self, Linear};
 use crate::quant::GROUP;
 use crate::team::{Chunks, Partition, Team, Tiles};
@@ -124,7 +123,7 @@ impl Pass {
 
     /// Writes keys and values of the batch to the caches; a task has a page.
     pub(super) fn store(&mut self, context: &Context<'_>, caches: &mut [Cache]) -> Result<Flow> {
-        let spec = &context.network.spec;
+        let Network { spec, kernels, .. } = context.network;
         let Scratch {
             batch, lent, qkv, ..
         } = &mut self.scratch;
@@ -142,7 +141,9 @@ impl Pass {
                     let key = &qkv[k_start + head * spec.k_dim..][..spec.k_dim];
                     let value = &qkv[v_start + head * spec.v_dim..][..spec.v_dim];
                     let slot = rows[i].position % PAGE_TOKENS;
-                    page[0].store(layout, (layer, head), slot, (key, value));
+                    if !page[0].store(kernels, layout, (layer, head), slot, (key, value)) {
+                        return Err(layer_not_finite(layer));
+                    }
                 }
             }
             Ok(())
@@ -153,36 +154,38 @@ impl Pass {
         flow
     }
 
-    /// Spans of the attention of a block of rows; a task has a few spans of one row and one key
-    /// head.
+    /// Spans of the attention of a block; a task has some spans of some rows and one key head.
     pub(super) fn attend(&mut self, context: &Context<'_>, caches: &[Cache]) -> Result<Flow> {
         let Network { spec, kernels, .. } = context.network;
-        let (block, spans) = self.attention_block(spec);
+        let (Some(block), spans) = self.attention_block(context.network) else {
+            return Ok(Flow::Done);
+        };
         let Scratch {
             batch,
             qkv,
             spans: out,
             ..
         } = &mut self.scratch;
-        let parts = Chunks::new(&mut out[..block.len() * spans.row_len()], spans.task_len());
-        let rows = &batch.rows()[block.clone()];
-        let (layer, width) = (self.layer, spec.qkv_width());
-        let queries = |row: usize| {
-            let query = Query {
-                cache: &caches[rows[row].sequence],
-                layer,
-                position: rows[row].position,
-                scale: spec.attention_scale,
-            };
-            (query, &qkv[(block.start + row) * width..][..spec.q_width()])
+        let row_len = spans.row_len();
+        let room = &mut out[..block.rows.len() * row_len];
+        let rows = batch.rows();
+        let queries = Queries {
+            values: qkv,
+            stride: spec.qkv_width(),
+            block,
+            place: |row: usize| (rows[row].sequence, rows[row].position),
+            caches,
+            layer: self.layer,
+            scale: spec.attention_scale,
         };
-        context.run(&mut self.task, parts, |task, out| {
-            attention::attend(kernels, &spans, task, queries, out);
+        let tiles = Tiles::new(room, row_len, spans.tile());
+        context.run(&mut self.task, tiles, |_, out| {
+            attention::attend(kernels, &spans, &queries, out);
             Ok(())
         })
     }
 
-    /// attended = the spans of each row of the block joined, quantized if wanted.
+    /// attended = the spans of a block joined; rows that are complete are quantized if wanted.
     pub(super) fn join(&mut self, context: &Context<'_>) -> Result<Flow> {
         let Network {
             spec,
@@ -190,8 +193,9 @@ impl Pass {
             kernels,
             ..
         } = context.network;
-        let (block, spans) = self.attention_block(spec);
-        let pack = wants_quants(&[&weights.layers[self.layer].attention_out]);
+        let (Some(block), spans) = self.attention_block(context.network) else {
+            return Ok(Flow::Done);
+        };
         let (width, groups) = (spec.attended_width(), spec.attended_width().div_ceil(GROUP));
         let Scratch {
             batch,
@@ -200,29 +204,37 @@ impl Pass {
             spans: made,
             ..
         } = &mut self.scratch;
+        let Range { start, end } = block.rows;
         let parts = (
-            Chunks::new(&mut attended[block.start * width..block.end * width], width),
-            Chunks::new(
-                &mut quants[block.start * groups..block.end * groups],
-                groups,
-            ),
+            Chunks::new(&mut attended[start * width..end * width], width),
+            Chunks::new(&mut quants[start * groups..end * groups], groups),
         );
-        let (rows, layer) = (&batch.rows()[block], self.layer);
+        let (rows, layer) = (&batch.rows()[block.rows], self.layer);
+        let head_width = width / spec.kv_heads;
+        let columns = block.kv_heads.start * head_width..block.kv_heads.end * head_width;
+        let pack = wants_quants(&[&weights.layers[layer].attention_out]) && columns.end == width;
         context.run(&mut self.task, parts, |task, (attended, quants)| {
             let row = &made[task * spans.row_len()..][..spans.row_len()];
-            attention::join(kernels, &spans, row, rows[task].position, attended);
+            let out = &mut attended[columns.clone()];
+            attention::join(kernels, &spans, row, rows[task].position, out);
             let finite = !pack || kernels.quantize_row(attended, quants);
             finite.then_some(()).ok_or_else(|| layer_not_finite(layer))
         })
     }
 
-    /// The rows whose spans the scratch holds at once, from `self.block` on, and how they lie.
-    pub(super) fn attention_block(&self, spec: &Spec) -> (Range<usize>, Spans) {
+    /// What the scratch holds of the attention at once, if block `self.block` is not behind the
+    /// end, and how it lies.
+    pub(super) fn attention_block(&self, network: &Network) -> (Option<Block>, Spans) {
         let rows = self.scratch.batch.rows();
         let seen = rows.iter().map(|row| row.position + 1).max().unwrap_or(0);
-        let spans = Spans::new(seen, spec.group(), spec.kv_shape());
-        let fit = self.scratch.spans.len() / spans.row_len();
-        (self.block..rows.len().min(self.block + fit), spans)
+        let spans = Spans::new(
+            network.kernels,
+            network.spec.attention_heads(),
+            (rows.len(), seen),
+            self.scratch.spans.len(),
+            self.threads,
+        );
+        (spans.block(self.block, rows.len()), spans)
     }
 
     /// delta = attended x out.

@@ -82,7 +82,7 @@ impl Lengths {
             quants: rows(widest.div_ceil(GROUP)),
             turns: rows(spec.rope.dims / 2),
             logits: size.outputs.saturating_mul(spec.vocab),
-            spans: Spans::scratch_len(size.context, spec.group(), spec.kv_shape()),
+            spans: Spans::scratch_len(spec.attention_heads(), size.context),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::error::{Code, Error, Result};
 use crate::kv::LayerShape;
+use crate::ops::attention::Heads;
 use crate::ops::rope::Rope;
 
 /// Everything the one forward pass needs to know about a model, checked once when made.
@@ -51,14 +52,14 @@ impl Spec {
         self.q_width() + self.kv_heads * (self.k_dim + self.v_dim)
     }
 
-    /// Query heads that share a key head.
-    pub fn group(&self) -> usize {
-        self.heads / self.kv_heads
-    }
-
-    /// Key heads, and values in each key and value row.
-    pub fn kv_shape(&self) -> (usize, usize, usize) {
-        (self.kv_heads, self.k_dim, self.v_dim)
+    /// How query heads share those of keys and values.
+    pub fn attention_heads(&self) -> Heads {
+        Heads {
+            kv_heads: self.kv_heads,
+            group: self.heads / self.kv_heads,
+            k_dim: self.k_dim,
+            v_dim: self.v_dim,
+        }
     }
 
     /// Width of what attention gives for a token.

@@ -7,198 +7,326 @@
 
 use std::ops::Range;
 
-use crate::kernel::Kernels;
+use crate::kernel::{Attention, Kernels, Room, result_len};
 use crate::kv::{Cache, PAGE_TOKENS, SPAN_TOKENS};
+use crate::team::Tile;
 
-/// Multiply-adds that one task may have.
-const TASK_MAX: usize = 1 << 21;
 /// Floats of spans that are kept at once if a single row does not need more: 4 MiB.
 const SPANS_LEN: usize = 1 << 20;
+/// Multiply-adds that one task should have at least: some 5 microseconds of work.
+const TASK_MIN: usize = 1 << 18;
+/// Tasks of a thread, at least, where the work allows: so that threads end together.
+const TASKS: usize = 8;
+/// Queries of a task that share what is decoded of a page.
+const QUERIES: usize = 72;
+/// How much longer a multiply-add takes here than with the integers of a block.
+const COST: usize = 4;
 
-/// How the spans of query rows lie in scratch: (rows, kv_heads, spans, group, 2 + v_dim), and how
-/// they are cut into tasks.
+/// Heads of keys and values, and the query heads that share one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Heads {
+    /// Key and value heads.
+    pub kv_heads: usize,
+    /// Query heads that share a key head.
+    pub group: usize,
+    /// Values in a query and a key.
+    pub k_dim: usize,
+    /// Values in a value row.
+    pub v_dim: usize,
+}
+
+impl Heads {
+    /// Floats of a span of the query heads that share a key head.
+    fn span_len(&self) -> usize {
+        self.group * result_len(self.v_dim)
+    }
+
+    /// Multiply-adds of the same.
+    fn span_work(&self) -> usize {
+        SPAN_TOKENS * self.group * (self.k_dim + self.v_dim)
+    }
+}
+
+/// Rows and key heads whose spans are in scratch at once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Block {
+    /// Rows of the batch.
+    pub rows: Range<usize>,
+    /// Key heads.
+    pub kv_heads: Range<usize>,
+}
+
+/// How the spans of query rows are cut into blocks and tasks. A block lies in scratch as (rows,
+/// kv_heads, spans, group, result).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Spans {
-    /// Query heads that share a key head.
-    group: usize,
-    /// Values in a value row.
-    v_dim: usize,
-    /// Key and value heads.
-    kv_heads: usize,
+    heads: Heads,
     /// Spans of a row, a multiple of those of a task.
     spans: usize,
-    /// Spans of one key head that a task computes.
-    task: usize,
+    /// Rows of a block.
+    rows: usize,
+    /// Key heads of a block, a divisor of all.
+    kv_heads: usize,
+    /// Rows of a task.
+    task_rows: usize,
+    /// Spans of a task.
+    task_spans: usize,
+    /// Query heads of a task: a group, or a part of it if a span is too much.
+    task_heads: usize,
 }
 
 impl Spans {
-    /// The spans of rows that see at most `tokens` keys; keys are (kv_heads, k_dim).
+    /// The spans of `rows` rows that see at most `tokens` keys, cut for `threads`, in scratch of
+    /// `room` floats, at least [`Spans::scratch_len`]. They depend on nothing else, so a paused
+    /// phase finds them again.
     pub fn new(
-        tokens: usize,
-        group: usize,
-        (kv_heads, k_dim, v_dim): (usize, usize, usize),
+        kernels: &Kernels,
+        heads: Heads,
+        (rows, tokens): (usize, usize),
+        room: usize,
+        threads: usize,
     ) -> Self {
-        let spans = spans_of(tokens).max(1);
-        let tasks = spans.div_ceil(task_spans(group, k_dim, v_dim));
-        let task = spans.div_ceil(tasks);
+        let spans = spans_of(tokens);
+        // The work of one row, key head and span.
+        let least = heads.span_work();
+        let all = rows
+            .saturating_mul(spans * heads.kv_heads)
+            .saturating_mul(least);
+        let task_max = (kernels.task_max() / COST).max(TASK_MIN);
+        let task = (all / (TASKS * threads)).clamp(TASK_MIN, task_max);
+        let task_rows = (QUERIES / heads.group)
+            .min(task / least)
+            .clamp(1, rows.max(1));
+        let tasks = spans.div_ceil((task / (task_rows * least)).clamp(1, spans));
+        let task_spans = spans.div_ceil(tasks);
+        let spans = tasks * task_spans;
+        // Rows by key heads that scratch can hold: rather many rows than all heads.
+        let fit = (room / (spans * heads.span_len())).max(1);
+        let kv_heads = divisor(heads.kv_heads, fit / task_rows);
+        let task_rows = task_rows.min(fit / kv_heads);
         Self {
-            group,
-            v_dim,
+            heads,
+            spans,
+            rows: fit / kv_heads / task_rows * task_rows,
             kv_heads,
-            spans: tasks * task,
-            task,
+            task_rows,
+            task_spans,
+            task_heads: divisor(heads.group, heads.group / least.div_ceil(task_max)),
         }
     }
 
-    /// Floats of scratch that hold a row at least, for rows that see at most `tokens` keys.
-    pub fn scratch_len(
-        tokens: usize,
-        group: usize,
-        (kv_heads, k_dim, v_dim): (usize, usize, usize),
-    ) -> usize {
-        let spans = spans_of(tokens).max(1);
-        // Cutting into equal tasks rounds up by less than one span for each.
-        let spans = spans + spans.div_ceil(task_spans(group, k_dim, v_dim));
-        let row = spans
-            .saturating_mul(kv_heads)
-            .saturating_mul(group * (2 + v_dim));
-        row.max(SPANS_LEN)
+    /// Floats of scratch that hold a row and key head at least, for rows that see at most `tokens`
+    /// keys.
+    pub fn scratch_len(heads: Heads, tokens: usize) -> usize {
+        let spans = spans_of(tokens);
+        // Tasks of one size round up by less than tasks, and by less than spans of a task.
+        let spans = spans + spans.isqrt();
+        spans.saturating_mul(heads.span_len()).max(SPANS_LEN)
     }
 
-    /// Floats of a row.
+    /// Block number `block` of `rows` rows; all key heads of some rows before the next rows.
+    pub fn block(&self, block: usize, rows: usize) -> Option<Block> {
+        let heads = self.heads.kv_heads / self.kv_heads;
+        let (row, head) = (block / heads * self.rows, block % heads * self.kv_heads);
+        (row < rows).then(|| Block {
+            rows: row..rows.min(row + self.rows),
+            kv_heads: head..head + self.kv_heads,
+        })
+    }
+
+    /// Floats of a row of a block.
     pub fn row_len(&self) -> usize {
-        self.kv_heads * self.spans * self.span_len()
+        self.kv_heads * self.spans * self.heads.span_len()
     }
 
-    /// Floats of a task.
-    pub fn task_len(&self) -> usize {
-        self.task * self.span_len()
+    /// Rows and floats of the tile of a task.
+    pub fn tile(&self) -> (usize, usize) {
+        let heads = match self.task_heads == self.heads.group {
+            true => self.task_spans * self.heads.group,
+            false => self.task_heads,
+        };
+        (self.task_rows, heads * result_len(self.heads.v_dim))
     }
+}
 
-    /// Row, key head and first span of task number `task`.
-    fn place(&self, task: usize) -> (usize, usize, usize) {
-        let tasks = self.spans / self.task;
-        (
-            task / tasks / self.kv_heads,
-            task / tasks % self.kv_heads,
-            task % tasks * self.task,
-        )
-    }
-
-    fn span_len(&self) -> usize {
-        self.group * (2 + self.v_dim)
-    }
+/// The largest divisor of `number` that is at most `most`, or 1.
+fn divisor(number: usize, most: usize) -> usize {
+    let divides = |size: &usize| number.is_multiple_of(*size);
+    (1..=most.min(number)).rev().find(divides).unwrap_or(1)
 }
 
 fn spans_of(tokens: usize) -> usize {
-    tokens.div_ceil(SPAN_TOKENS)
+    tokens.div_ceil(SPAN_TOKENS).max(1)
 }
 
-/// Spans that a task may compute, so that a pass can pause or stop soon.
-fn task_spans(group: usize, k_dim: usize, v_dim: usize) -> usize {
-    (TASK_MAX / (SPAN_TOKENS * group * (k_dim + v_dim))).max(1)
-}
-
-/// Where queries look and how.
-#[derive(Debug, Clone, Copy)]
-pub struct Query<'a> {
-    /// The sequence's pages.
-    pub cache: &'a Cache,
-    /// Layer of the cache.
+/// Rows of queries, and where they look.
+#[derive(Debug, Clone)]
+pub struct Queries<'a, P> {
+    /// (rows of the batch, stride): each row begins with its query heads, (kv_heads, group, k_dim).
+    pub values: &'a [f32],
+    /// Distance between rows.
+    pub stride: usize,
+    /// What the scratch holds.
+    pub block: Block,
+    /// The index of a row's cache, and its position: keys up to and including it are seen.
+    pub place: P,
+    /// The pages of all sequences.
+    pub caches: &'a [Cache],
+    /// Layer of the caches.
     pub layer: usize,
-    /// Keys at positions up to and including this one are seen.
-    pub position: usize,
     /// Factor of the scores.
     pub scale: f32,
 }
 
-/// Runs task number `task` of rows of queries: a few spans of the query heads that share a key
-/// head. `queries` gives row number i: where it looks, and its heads, (heads, k_dim). Spans behind
-/// the position are left alone. `out` is (spans of a task, group, 2 + v_dim).
-pub fn attend<'a>(
+/// Runs the task whose tile is `out`: some spans of query heads that share a key head, for some
+/// rows. Spans behind the position of a row are left alone.
+pub fn attend<P: Fn(usize) -> (usize, usize)>(
     kernels: &Kernels,
     spans: &Spans,
-    task: usize,
-    queries: impl Fn(usize) -> (Query<'a>, &'a [f32]),
-    out: &mut [f32],
+    queries: &Queries<'_, P>,
+    out: &mut Tile<'_, f32>,
 ) {
-    let (row, kv_head, first) = spans.place(task);
-    let (query, heads) = queries(row);
-    let k_dim = heads.len() / (spans.kv_heads * spans.group);
-    let heads = &heads[kv_head * spans.group * k_dim..][..spans.group * k_dim];
-    let seen = query.position + 1;
-    for (span, out) in (first..).zip(out.chunks_exact_mut(spans.span_len())) {
+    let mut room = Room::default();
+    let rows = out.row_range();
+    let rows = queries.block.rows.start + rows.start..queries.block.rows.start + rows.end;
+    let mut start = rows.start;
+    while start < rows.end {
+        let (cache, position) = (queries.place)(start);
+        let follows = |row: &usize| (queries.place)(*row) == (cache, position + row - start);
+        let end = start + (start..rows.end).take_while(follows).count();
+        attend_run(kernels, spans, queries, start..end, (&mut room, out));
+        start = end;
+    }
+}
+
+/// The same for rows that follow each other in a sequence.
+fn attend_run<P: Fn(usize) -> (usize, usize)>(
+    kernels: &Kernels,
+    spans: &Spans,
+    queries: &Queries<'_, P>,
+    rows: Range<usize>,
+    (room, out): (&mut Room, &mut Tile<'_, f32>),
+) {
+    let Heads {
+        group,
+        k_dim,
+        v_dim,
+        ..
+    } = spans.heads;
+    let (cache, position) = (queries.place)(rows.start);
+    let cache = &queries.caches[cache];
+    let end = position + rows.len();
+    let first_row = rows.start - queries.block.rows.start - out.row_range().start;
+    // The tile's first head and span, as they lie in a row.
+    let first = out.column_range().start / result_len(v_dim);
+    let (kv_head, first) = (first / (spans.spans * group), first % (spans.spans * group));
+    let heads = spans.task_heads;
+    let part_len = heads * result_len(v_dim);
+    for part in 0..out.column_range().len() / part_len {
+        let member = first + part * heads;
+        let (span, member) = (member / group, member % group);
         let start = span * SPAN_TOKENS;
-        if start >= seen {
+        if start >= end {
             return;
         }
-        let keys = start..seen.min(start + SPAN_TOKENS);
-        for (head, out) in heads
-            .chunks_exact(k_dim)
-            .zip(out.chunks_exact_mut(2 + spans.v_dim))
-        {
-            attend_span(kernels, &query, kv_head, head, keys.clone(), out);
+        let query = (kv_head * group + member) * k_dim;
+        let page = start / PAGE_TOKENS;
+        let pages = page..end.min(start + SPAN_TOKENS).div_ceil(PAGE_TOKENS);
+        let planes = |page| {
+            cache
+                .page(page)
+                .planes(cache.layout(), queries.layer, kv_head)
+        };
+        let mut all = [planes(page); SPAN_TOKENS / PAGE_TOKENS];
+        for (planes_of, page) in all.iter_mut().zip(pages.clone()) {
+            *planes_of = planes(page);
         }
+        let work = Attention {
+            queries: &queries.values[rows.start * queries.stride + query..],
+            stride: queries.stride,
+            heads,
+            k_dim,
+            v_dim,
+            pages: &all[..pages.len()],
+            seen: position as isize + 1 - start as isize,
+            scale: queries.scale,
+        };
+        let columns = part * part_len..(part + 1) * part_len;
+        let rows = first_row..first_row + rows.len();
+        kernels.attend(&work, room, &mut out.part_mut(rows, columns));
     }
 }
 
-/// One query against the keys of one span: `out` is (2 + v_dim).
-fn attend_span(
-    kernels: &Kernels,
-    query: &Query<'_>,
-    kv_head: usize,
-    head: &[f32],
-    keys: Range<usize>,
-    out: &mut [f32],
-) {
-    let mut scores = [0.0; SPAN_TOKENS];
-    let pages = keys.start / PAGE_TOKENS..keys.end.div_ceil(PAGE_TOKENS);
-    let planes = pages.map(|page| {
-        let page = query.cache.page(page);
-        page.planes(query.cache.layout(), query.layer, kv_head)
-    });
-    for ((k, _), scores) in planes.clone().zip(scores.chunks_exact_mut(PAGE_TOKENS)) {
-        kernels.scores(head, k, scores);
-    }
-    let weights = &mut scores[..keys.len()];
-    (out[0], out[1]) = kernels.softmax(weights, query.scale);
-    let row = &mut out[2..];
-    row.fill(0.0);
-    for ((_, v), weights) in planes.zip(weights.chunks(PAGE_TOKENS)) {
-        kernels.values(weights, v, row);
-    }
-}
-
-/// Joins the spans of the query heads of a row: `row` is (kv_heads, spans, group, 2 + v_dim), `out`
-/// (heads, v_dim). Keys up to `position` were seen.
+/// Joins the spans of the query heads of a row: `row` is (kv_heads, spans, group, result), `out`
+/// (query heads of these, v_dim). Keys up to `position` were seen.
 pub fn join(kernels: &Kernels, spans: &Spans, row: &[f32], position: usize, out: &mut [f32]) {
-    let count = spans_of(position + 1);
-    for (head, out) in out.chunks_exact_mut(spans.v_dim).enumerate() {
-        let (kv_head, member) = (head / spans.group, head % spans.group);
-        let start = kv_head * spans.spans * spans.span_len() + member * (2 + spans.v_dim);
-        kernels.join_spans(&row[start..], spans.span_len(), count, out);
+    let Heads { group, v_dim, .. } = spans.heads;
+    let (count, span_len) = (spans_of(position + 1), spans.heads.span_len());
+    for (head, out) in out.chunks_exact_mut(v_dim).enumerate() {
+        let (kv_head, member) = (head / group, head % group);
+        let start = kv_head * spans.spans * span_len + member * result_len(v_dim);
+        kernels.join_spans(&row[start..], span_len, count, out);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernel;
 
     #[test]
-    fn tasks_cover_every_span_once() {
-        for tokens in [1, 255, 256, 257, 2304, 2305, 100_000] {
-            for (group, kv_heads) in [(1, 1), (4, 2), (8, 4), (64, 1)] {
-                let spans = Spans::new(tokens, group, (kv_heads, 64, 64));
-                assert!(spans.spans >= spans_of(tokens) && spans.spans.is_multiple_of(spans.task));
-                let len = Spans::scratch_len(tokens, group, (kv_heads, 64, 64));
-                assert!(len >= spans.row_len());
-                let tasks = 2 * spans.row_len() / spans.task_len();
-                for task in 0..tasks {
-                    let (row, kv_head, first) = spans.place(task);
-                    let at = (row * kv_heads + kv_head) * spans.spans + first;
-                    assert_eq!(at * spans.span_len(), task * spans.task_len());
+    fn tasks_are_bounded_and_fit_into_scratch() {
+        for tokens in [1, 255, 256, 257, 2304, 2305, 9000, 100_000] {
+            for (group, kv_heads, dim) in [
+                (1, 1, 10),
+                (4, 2, 64),
+                (8, 4, 64),
+                (7, 2, 128),
+                (48, 1, 576),
+            ] {
+                let heads = Heads {
+                    kv_heads,
+                    group,
+                    k_dim: dim,
+                    v_dim: dim,
+                };
+                let room = Spans::scratch_len(heads, tokens);
+                for rows in [1, 5, 512] {
+                    for threads in [1, 2, 64] {
+                        check(
+                            Spans::new(kernel::detect(), heads, (rows, tokens), room, threads),
+                            tokens,
+                            room,
+                        );
+                    }
                 }
             }
         }
+    }
+
+    fn check(spans: Spans, tokens: usize, room: usize) {
+        let heads = spans.heads;
+        assert!(spans.spans >= spans_of(tokens) && spans.spans.is_multiple_of(spans.task_spans));
+        assert!(
+            spans.rows > 0 && spans.rows * spans.row_len() <= room,
+            "{spans:?}"
+        );
+        assert!(spans.rows.is_multiple_of(spans.task_rows));
+        let (rows, columns) = spans.tile();
+        // Tiles do not straddle key heads.
+        assert!(
+            (spans.row_len() / spans.kv_heads).is_multiple_of(columns),
+            "{spans:?}"
+        );
+        let work =
+            columns / result_len(heads.v_dim) * rows * SPAN_TOKENS * (heads.k_dim + heads.v_dim);
+        let least = SPAN_TOKENS * (heads.k_dim + heads.v_dim);
+        let task_max = (kernel::detect().task_max() / COST).max(TASK_MIN);
+        assert!(work <= task_max.max(least), "{spans:?}: {work}");
+        // Blocks cover everything once.
+        let rows = 2 * spans.rows + 1;
+        let blocks = (0..).map_while(|block| spans.block(block, rows));
+        let sizes = blocks.map(|block| block.rows.len() * block.kv_heads.len());
+        assert_eq!(sizes.sum::<usize>(), rows * heads.kv_heads);
     }
 }

@@ -202,6 +202,19 @@ impl<'a, T> Tile<'a, T> {
         }
     }
 
+    /// The tile's `rows` and `columns`, counted from its first.
+    pub fn part_mut(&mut self, rows: Range<usize>, columns: Range<usize>) -> Tile<'_, T> {
+        assert!(
+            rows.start <= rows.end && rows.end <= self.rows,
+            "in the tile"
+        );
+        Tile {
+            row: self.row + rows.start,
+            rows: rows.len(),
+            ..self.columns_mut(columns)
+        }
+    }
+
     /// Row `row` of the tile, counted from its first: (columns).
     pub fn row_mut(&mut self, row: usize) -> &mut [T] {
         assert!(row < self.rows, "a row of the tile");

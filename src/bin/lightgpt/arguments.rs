@@ -24,6 +24,9 @@ pub enum Kv {
     F32,
     /// Rounded: half the memory
     F16,
+    /// Bytes with scales: a quarter of the memory
+    #[value(name = "q8_0")]
+    Q8_0,
 }
 
 impl From<Kv> for KvFormat {
@@ -31,6 +34,7 @@ impl From<Kv> for KvFormat {
         match kv {
             Kv::F32 => Self::F32,
             Kv::F16 => Self::F16,
+            Kv::Q8_0 => Self::Q8_0,
         }
     }
 }

@@ -1,0 +1,473 @@
+//! Attention of many queries to the keys of one span: tiles of queries by vectors of lanes.
+//!
+//! Scores and weighted values are both products whose lanes lie side by side in a page: keys, which
+//! are kept transposed, or dimensions of values. A page is taken in pieces of 64 rows by 64 lanes, each
+//! decoded once for as many queries as share it. The order of the operations is that of `lanes::attend`.
+
+use std::ops::Range;
+
+use crate::quant::GROUP;
+use crate::team::Tile;
+
+use super::piece::{Lanes, Load, Piece, load_some, store_some};
+use super::room::Room;
+use super::simd::Simd;
+use super::{Plane, lanes};
+
+/// Tokens in a page.
+pub const PAGE_TOKENS: usize = 64;
+
+/// Tokens in a span, by absolute position: attention is a softmax for each span, then a join
+/// (`docs/numerics.md`), so the way a context is cut over calls or threads does not show.
+pub const SPAN_TOKENS: usize = 4 * PAGE_TOKENS;
+
+/// Queries that share a decoded piece of a page, at most.
+pub(super) const BLOCK: usize = 72;
+
+/// Queries of a register tile, at most.
+const TILE: usize = 6;
+
+/// Up to so many queries, a page is read as it is stored: decoding it first costs more.
+const FEW: usize = 3;
+
+/// Floats of the result of a query: the values weighted, (v_dim), the largest score, the sum of the
+/// weights; then what aligns the next.
+pub fn result_len(v_dim: usize) -> usize {
+    (v_dim + 2).next_multiple_of(lanes::LANES)
+}
+
+/// Query heads of consecutive positions, and the keys and values of a span.
+#[derive(Debug, Clone, Copy)]
+pub struct Attention<'a> {
+    /// (rows, stride), of which the first `heads * k_dim` count.
+    pub queries: &'a [f32],
+    /// Distance between rows of queries.
+    pub stride: usize,
+    /// Query heads of a row; all of them see the same keys.
+    pub heads: usize,
+    /// Values in a query and a key.
+    pub k_dim: usize,
+    /// Values in a value row.
+    pub v_dim: usize,
+    /// Keys, (k_dim, PAGE_TOKENS), and values, (PAGE_TOKENS, v_dim), of the span's pages, as many
+    /// as the last row sees.
+    pub pages: &'a [(Plane<'a>, Plane<'a>)],
+    /// Keys up to and behind the beginning of the span that the first row sees; each row sees one
+    /// more than the row before it, up to the end of the span.
+    pub seen: isize,
+    /// Factor of the scores.
+    pub scale: f32,
+}
+
+impl Attention<'_> {
+    /// Whether the sizes fit an output of so many rows and columns.
+    pub(super) fn check(&self, rows: usize, columns: usize) {
+        let width = self.heads * self.k_dim;
+        assert!(rows > 0 && self.heads > 0, "there are queries");
+        assert_eq!(
+            columns,
+            self.heads * result_len(self.v_dim),
+            "a result a head"
+        );
+        assert!(width <= self.stride, "the stride holds a row");
+        assert!(
+            self.queries.len() >= (rows - 1) * self.stride + width,
+            "as many rows"
+        );
+        let seen = self.seen(rows - 1);
+        assert!(
+            self.pages.len() >= seen.div_ceil(PAGE_TOKENS),
+            "what is seen"
+        );
+        for (keys, values) in self.pages {
+            if let (Plane::Q8(keys), Plane::Q8(values)) = (keys, values) {
+                let (k, v) = (self.k_dim.div_ceil(GROUP), self.v_dim.div_ceil(GROUP));
+                assert_eq!((keys.rows, values.rows), (GROUP, 1), "blocks of dimensions");
+                assert_eq!(keys.scales.len(), k * PAGE_TOKENS, "scales of keys");
+                assert_eq!(values.scales.len(), v * PAGE_TOKENS, "scales of values");
+            }
+            assert_eq!(keys.len(), self.k_dim * PAGE_TOKENS, "a page of keys");
+            assert_eq!(values.len(), self.v_dim * PAGE_TOKENS, "a page of values");
+        }
+    }
+
+    /// Keys of the span that `row` sees.
+    #[inline(always)]
+    pub(super) fn seen(&self, row: usize) -> usize {
+        (self.seen + row as isize).clamp(0, SPAN_TOKENS as isize) as usize
+    }
+
+    /// The first row that sees a key.
+    #[inline(always)]
+    pub(super) fn first_row(&self) -> usize {
+        (1 - self.seen).max(0) as usize
+    }
+
+    /// Whether the pages can only be read decoded.
+    fn is_quantized(&self) -> bool {
+        matches!(self.pages, [(Plane::Q8(_), _), ..])
+    }
+
+    /// Query `head` of `row`.
+    #[inline(always)]
+    pub(super) fn query(&self, row: usize, head: usize) -> &[f32] {
+        &self.queries[row * self.stride + head * self.k_dim..][..self.k_dim]
+    }
+
+    /// The result of query head `head` in a row of the output: the values weighted, (v_dim), and
+    /// the largest score and the sum of the weights.
+    #[inline(always)]
+    pub(super) fn result<'o>(
+        &self,
+        row: &'o mut [f32],
+        head: usize,
+    ) -> (&'o mut [f32], &'o mut [f32; 2]) {
+        let (values, rest) = row[head * result_len(self.v_dim)..].split_at_mut(self.v_dim);
+        (values, rest.first_chunk_mut().expect("as long as a result"))
+    }
+}
+
+/// `out` is (rows, heads, result). Rows that see no key are left alone. A register tile has `N`
+/// vectors.
+#[inline(always)]
+pub(super) fn attend<V: Simd, const N: usize>(
+    v: V,
+    work: &Attention<'_>,
+    room: &mut Room,
+    out: &mut Tile<'_, f32>,
+) {
+    const { assert!(PAGE_TOKENS.is_multiple_of(N * V::LANES)) };
+    let all = out.row_range().len() * work.heads;
+    let mut first = work.first_row() * work.heads;
+    while first < all {
+        // Blocks of about one size, of whole tiles.
+        let count = (all - first).div_ceil((all - first).div_ceil(BLOCK));
+        let count = count.next_multiple_of(TILE).min(all - first);
+        let mut block = Block {
+            v,
+            work,
+            queries: [Query::default(); BLOCK],
+            count,
+            scores: room.scores.values(count * SPAN_TOKENS),
+        };
+        for (query, number) in block.queries.iter_mut().zip(first..first + count) {
+            query.row = number / work.heads;
+            query.head = number % work.heads;
+            query.seen = work.seen(query.row);
+        }
+        let reads = count <= FEW && work.v_dim.is_multiple_of(V::LANES) && !work.is_quantized();
+        let len = if reads { 0 } else { PAGE_TOKENS * PAGE_TOKENS };
+        let page = room.page.values(len);
+        block.score::<N>(page);
+        block.weigh(out);
+        block.add_values::<N>(page, out);
+        first += count;
+    }
+}
+
+/// One query of a block.
+#[derive(Debug, Clone, Copy, Default)]
+struct Query {
+    row: usize,
+    head: usize,
+    /// Keys that it sees.
+    seen: usize,
+}
+
+/// Queries that are computed together; each sees as many keys as the one before it, or more.
+struct Block<'a, V> {
+    v: V,
+    work: &'a Attention<'a>,
+    /// The first `count` count.
+    queries: [Query; BLOCK],
+    count: usize,
+    /// (count, SPAN_TOKENS)
+    scores: &'a mut [f32],
+}
+
+/// A tile's place: its first query, its page, its first lane there.
+#[derive(Clone, Copy)]
+struct At {
+    query: usize,
+    page: usize,
+    lane: usize,
+}
+
+/// Calls a method with a constant number of queries, up to `TILE`, or `FEW` for what is not decoded.
+macro_rules! with_queries {
+    ($count:expr, $element:ty, $object:ident.$method:ident::<$N:tt>($($argument:expr),*)) => {
+        match $count {
+            1 => $object.$method::<$element, $N, 1>($($argument),*),
+            2 => $object.$method::<$element, $N, 2>($($argument),*),
+            3 => $object.$method::<$element, $N, 3>($($argument),*),
+            count if <$element>::DECODED => match count {
+                4 => $object.$method::<$element, $N, 4>($($argument),*),
+                5 => $object.$method::<$element, $N, 5>($($argument),*),
+                _ => $object.$method::<$element, $N, 6>($($argument),*),
+            },
+            _ => unreachable!("few queries read a page as it is"),
+        }
+    };
+}
+
+impl<V: Simd> Block<'_, V> {
+    /// The end of the tile that begins with query `start`: tiles are of about one size.
+    #[inline(always)]
+    fn tile_end(&self, start: usize) -> usize {
+        let rest = self.count - start;
+        start + rest.div_ceil(rest.div_ceil(TILE))
+    }
+
+    /// Keys of `page` that the query sees.
+    #[inline(always)]
+    fn seen(&self, query: usize, page: usize) -> usize {
+        self.queries[query]
+            .seen
+            .saturating_sub(page * PAGE_TOKENS)
+            .min(PAGE_TOKENS)
+    }
+
+    /// Scores of the keys that are seen, not yet scaled.
+    #[inline(always)]
+    fn score<const N: usize>(&mut self, room: &mut [f32]) {
+        let dims = self.work.k_dim;
+        for (page, (keys, _)) in self.work.pages.iter().enumerate() {
+            for first in (0..dims).step_by(PAGE_TOKENS) {
+                let part = first..dims.min(first + PAGE_TOKENS);
+                let whole = (PAGE_TOKENS, 0..PAGE_TOKENS);
+                match Piece::new(self.v, *keys, part.clone(), whole, room) {
+                    Piece::Decoded(lanes) => self.score_page::<f32, N>(lanes, page, part),
+                    Piece::Halves(lanes) => self.score_page::<[u8; 2], N>(lanes, page, part),
+                }
+            }
+        }
+    }
+
+    /// Adds what some dimensions add to the scores of a page.
+    #[inline(always)]
+    fn score_page<E: Load, const N: usize>(
+        &mut self,
+        keys: Lanes<'_, E>,
+        page: usize,
+        dims: Range<usize>,
+    ) {
+        let mut query = 0;
+        while query < self.count {
+            let end = self.tile_end(query);
+            for lane in (0..self.seen(end - 1, page)).step_by(N * V::LANES) {
+                let at = At { query, page, lane };
+                with_queries!(end - query, E, self.score_tile::<N>(keys, at, dims.clone()));
+            }
+            query = end;
+        }
+    }
+
+    #[inline(always)]
+    fn score_tile<E: Load, const N: usize, const Q: usize>(
+        &mut self,
+        keys: Lanes<'_, E>,
+        at: At,
+        dims: Range<usize>,
+    ) {
+        let v = self.v;
+        let mut queries: [&[f32]; Q] = [&[]; Q];
+        let mut sums = [[v.splat_float(0.0); N]; Q];
+        let start = at.query * SPAN_TOKENS + at.page * PAGE_TOKENS + at.lane;
+        for q in 0..Q {
+            let query = &self.queries[at.query + q];
+            queries[q] = &self.work.query(query.row, query.head)[dims.clone()];
+            if dims.start > 0 {
+                let scores = &self.scores[start + q * SPAN_TOKENS..];
+                for n in 0..N {
+                    sums[q][n] = v.load(&scores[n * V::LANES..]);
+                }
+            }
+        }
+        multiply(v, queries, keys.from(at.lane), &mut sums);
+        for q in 0..Q {
+            let scores = &mut self.scores[start + q * SPAN_TOKENS..];
+            for n in 0..N {
+                v.store(sums[q][n], &mut scores[n * V::LANES..]);
+            }
+        }
+    }
+
+    /// Turns scores into weights; gives their maxima and sums out.
+    #[inline(always)]
+    fn weigh(&mut self, out: &mut Tile<'_, f32>) {
+        let v = self.v;
+        let (scale, none) = (v.splat_float(self.work.scale), f32::INFINITY);
+        let scores = self.scores.chunks_exact_mut(SPAN_TOKENS);
+        for (query, scores) in self.queries.iter().zip(scores) {
+            let scores = lanes::whole_lanes(scores, query.seen);
+            let (mut maxima, mut minima) = ([-none; lanes::LANES], [none; lanes::LANES]);
+            for at in (0..lanes::LANES).step_by(V::LANES) {
+                let (mut max, mut min) = (v.splat_float(-none), v.splat_float(none));
+                for chunk in scores.iter_mut() {
+                    let score = v.mul(v.load(&chunk[at..]), scale);
+                    v.store(score, &mut chunk[at..]);
+                    max = v.max(max, score);
+                    min = v.min(min, score);
+                }
+                v.store(max, &mut maxima[at..]);
+                v.store(min, &mut minima[at..]);
+            }
+            let (_, ends) = self.work.result(out.row_mut(query.row), query.head);
+            *ends = lanes::weights(scores, query.seen, (&maxima, &minima));
+        }
+    }
+
+    /// Gives the weighted values out.
+    #[inline(always)]
+    fn add_values<const N: usize>(&mut self, room: &mut [f32], out: &mut Tile<'_, f32>) {
+        let dims = self.work.v_dim;
+        for (page, (_, values)) in self.work.pages.iter().enumerate() {
+            let tokens = self.seen(self.count - 1, page);
+            for first in (0..dims).step_by(PAGE_TOKENS) {
+                let part = first..dims.min(first + PAGE_TOKENS);
+                let columns = (dims, part.clone());
+                match Piece::new(self.v, *values, 0..tokens, columns, room) {
+                    Piece::Decoded(lanes) => self.values_page::<f32, N>(lanes, page, part, out),
+                    Piece::Halves(lanes) => self.values_page::<[u8; 2], N>(lanes, page, part, out),
+                }
+            }
+        }
+    }
+
+    /// Adds the values of a page to some dimensions of the results.
+    #[inline(always)]
+    fn values_page<E: Load, const N: usize>(
+        &self,
+        values: Lanes<'_, E>,
+        page: usize,
+        dims: Range<usize>,
+        out: &mut Tile<'_, f32>,
+    ) {
+        let mut query = 0;
+        while query < self.count {
+            let end = self.tile_end(query);
+            let mut lane = 0;
+            while lane < dims.len() {
+                let at = At { query, page, lane };
+                // A vector may stand out, a tile of several not.
+                if lane + N * V::LANES <= dims.len() {
+                    with_queries!(
+                        end - query,
+                        E,
+                        self.values_tile::<N>(values, at, &dims, out)
+                    );
+                    lane += N * V::LANES;
+                } else {
+                    with_queries!(
+                        end - query,
+                        E,
+                        self.values_tile::<1>(values, at, &dims, out)
+                    );
+                    lane += V::LANES;
+                }
+            }
+            query = end;
+        }
+    }
+
+    /// All queries of a tile with the keys that all of them see; then each with the rest of its
+    /// own.
+    #[inline(always)]
+    fn values_tile<E: Load, const N: usize, const Q: usize>(
+        &self,
+        values: Lanes<'_, E>,
+        at: At,
+        dims: &Range<usize>,
+        out: &mut Tile<'_, f32>,
+    ) {
+        let common = self.seen(at.query, at.page);
+        self.add_keys::<E, N, Q>(values, at, 0..common, dims, out);
+        for q in 0..Q {
+            let query = at.query + q;
+            let seen = self.seen(query, at.page);
+            if seen > common {
+                let at = At { query, ..at };
+                self.add_keys::<E, N, 1>(values, at, common..seen, dims, out);
+            }
+        }
+    }
+
+    /// Adds some keys' values to the results of `Q` queries.
+    #[inline(always)]
+    fn add_keys<E: Load, const N: usize, const Q: usize>(
+        &self,
+        values: Lanes<'_, E>,
+        at: At,
+        keys: Range<usize>,
+        dims: &Range<usize>,
+        out: &mut Tile<'_, f32>,
+    ) {
+        let v = self.v;
+        let mut weights: [&[f32]; Q] = [&[]; Q];
+        let mut sums = [[v.splat_float(0.0); N]; Q];
+        for q in 0..Q {
+            let start = (at.query + q) * SPAN_TOKENS + at.page * PAGE_TOKENS;
+            weights[q] = &self.scores[start..][keys.clone()];
+            if at.page > 0 || keys.start > 0 {
+                let out = self.result(at.query + q, dims, out);
+                for n in 0..N {
+                    sums[q][n] = load_some(v, &out[at.lane + n * V::LANES..]);
+                }
+            }
+        }
+        multiply(
+            v,
+            weights,
+            values.from(keys.start * values.stride + at.lane),
+            &mut sums,
+        );
+        for q in 0..Q {
+            let out = self.result(at.query + q, dims, out);
+            for n in 0..N {
+                store_some(v, sums[q][n], &mut out[at.lane + n * V::LANES..]);
+            }
+        }
+    }
+
+    /// Some dimensions of the result of a query.
+    #[inline(always)]
+    fn result<'o>(
+        &self,
+        query: usize,
+        dims: &Range<usize>,
+        out: &'o mut Tile<'_, f32>,
+    ) -> &'o mut [f32] {
+        let query = &self.queries[query];
+        let (values, _) = self.work.result(out.row_mut(query.row), query.head);
+        &mut values[dims.start..dims.end]
+    }
+}
+
+/// `sums[q][n] += x[q][k] * b[k][n]`, for all k in order; `n` counts vectors.
+#[inline(always)]
+fn multiply<V: Simd, E: Load, const N: usize, const Q: usize>(
+    v: V,
+    x: [&[f32]; Q],
+    b: Lanes<'_, E>,
+    sums: &mut [[V::Float; N]; Q],
+) {
+    let len = x[0].len();
+    for x in x {
+        assert_eq!(x.len(), len, "one length");
+    }
+    let mut tile = *sums;
+    for k in 0..len {
+        let row = &b.values[k * b.stride..][..N * V::LANES];
+        let mut lanes = [v.splat_float(0.0); N];
+        for n in 0..N {
+            lanes[n] = E::load(v, &row[n * V::LANES..]);
+        }
+        for q in 0..Q {
+            let x = v.splat_float(x[q][k]);
+            for n in 0..N {
+                tile[q][n] = v.mul_add(x, lanes[n], tile[q][n]);
+            }
+        }
+    }
+    *sums = tile;
+}

@@ -1,0 +1,156 @@
+//! Attention of every instance against the scalar twin, to the bit, and against f64.
+
+use super::*;
+
+/// Rows, heads, dimensions of keys and values, keys that the first row sees.
+const ATTENTION: [(usize, usize, usize, usize, isize); 14] = [
+    (1, 1, 64, 64, 1),
+    (1, 3, 64, 64, 256),
+    (1, 4, 12, 20, 256),
+    (1, 8, 128, 64, 100),
+    (2, 1, 10, 10, 64),
+    (3, 7, 80, 80, 190),
+    (4, 2, 1, 1, 255),
+    (9, 1, 96, 130, -3),
+    (6, 5, 20, 17, 300),
+    (1, 64, 64, 64, 129),
+    (50, 1, 16, 16, 1),
+    (13, 4, 64, 64, 120),
+    (70, 2, 66, 34, 0),
+    (2, 3, 576, 512, 256),
+];
+
+#[test]
+fn attention_to_a_span() {
+    for (seed, (rows, heads, k_dim, v_dim, seen)) in (0..).zip(ATTENTION) {
+        let (stride, pages) = (heads * k_dim + 3, SPAN_TOKENS / PAGE_TOKENS);
+        let queries = floats(seed, rows * stride);
+        let keys = floats(seed + 100, pages * PAGE_TOKENS * k_dim);
+        let values = floats(seed + 200, pages * PAGE_TOKENS * v_dim);
+        let (half_keys, half_values) = (halves(&keys), halves(&values));
+        let bytes: Vec<u8> = keys
+            .iter()
+            .chain(&values)
+            .map(|x| x.to_bits() as u8)
+            .collect();
+        let (byte_keys, byte_values) = bytes.split_at(keys.len());
+        let blocks = (k_dim.div_ceil(GROUP), v_dim.div_ceil(GROUP));
+        let key_scales = halves(&floats(seed + 300, pages * PAGE_TOKENS * blocks.0));
+        let value_scales = halves(&floats(seed + 400, pages * PAGE_TOKENS * blocks.1));
+        let (k, v) = (PAGE_TOKENS * k_dim, PAGE_TOKENS * v_dim);
+        let plain = |page: usize| {
+            let (keys, values) = (&keys[page * k..][..k], &values[page * v..][..v]);
+            (Plane::F32(keys), Plane::F32(values))
+        };
+        let half = |page: usize| {
+            let (keys, values) = (&half_keys[page * k..][..k], &half_values[page * v..][..v]);
+            (Plane::F16(keys), Plane::F16(values))
+        };
+        let scaled = |page: usize| {
+            let (sk, sv) = (PAGE_TOKENS * blocks.0, PAGE_TOKENS * blocks.1);
+            let keys = Scaled {
+                bytes: &byte_keys[page * k..][..k],
+                scales: &key_scales[page * sk..][..sk],
+                rows: GROUP,
+            };
+            let values = Scaled {
+                bytes: &byte_values[page * v..][..v],
+                scales: &value_scales[page * sv..][..sv],
+                rows: 1,
+            };
+            (Plane::Q8(keys), Plane::Q8(values))
+        };
+        let all: [Vec<(Plane<'_>, Plane<'_>)>; 3] = [
+            (0..pages).map(plain).collect(),
+            (0..pages).map(half).collect(),
+            (0..pages).map(scaled).collect(),
+        ];
+        for planes in all {
+            let work = Attention {
+                queries: &queries,
+                stride,
+                heads,
+                k_dim,
+                v_dim,
+                pages: &planes,
+                seen,
+                scale: 1e-5,
+            };
+            let columns = heads * result_len(v_dim);
+            same("attend", |kernels| {
+                let mut out = vec![-7.0; rows * columns];
+                kernels.attend(
+                    &work,
+                    &mut Room::default(),
+                    &mut Tile::whole(&mut out, columns),
+                );
+                out
+            });
+            let mut out = vec![-7.0; rows * columns];
+            detect().attend(
+                &work,
+                &mut Room::default(),
+                &mut Tile::whole(&mut out, columns),
+            );
+            check_attention(&work, rows, &out);
+        }
+    }
+}
+
+/// Compares the last row, and the first, with a plain softmax in f64.
+fn check_attention(work: &Attention<'_>, rows: usize, out: &[f32]) {
+    let value = |plane: Plane<'_>, row, width, column| {
+        let start = column - column % GROUP;
+        let mut out = vec![0.0; column - start + 1];
+        plane.decode(row, width, start, &mut out);
+        f64::from(out[column - start])
+    };
+    for (row, out) in out.chunks_exact(out.len() / rows).enumerate() {
+        let seen = work.seen(row);
+        for (head, out) in out.chunks_exact(result_len(work.v_dim)).enumerate() {
+            if seen == 0 {
+                assert!(out.iter().all(|x| *x == -7.0), "left alone");
+                continue;
+            }
+            let query = work.query(row, head);
+            let score = |key: usize| -> f64 {
+                let (keys, _) = work.pages[key / PAGE_TOKENS];
+                let key = |d| value(keys, d, PAGE_TOKENS, key % PAGE_TOKENS);
+                (0..work.k_dim).map(|d| f64::from(query[d]) * key(d)).sum()
+            };
+            let scores: Vec<f64> = (0..seen)
+                .map(|key| score(key) * f64::from(work.scale))
+                .collect();
+            let max = scores.iter().copied().fold(f64::MIN, f64::max);
+            let weights: Vec<f64> = scores.iter().map(|score| (score - max).exp()).collect();
+            let close = |a: f64, b: f64, size: f64| (a - b).abs() <= 1e-2 * size;
+            assert!(close(f64::from(out[work.v_dim]), max, max.abs() + 1.0));
+            let sum: f64 = weights.iter().sum();
+            assert!(close(f64::from(out[work.v_dim + 1]), sum, sum));
+            for d in 0..work.v_dim {
+                let term = |(key, weight): (usize, &f64)| {
+                    let (_, values) = work.pages[key / PAGE_TOKENS];
+                    weight * value(values, key % PAGE_TOKENS, work.v_dim, d)
+                };
+                let terms: Vec<f64> = weights.iter().enumerate().map(term).collect();
+                let size: f64 = terms.iter().map(|term| term.abs()).sum();
+                assert!(close(f64::from(out[d]), terms.iter().sum(), size + 1e-6));
+            }
+        }
+    }
+}
+
+#[test]
+fn spans_are_joined() {
+    for dims in [1, 2, 8, 12, 16, 20, 64, 80, 128, 130] {
+        let spans: Vec<f32> = floats(6, 5 * (dims + 2))
+            .iter()
+            .map(|x| x.abs() + 0.1)
+            .collect();
+        same("join_spans", |kernels| {
+            let mut out = vec![0.0; dims];
+            kernels.join_spans(&spans, dims + 2, 5, &mut out);
+            out
+        });
+    }
+}
