@@ -226,7 +226,7 @@ impl Kernels {
             Isa::Scalar => 1 << 21,
             Isa::Neon | Isa::Avx2 => 1 << 23,
             Isa::NeonDot | Isa::Avx2Vnni | Isa::Avx512 => 1 << 24,
-            Isa::Avx512Vnni => 1 << 25,
+            Isa::Avx512Vnni => 48 << 20,
         }
     }
 

@@ -12,7 +12,7 @@ use super::lanes;
 use super::simd::{Rows, Simd};
 
 /// Groups of 32 columns in a strip.
-const STRIP: usize = 8;
+const STRIP: usize = 16;
 
 /// The float sequence that takes the integers of a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
