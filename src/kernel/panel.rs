@@ -129,22 +129,6 @@ impl<V: Simd> Product<'_, V> {
         Rows::new(bytes, self.row_bytes, V::LANES)
     }
 
-    /// Asks for the bytes of the rows after `rows` that are as many as `part` of each of `rows`: a
-    /// panel is one piece of memory, read in order.
-    #[inline(always)]
-    fn prefetch_next(&self, rows: std::ops::Range<usize>, part: std::ops::Range<usize>) {
-        let next = rows.end * self.row_bytes;
-        self.prefetch(next + part.start * rows.len()..next + part.end * rows.len());
-    }
-
-    #[inline(always)]
-    fn prefetch(&self, bytes: std::ops::Range<usize>) {
-        const LINE: usize = 64;
-        for at in bytes.step_by(LINE) {
-            self.v.prefetch(self.weights.as_ptr().wrapping_add(at));
-        }
-    }
-
     /// A panel of rows from `row` on, and one token.
     #[inline(always)]
     fn one<F: Unpack>(&mut self, row: usize, out: &mut Tile<'_, f32>) {
@@ -154,10 +138,13 @@ impl<V: Simd> Product<'_, V> {
         let mut sum = One::<V, F> {
             x: self.x.iter(),
             sum: v.splat_float(0.0),
+            next: self
+                .weights
+                .as_ptr()
+                .wrapping_add((row + V::LANES) * self.row_bytes),
             format: std::marker::PhantomData,
         };
         for at in (0..self.row_bytes).step_by(block_bytes) {
-            self.prefetch_next(row..row + V::LANES, at..at + block_bytes);
             F::unpack_rows(v, &rows, at, &mut sum);
         }
         v.store(sum.sum, &mut out.row_mut(0)[row..]);
@@ -185,8 +172,11 @@ impl<V: Simd> Product<'_, V> {
             let to = (first + count) / F::GROUPS * block_bytes;
             // The next strip of these rows, while this one is worked on.
             for row in row..row + P * V::LANES {
-                let start = row * self.row_bytes + to;
-                self.prefetch(start..start + to - from);
+                let start = self
+                    .weights
+                    .as_ptr()
+                    .wrapping_add(row * self.row_bytes + to);
+                prefetch(v, start, to - from);
             }
             for p in 0..P {
                 let rows = self.rows(row + p * V::LANES);
@@ -355,6 +345,8 @@ fn word(x: &Activation, j: usize) -> u32 {
 struct One<'a, V: Simd, F> {
     x: std::slice::Iter<'a, Activation>,
     sum: V::Float,
+    /// Part of the panel after this one: a panel is one piece of memory, asked for in order.
+    next: *const u8,
     format: std::marker::PhantomData<F>,
 }
 
@@ -365,6 +357,18 @@ impl<V: Simd, F: Unpack> Sink<V> for One<'_, V, F> {
         let mut sums = [[self.sum]];
         group::<V, F, 1, 1>(v, &[panel], [x], &mut sums);
         self.sum = sums[0][0];
+        let bytes = V::LANES * F::FORMAT.block_bytes() / F::GROUPS;
+        prefetch(v, self.next, bytes);
+        self.next = self.next.wrapping_add(bytes);
+    }
+}
+
+/// Asks for `bytes` bytes.
+#[inline(always)]
+fn prefetch<V: Simd>(v: V, start: *const u8, bytes: usize) {
+    const LINE: usize = 64;
+    for at in (0..bytes).step_by(LINE) {
+        v.prefetch(start.wrapping_add(at));
     }
 }
 

@@ -14,7 +14,7 @@ const PANEL_ONE: usize = 16;
 /// Tokens of a task, at most: enough to make up for unpacking the weights.
 const TOKENS_MAX: usize = 128;
 /// Tasks of a thread, at least, where the work allows: so that threads end together.
-const TASKS: usize = 16;
+const TASKS: usize = 4;
 
 /// A matrix and its bias.
 #[derive(Debug)]
