@@ -8,7 +8,10 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use lightgpt::kernel::{self, Input, Kernels, Peak, Plane};
+use lightgpt::kernel::{
+    self, Attention, Input, Kernels, PAGE_TOKENS, Peak, Plane, Room, SPAN_TOKENS, Scaled,
+    result_len,
+};
 use lightgpt::quant::{self, Activation, Format, GROUP};
 use lightgpt::random::Random;
 use lightgpt::team::Tile;
@@ -178,53 +181,59 @@ impl Bench {
                 }
             },
         );
-        let scores = floats(256);
-        let mut made = scores.clone();
-        self.line("softmax 256", &reads(256), &mut || {
-            made.copy_from_slice(&scores);
-            black_box(kernels.softmax(black_box(&mut made), 0.125));
-        });
     }
 
-    /// A head of 64 values over the 64 keys of a page.
+    /// Queries of some rows, each of some heads that share keys, over all keys of a span.
     fn attention(&self) {
-        const KEYS: usize = 64;
-        const DIM: usize = 64;
-        let kernels = self.kernels;
-        let (query, plane) = (floats(DIM), floats(DIM * KEYS));
-        let halves: Vec<u16> = plane
-            .iter()
-            .map(|&x| half::f16::from_f32(x).to_bits())
-            .collect();
-        let planes = [
-            ("f32", 4, Plane::F32(&plane)),
-            ("f16", 2, Plane::F16(&halves)),
-        ];
-        for (name, size, plane) in planes {
-            let work = Work {
-                bytes: size * DIM * KEYS,
-                multiply_adds: DIM * KEYS,
-                integer: false,
+        for (rows, heads, dim) in [(1, 1, 64), (1, 8, 64), (9, 8, 64), (36, 2, 128)] {
+            let (width, len) = (heads * dim, dim * SPAN_TOKENS);
+            let (queries, values) = (floats(rows * width), floats(len));
+            let halves: Vec<[u8; 2]> = values
+                .iter()
+                .map(|&x| half::f16::from_f32(x).to_le_bytes())
+                .collect();
+            let bytes: Vec<u8> = (0..len).map(|i| (i * 37) as u8).collect();
+            let scales = vec![half::f16::from_f32(0.01).to_le_bytes(); len / GROUP];
+            let scaled = |rows| {
+                Plane::Q8(Scaled {
+                    bytes: &bytes[..dim * PAGE_TOKENS],
+                    scales: &scales[..dim * PAGE_TOKENS / GROUP],
+                    rows,
+                })
             };
-            let mut scores = vec![0.0; KEYS];
-            self.line(
-                &format!("attention scores {name} 64 x 64"),
-                &work,
-                &mut || {
-                    kernels.scores(black_box(&query), plane, &mut scores);
-                    black_box(&mut scores);
-                },
-            );
-            let (weights, mut out) = (vec![1.0 / KEYS as f32; KEYS], vec![0.0; DIM]);
-            self.line(
-                &format!("attention values {name} 64 x 64"),
-                &work,
-                &mut || {
-                    out.fill(0.0);
-                    kernels.values(black_box(&weights), plane, &mut out);
+            let page = ..dim * PAGE_TOKENS;
+            let planes = [
+                ("f32", 4 * len, [Plane::F32(&values[page]); 2]),
+                ("f16", 2 * len, [Plane::F16(&halves[page]); 2]),
+                ("q8_0", len + 2 * len / GROUP, [scaled(GROUP), scaled(1)]),
+            ];
+            for (name, bytes, [keys, values]) in planes {
+                let pages = [(keys, values); SPAN_TOKENS / PAGE_TOKENS];
+                let attention = Attention {
+                    queries: &queries,
+                    stride: width,
+                    heads,
+                    k_dim: dim,
+                    v_dim: dim,
+                    pages: &pages,
+                    seen: SPAN_TOKENS as isize,
+                    scale: 0.125,
+                };
+                let work = Work {
+                    bytes: 2 * bytes,
+                    multiply_adds: 2 * rows * heads * len,
+                    integer: false,
+                };
+                let columns = heads * result_len(dim);
+                let (mut room, mut out) = (Room::default(), vec![0.0; rows * columns]);
+                let name = format!("attention {name} {rows} x {heads} heads of {dim}");
+                self.line(&name, &work, &mut || {
+                    let mut tile = Tile::whole(&mut out, columns);
+                    self.kernels
+                        .attend(black_box(&attention), &mut room, &mut tile);
                     black_box(&mut out);
-                },
-            );
+                });
+            }
         }
     }
 }

@@ -520,6 +520,11 @@
 #define LIGHTGPT_KV_F16 2
 
 /**
+ * Keys and values as bytes with a 16-bit float for each 32: about half the memory of 16-bit floats.
+ */
+#define LIGHTGPT_KV_Q8_0 3
+
+/**
  * Nothing happened: the budget ended first.
  */
 #define LIGHTGPT_EVENT_NONE 0

@@ -376,6 +376,8 @@ fn a_model_is_described() {
     let small = kv(&["--context", "64"]);
     assert_eq!(kv(&["--context", "128"]), 2 * small);
     assert_eq!(kv(&["--context", "64", "--kv", "f32"]), 2 * small);
+    // A byte a value, and two for each 32 of them.
+    assert_eq!(32 * kv(&["--context", "64", "--kv", "q8_0"]), 17 * small);
 }
 
 #[test]

@@ -257,6 +257,17 @@ impl<const DOT: bool> Simd for Neon<DOT> {
     }
 
     #[inline(always)]
+    fn load_i8(self, x: &[u8]) -> Self::Float {
+        assert!(x.len() >= Self::LANES, "a vector of values");
+        // SAFETY: the features are proven; the length has just been checked.
+        let halves = unsafe { vmovl_s8(vld1_s8(x.as_ptr().cast())) };
+        cpu!([
+            vcvtq_f32_s32(vmovl_s16(vget_low_s16(halves))),
+            vcvtq_f32_s32(vmovl_s16(vget_high_s16(halves))),
+        ])
+    }
+
+    #[inline(always)]
     fn sum_lanes(self, lanes: &[f32; 16]) -> f32 {
         let s8 = cpu!(each2(self.load(lanes), self.load(&lanes[8..]), |a, b| {
             vaddq_f32(a, b)
@@ -275,6 +286,17 @@ impl<const DOT: bool> Simd for Neon<DOT> {
             vst1q_f32(out.as_mut_ptr(), a[0]);
             vst1q_f32(out.as_mut_ptr().add(4), a[1]);
         }
+    }
+
+    // Compared and selected: the instructions for maxima have rules of their own for NaN.
+    #[inline(always)]
+    fn max(self, a: Self::Float, b: Self::Float) -> Self::Float {
+        each2(a, b, |a, b| cpu!(vbslq_f32(vcgtq_f32(b, a), b, a)))
+    }
+
+    #[inline(always)]
+    fn min(self, a: Self::Float, b: Self::Float) -> Self::Float {
+        each2(a, b, |a, b| cpu!(vbslq_f32(vcltq_f32(b, a), b, a)))
     }
 
     #[inline(always)]
@@ -413,7 +435,7 @@ fn quantize_row<const DOT: bool>(v: Neon<DOT>, x: &[f32], out: &mut [Activation]
 /// Without dot products.
 pub(super) mod plain {
     use super::Neon;
-    use crate::kernel::{dense, panel};
+    use crate::kernel::{attention, dense, panel};
 
     crate::kernel::instance::instance!(
         Isa::Neon,
@@ -433,6 +455,11 @@ pub(super) mod plain {
             let v = unsafe { Neon::<false>::new() };
             super::quantize_row(v, x, out)
         },
+        |work, room, out| {
+            // SAFETY: as above.
+            let v = unsafe { Neon::<false>::new() };
+            attention::attend::<_, 2>(v, work, room, out)
+        },
         "neon"
     );
 }
@@ -440,7 +467,7 @@ pub(super) mod plain {
 /// With `sdot` (Cortex-A55 and A76, Neoverse N1, Apple A11 and later).
 pub(super) mod dot {
     use super::Neon;
-    use crate::kernel::{dense, panel};
+    use crate::kernel::{attention, dense, panel};
 
     crate::kernel::instance::instance!(
         Isa::NeonDot,
@@ -459,6 +486,11 @@ pub(super) mod dot {
             // SAFETY: as above.
             let v = unsafe { Neon::<true>::new() };
             super::quantize_row(v, x, out)
+        },
+        |work, room, out| {
+            // SAFETY: as above.
+            let v = unsafe { Neon::<true>::new() };
+            attention::attend::<_, 2>(v, work, room, out)
         },
         "neon,dotprod"
     );

@@ -2,6 +2,8 @@
 
 use super::*;
 
+const PAGES: usize = SPAN_TOKENS / PAGE_TOKENS;
+
 /// Rows, heads, dimensions of keys and values, keys that the first row sees.
 const ATTENTION: [(usize, usize, usize, usize, isize); 14] = [
     (1, 1, 64, 64, 1),
@@ -20,64 +22,66 @@ const ATTENTION: [(usize, usize, usize, usize, isize); 14] = [
     (2, 3, 576, 512, 256),
 ];
 
+/// Values of all pages of a span as planes are made of them: of keys, or of value rows.
+struct Stored {
+    floats: Vec<f32>,
+    halves: Vec<[u8; 2]>,
+    bytes: Vec<u8>,
+    scales: Vec<[u8; 2]>,
+    /// Rows of a block.
+    rows: usize,
+}
+
+impl Stored {
+    fn new(seed: u64, dim: usize, rows: usize) -> Self {
+        let floats = floats(seed, PAGES * PAGE_TOKENS * dim);
+        let blocks = PAGES * PAGE_TOKENS * dim.div_ceil(GROUP);
+        Self {
+            halves: halves(&floats),
+            bytes: floats.iter().map(|x| x.to_bits() as u8).collect(),
+            scales: halves(&super::floats(seed + 1, blocks)),
+            floats,
+            rows,
+        }
+    }
+
+    /// A page as f32, f16 and q8_0.
+    fn planes(&self, page: usize) -> [Plane<'_>; 3] {
+        let (len, blocks) = (self.floats.len() / PAGES, self.scales.len() / PAGES);
+        [
+            Plane::F32(&self.floats[page * len..][..len]),
+            Plane::F16(&self.halves[page * len..][..len]),
+            Plane::Q8(Scaled {
+                bytes: &self.bytes[page * len..][..len],
+                scales: &self.scales[page * blocks..][..blocks],
+                rows: self.rows,
+            }),
+        ]
+    }
+}
+
 #[test]
 fn attention_to_a_span() {
     for (seed, (rows, heads, k_dim, v_dim, seen)) in (0..).zip(ATTENTION) {
-        let (stride, pages) = (heads * k_dim + 3, SPAN_TOKENS / PAGE_TOKENS);
+        let stride = heads * k_dim + 3;
         let queries = floats(seed, rows * stride);
-        let keys = floats(seed + 100, pages * PAGE_TOKENS * k_dim);
-        let values = floats(seed + 200, pages * PAGE_TOKENS * v_dim);
-        let (half_keys, half_values) = (halves(&keys), halves(&values));
-        let bytes: Vec<u8> = keys
-            .iter()
-            .chain(&values)
-            .map(|x| x.to_bits() as u8)
-            .collect();
-        let (byte_keys, byte_values) = bytes.split_at(keys.len());
-        let blocks = (k_dim.div_ceil(GROUP), v_dim.div_ceil(GROUP));
-        let key_scales = halves(&floats(seed + 300, pages * PAGE_TOKENS * blocks.0));
-        let value_scales = halves(&floats(seed + 400, pages * PAGE_TOKENS * blocks.1));
-        let (k, v) = (PAGE_TOKENS * k_dim, PAGE_TOKENS * v_dim);
-        let plain = |page: usize| {
-            let (keys, values) = (&keys[page * k..][..k], &values[page * v..][..v]);
-            (Plane::F32(keys), Plane::F32(values))
-        };
-        let half = |page: usize| {
-            let (keys, values) = (&half_keys[page * k..][..k], &half_values[page * v..][..v]);
-            (Plane::F16(keys), Plane::F16(values))
-        };
-        let scaled = |page: usize| {
-            let (sk, sv) = (PAGE_TOKENS * blocks.0, PAGE_TOKENS * blocks.1);
-            let keys = Scaled {
-                bytes: &byte_keys[page * k..][..k],
-                scales: &key_scales[page * sk..][..sk],
-                rows: GROUP,
-            };
-            let values = Scaled {
-                bytes: &byte_values[page * v..][..v],
-                scales: &value_scales[page * sv..][..sv],
-                rows: 1,
-            };
-            (Plane::Q8(keys), Plane::Q8(values))
-        };
-        let all: [Vec<(Plane<'_>, Plane<'_>)>; 3] = [
-            (0..pages).map(plain).collect(),
-            (0..pages).map(half).collect(),
-            (0..pages).map(scaled).collect(),
-        ];
-        for planes in all {
+        let keys = Stored::new(seed + 100, k_dim, GROUP);
+        let values = Stored::new(seed + 200, v_dim, 1);
+        for format in 0..3 {
+            let page = |page| (keys.planes(page)[format], values.planes(page)[format]);
+            let pages: Vec<(Plane<'_>, Plane<'_>)> = (0..PAGES).map(page).collect();
             let work = Attention {
                 queries: &queries,
                 stride,
                 heads,
                 k_dim,
                 v_dim,
-                pages: &planes,
+                pages: &pages,
                 seen,
                 scale: 1e-5,
             };
             let columns = heads * result_len(v_dim);
-            same("attend", |kernels| {
+            let run = |kernels: &Kernels| {
                 let mut out = vec![-7.0; rows * columns];
                 kernels.attend(
                     &work,
@@ -85,19 +89,14 @@ fn attention_to_a_span() {
                     &mut Tile::whole(&mut out, columns),
                 );
                 out
-            });
-            let mut out = vec![-7.0; rows * columns];
-            detect().attend(
-                &work,
-                &mut Room::default(),
-                &mut Tile::whole(&mut out, columns),
-            );
-            check_attention(&work, rows, &out);
+            };
+            same("attend", run);
+            check_attention(&work, rows, &run(detect()));
         }
     }
 }
 
-/// Compares the last row, and the first, with a plain softmax in f64.
+/// Compares with a plain softmax in f64.
 fn check_attention(work: &Attention<'_>, rows: usize, out: &[f32]) {
     let value = |plane: Plane<'_>, row, width, column| {
         let start = column - column % GROUP;
