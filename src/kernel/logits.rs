@@ -266,17 +266,23 @@ fn exp_block(x: &[f32; BLOCK], max: f32, weights: &mut [f32; BLOCK]) -> f32 {
 /// See [`Kernels::weighted_depth`].
 #[inline(always)]
 pub(super) fn weighted_depth(x: &[f32], weights: &[f32], max: f32) -> f64 {
+    // Of the sums only the whole one is wanted, so the tree is climbed once for several blocks.
+    const SEVERAL: usize = 8 * BLOCK;
     let mut total = 0.0;
     let (mut room, mut weight_room) = ([0.0; BLOCK], [0.0; BLOCK]);
-    for at in 0..x.len().div_ceil(BLOCK) {
-        let x = block(x, at, 0.0, &mut room);
-        let weights = block(weights, at, 0.0, &mut weight_room);
-        let mut depths = [0.0; BLOCK];
-        for i in 0..BLOCK {
-            let depth = weights[i] * (max - x[i]);
-            depths[i] = if weights[i] > 0.0 { depth } else { 0.0 };
+    for (x, weights) in x.chunks(SEVERAL).zip(weights.chunks(SEVERAL)) {
+        let mut lanes = [0.0; LANES];
+        for at in 0..x.len().div_ceil(BLOCK) {
+            let x = block(x, at, 0.0, &mut room).as_chunks::<LANES>().0;
+            let weights = block(weights, at, 0.0, &mut weight_room);
+            for (x, weights) in x.iter().zip(weights.as_chunks::<LANES>().0) {
+                for i in 0..LANES {
+                    let depth = weights[i] * (max - x[i]);
+                    lanes[i] += if weights[i] > 0.0 { depth } else { 0.0 };
+                }
+            }
         }
-        total += f64::from(block_sum(&depths));
+        total += f64::from(sum_lanes(&black_box(lanes)));
     }
     total
 }
