@@ -30,18 +30,35 @@ static int32_t on_event(void *user_data, const lightgpt_event *event)
     return LIGHTGPT_CONTINUE;
 }
 
-/* Appends the line; a full session begins anew with it. */
-static int32_t feed(lightgpt_session *session, const char *line)
+/* Appends the line and answers it; a full session begins anew. What fails is told and left out. */
+static void answer(const lightgpt_model *model, lightgpt_session *session,
+                   const lightgpt_generate_options *options, const char *line)
 {
     lightgpt_metrics metrics = LIGHTGPT_METRICS_INIT;
+    size_t needed = 0, bytes = strlen(line);
+
+    /* Only counts the tokens; what is wrong with the text, feeding it tells below. */
+    (void)lightgpt_model_tokenize(model, line, bytes, LIGHTGPT_TEXT_ADD_SPECIAL, NULL, 0, &needed);
     check(lightgpt_session_metrics(session, &metrics), "metrics");
-    uint32_t flags = metrics.tokens == 0 ? LIGHTGPT_TEXT_ADD_SPECIAL : 0;
-    int32_t status = lightgpt_session_feed_text(session, line, strlen(line), flags, NULL);
-    if (status != LIGHTGPT_CONTEXT_FULL || metrics.tokens == 0)
-        return status;
-    fprintf(stderr, "[the session is full: it forgets]\n");
-    check(lightgpt_session_rewind(session, 0), "rewind");
-    return lightgpt_session_feed_text(session, line, strlen(line), LIGHTGPT_TEXT_ADD_SPECIAL, NULL);
+    if (needed >= metrics.context) {
+        fprintf(stderr, "[left out: a line of so many tokens never fits]\n");
+        return;
+    }
+    uint64_t before = metrics.tokens;
+    if (needed >= metrics.context - before) {
+        fprintf(stderr, "[the session is full: it forgets]\n");
+        check(lightgpt_session_rewind(session, 0), "rewind");
+        before = 0;
+    }
+    uint32_t flags = before == 0 ? LIGHTGPT_TEXT_ADD_SPECIAL : 0;
+    int32_t status = lightgpt_session_feed_text(session, line, bytes, flags, NULL);
+    if (status >= 0)
+        status = lightgpt_session_generate(session, options, on_event, NULL);
+    if (status < 0) {
+        fprintf(stderr, "%s: %s\n", lightgpt_status_name(status), lightgpt_last_error());
+        check(lightgpt_session_rewind(session, before), "rewind");
+    }
+    printf("\n");
 }
 
 int main(int argc, char **argv)
@@ -75,16 +92,16 @@ int main(int argc, char **argv)
     options.stops_len = 1;
 
     while (fgets(line, sizeof line, stdin) != NULL) {
-        line[strcspn(line, "\n")] = '\0';
-        if (line[0] == '\0')
+        size_t length = strcspn(line, "\n");
+        if (length + 1 == sizeof line) {
+            for (int c = 0; c != '\n' && c != EOF;)
+                c = getchar();
+            fprintf(stderr, "[left out: a line has less than %zu bytes]\n", length);
             continue;
-        /* A line that cannot be fed, or not be answered, is told and left out. */
-        int32_t status = feed(session, line);
-        if (status >= 0)
-            status = lightgpt_session_generate(session, &options, on_event, NULL);
-        if (status < 0)
-            fprintf(stderr, "%s: %s", lightgpt_status_name(status), lightgpt_last_error());
-        printf("\n");
+        }
+        line[length] = '\0';
+        if (length > 0)
+            answer(model, session, &options, line);
     }
     printf("\n");
 

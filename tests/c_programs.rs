@@ -75,6 +75,7 @@ fn chat_loop_answers_each_line() {
                 .args(["20", "7"])
                 .stdin(Stdio::piped())
                 .stdout(Stdio::piped())
+                .stderr(Stdio::piped())
                 .spawn()
                 .unwrap();
             let mut input = child.stdin.take().unwrap();
@@ -82,8 +83,19 @@ fn chat_loop_answers_each_line() {
             drop(input);
             let output = child.wait_with_output().unwrap();
             assert!(output.status.success());
-            String::from_utf8(output.stdout).unwrap()
+            let text = |bytes| String::from_utf8(bytes).unwrap();
+            (text(output.stdout), text(output.stderr))
         };
+        // Lines that are too long in bytes and in tokens are told, and change nothing.
+        let (both, told) = talk("Once upon a time\nThe little dog\n");
+        assert_eq!(told, "");
+        let (bytes, tokens) = ("x ".repeat(4000), "a b c ".repeat(600));
+        let lines = format!("Once upon a time\n{bytes}\n{tokens}\nThe little dog\n");
+        let (same, told) = talk(&lines);
+        assert_eq!(same, both);
+        assert_eq!(told.matches("[left out: ").count(), 2, "{told}");
+        assert_eq!(told.lines().count(), 2, "{told}");
+        let talk = |lines: &str| talk(lines).0;
         let one = talk("Once upon a time\n");
         let two = talk("Once upon a time\nThe little dog\n");
         // What a session said does not depend on what comes, and the second line gets an answer.

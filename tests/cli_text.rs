@@ -64,6 +64,22 @@ fn a_story_is_the_same_each_time() {
 }
 
 #[test]
+fn a_prompt_may_begin_with_a_hyphen() {
+    for prompt in ["- Hello", "--", "-5", "--seed", "-n"] {
+        let ids = quiet(&run_with(prompt.as_bytes(), &["tokenize", MODEL]));
+        assert!(!ids.is_empty());
+        for name in ["-p", "--prompt"] {
+            assert_eq!(quiet(&run(&["tokenize", MODEL, name, prompt])), ids);
+        }
+        let arguments = ["run", MODEL, "--temperature", "0", "-n", "3"];
+        let piped = [&arguments[..], &["--file", "-"]].concat();
+        let given = [&arguments[..], &["--prompt", prompt]].concat();
+        let expected = quiet(&run_with(prompt.as_bytes(), &piped));
+        assert_eq!(quiet(&run(&given)), expected, "{prompt}");
+    }
+}
+
+#[test]
 fn stop_strings_end_the_text() {
     let arguments = ["run", MODEL, "-p", "", "--temperature", "0", "-n", "40"];
     let stopped = |stops: &[&str]| {
@@ -189,7 +205,11 @@ fn frequencies_follow_the_distribution() {
     let output = check(&[&draws[..], &["--p-min", "1.1"]].concat());
     assert_eq!(output.status.code(), Some(1));
     assert!(error(&output).contains("frequencies: expected p of at least 1.1"));
-    assert_eq!(check(&["--draws", "0"]).status.code(), Some(2));
+    for draws in ["0", "100000001", "18446744073709551615"] {
+        let refused = check(&["--draws", draws]);
+        assert_eq!(refused.status.code(), Some(2));
+        assert!(error(&refused).contains("1..=100000000"), "{refused:?}");
+    }
 }
 
 #[test]
@@ -208,6 +228,8 @@ fn diversity_is_measured() {
     let alike = measured("a b c d e\n\na b c d e\n", &["--lines"]);
     assert_eq!(alike["texts"], 2);
     assert!(alike["self-bleu"].as_f64().unwrap() > 0.999);
+    let word = quiet(&run_with(b"a", &["diversity", "-"]));
+    assert!(!word.contains("-0.0"), "{word}");
     let nothing = run_with(b" ", &["diversity", "-"]);
     assert_eq!(nothing.status.code(), Some(1));
     assert!(error(&nothing).contains("texts: expected words, found none"));

@@ -2,8 +2,9 @@
 #![allow(clippy::unwrap_used)] // the helpers of a test fail like the test
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use lightgpt::control::Control;
+use lightgpt::control::{Control, Signals};
 use lightgpt::error::Code;
 use lightgpt::gguf::Source;
 use lightgpt::model::{Model, OpenOptions};
@@ -87,6 +88,47 @@ fn generated_tokens_come_with_their_probabilities() {
         let scores = session.score(&tokens, &mut Control::none()).unwrap();
         assert_eq!(scores, made.iter().map(|m| m.1).collect::<Vec<_>>());
     }
+}
+
+#[test]
+fn scored_tokens_belong_to_the_turn() {
+    let mut session = session();
+    let cancel = AtomicBool::new(false);
+    let signals = Signals {
+        cancel: [Some(&cancel), None],
+        ..Signals::default()
+    };
+    let mut control = Control {
+        signals,
+        progress: None,
+    };
+    for cancelled_before in [true, false] {
+        session.feed(&[1, 2]).unwrap();
+        cancel.store(cancelled_before, Ordering::Relaxed);
+        let code = match session.score(&[3, 4], &mut control) {
+            Err(error) => error.code(),
+            Ok(scores) => {
+                assert_eq!((scores.len(), session.tokens().len()), (2, 4));
+                session.canceller().cancel();
+                session.feed(&[5]).unwrap_err().code()
+            }
+        };
+        assert_eq!(code, Code::Cancelled);
+        assert_eq!(session.tokens(), []);
+    }
+    // What does not fit leaves all that was there, and the turn open.
+    session.feed(&[1, 2]).unwrap();
+    let refused = session.score(&[3; 100_000], &mut control).unwrap_err();
+    assert_eq!(refused.code(), Code::ContextFull);
+    assert_eq!(session.tokens(), [1, 2]);
+    session.canceller().cancel();
+    assert_eq!(session.feed(&[5]).unwrap_err().code(), Code::Cancelled);
+    assert_eq!(session.tokens(), []);
+    // Nothing is scored within a generation.
+    session.feed(&[1]).unwrap();
+    session.begin(&options(1.0)).unwrap();
+    let busy = session.score(&[3], &mut control).unwrap_err();
+    assert_eq!(busy.code(), Code::Busy);
 }
 
 #[test]

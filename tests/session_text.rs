@@ -144,6 +144,50 @@ fn the_texts_of_all_events_are_the_text_of_the_tokens() {
 }
 
 #[test]
+fn a_cancel_takes_back_text_that_is_held_for_a_stop_string() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/tales-4m-q8_0.gguf");
+    let options = OpenOptions::default();
+    let model = Model::open(Source::Path(&path), &options, &mut Control::none()).unwrap();
+    let mut session = session(&model, &team(2));
+    let add = EncodeOptions {
+        add_special: true,
+        ..EncodeOptions::default()
+    };
+    let greedy = SamplerOptions {
+        temperature: 0.0,
+        ..SamplerOptions::default()
+    };
+    let mut options = GenerateOptions {
+        tokens_max: 12,
+        ..GenerateOptions::new(Sampler::new(&greedy).unwrap())
+    };
+    // A turn that stays, and what the next one says.
+    session.feed_text("Once upon a time", add).unwrap();
+    text_of(&mut session, &options, 0);
+    let kept = session.tokens().to_vec();
+    let expected = text_of(&mut session, &options, 0);
+    session.rewind(kept.len()).unwrap();
+    // All of it may be the start of the stop string, so none of it is shown.
+    options.stops = vec![format!("{expected}#")];
+    let mut events = 0;
+    let mut cancel = |event: &Event<'_>| {
+        assert_eq!(event.text, "");
+        events += 1;
+        if events == 8 {
+            Action::Cancel
+        } else {
+            Action::Continue
+        }
+    };
+    let cancelled = session.generate(&options, &mut Control::none(), &mut cancel);
+    assert_eq!(cancelled.unwrap_err().code(), Code::Cancelled);
+    assert_eq!(session.tokens(), kept);
+    assert_eq!(session.text(), "");
+    // Nothing of it comes later.
+    assert_eq!(text_of(&mut session, &options, 0), expected);
+}
+
+#[test]
 fn broken_code_points_reach_the_callback_as_the_decoder_gives_them() {
     let texts = [
         "<unk>", "<s>", "</s>", "<0xE2>", "<0x82>", "<0xAC>", "<0xFF>", "<0xF0>", "a", "é",

@@ -96,7 +96,7 @@ unsafe impl Struct for lightgpt_event {
 /// Takes what happens in lightgpt_session_generate, and answers LIGHTGPT_CONTINUE, LIGHTGPT_STOP
 /// or LIGHTGPT_CANCEL; other answers count as LIGHTGPT_CANCEL. The event and its text are valid
 /// during the call. It runs on the thread that called in. The answer to LIGHTGPT_EVENT_FINISHED
-/// still cancels the turn, unless an earlier one has stopped it.
+/// still cancels the turn.
 pub type lightgpt_event_fn =
     Option<unsafe extern "C" fn(user_data: *mut c_void, event: *const lightgpt_event) -> i32>;
 

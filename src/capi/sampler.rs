@@ -13,9 +13,6 @@ use super::status::LIGHTGPT_OK;
 use crate::error::{Code, Error, Result};
 use crate::sampler::{Custom, Sampler, SamplerOptions, StageKind, check_frequencies};
 
-/// More draws say nothing more.
-const DRAWS_MAX: u64 = 100_000_000;
-
 /// Chooses a token from logits. One thread at a time; lightgpt_session_generate and
 /// lightgpt_session_begin work on a copy, so that one sampler serves any number of sessions and
 /// they leave it as it is.
@@ -244,10 +241,6 @@ pub unsafe extern "C" fn lightgpt_sampler_check(
             let history = input(history, history_len, "history")?;
             (out, some(logits, logits_len)?, history)
         };
-        if !(1..=DRAWS_MAX).contains(&draws) {
-            let message = format!("expected 1 to {DRAWS_MAX}, found {draws}");
-            return Err(invalid("draws", message));
-        }
         let found =
             enter(sampler)?.with(|sampler| check_frequencies(sampler, logits, history, draws))?;
         out.set(&lightgpt_chi_square {

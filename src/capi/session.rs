@@ -279,7 +279,8 @@ pub unsafe extern "C" fn lightgpt_session_logits(
 /// Appends tokens and says how likely the model finds each after all that is before it.
 ///
 /// tokens: `tokens_len` numbers; NULL with 0. log_probabilities: gets as many natural logarithms of
-/// probabilities. The tokens stay in the session; rewind it to drop them.
+/// probabilities. The tokens stay in the session, as part of the turn like fed ones; rewind it to drop
+/// them.
 /// Errors: LIGHTGPT_INVALID_ARGUMENT (the session is empty, so that nothing is before the first
 /// token; a token outside the vocabulary), LIGHTGPT_CONTEXT_FULL, LIGHTGPT_BUSY, and those of
 /// lightgpt_session_prefill.

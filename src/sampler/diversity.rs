@@ -63,7 +63,8 @@ pub fn entropy<T: Ord>(sequences: &[&[T]], n: usize) -> f64 {
         .map(|count| ratio(*count, all))
         .map(|p| -p * ln64(p))
         .sum();
-    nats / std::f64::consts::LN_2
+    // An empty sum, and one of a single n-gram, is -0.
+    nats / std::f64::consts::LN_2 + 0.0
 }
 
 /// The mean BLEU of each sequence against all others, of n-grams up to `n` (4 is customary): near 1
@@ -73,7 +74,8 @@ pub fn entropy<T: Ord>(sequences: &[&[T]], n: usize) -> f64 {
 /// Papineni et al., "BLEU: a Method for Automatic Evaluation of Machine Translation", 2002, with
 /// the reference length nearest to the sequence's; a precision of 0 counts as 0.1 matches (Chen and
 /// Cherry, "A Systematic Comparison of Smoothing Techniques for Sentence-Level BLEU", 2014,
-/// smoothing 1).
+/// smoothing 1). So it does where a sequence is too short for n-grams, as in Texygen: two equal
+/// sequences of 2 have 0.1^(1/2) with n = 4.
 pub fn self_bleu<T: Ord>(sequences: &[&[T]], n: usize) -> f64 {
     if sequences.len() < 2 || n == 0 {
         return 0.0;
@@ -208,6 +210,9 @@ mod tests {
         near(entropy(&[&[1, 1, 2, 3][..]], 1), 1.5);
         near(entropy(&[&[1, 1, 1][..]], 2), 0.0);
         near(entropy(&[&[1, 2][..], &[3, 4]], 2), 1.0);
+        for nothing in [entropy(&[&[1][..]], 1), entropy(&[&[1][..]], 2)] {
+            assert_eq!(nothing.to_bits(), 0.0f64.to_bits());
+        }
     }
 
     #[test]
@@ -225,5 +230,8 @@ mod tests {
         let (a, b) = (words("a a a"), words("a b c"));
         near(self_bleu(&[&a, &b], 2), (1.0 / 3.0 * 0.05f64).sqrt());
         near(self_bleu(&[&a], 4), 0.0);
+        // Equals without triples: 0.1 of one counts, and of one 4-gram.
+        near(self_bleu(&[&[1, 2][..], &[1, 2]], 4), 0.01f64.powf(0.25));
+        near(self_bleu(&[&[1, 2][..], &[1, 2]], 2), 1.0);
     }
 }

@@ -35,7 +35,7 @@ pub use options::{Mirostat, SamplerOptions, StageKind};
 pub use penalty::Penalties;
 pub use probability::{Scored, log_probability, top_log_probabilities};
 pub use stage::{Custom, CustomStage, Stage};
-pub use validate::{ChiSquare, check_frequencies, chi_square};
+pub use validate::{ChiSquare, DRAWS_MAX, check_frequencies, chi_square};
 
 use buffers::Buffers;
 

@@ -9,7 +9,8 @@ use crate::float;
 use crate::sampler::candidates::Candidates;
 use crate::sampler::pick;
 
-/// Divides the logits; 0 keeps the most likely token alone.
+/// Divides the logits; 0 keeps the most likely token alone. Where the largest quotient would be
+/// beyond what f32 holds, the tokens with the largest logit are kept.
 pub(super) fn fixed(candidates: &mut Candidates<'_>, temperature: f32) -> Result<()> {
     if temperature == 1.0 {
         return Ok(());
@@ -20,6 +21,14 @@ pub(super) fn fixed(candidates: &mut Candidates<'_>, temperature: f32) -> Result
         return Ok(());
     }
     let kernels = candidates.kernels;
+    if temperature < 1.0 {
+        // Numbers so large are far more than any depth apart: only equals of the largest remain.
+        let largest = candidates.largest()?;
+        if largest.abs() / temperature > f32::MAX / 2.0 {
+            kernels.floor(candidates.logits_mut(), largest);
+            return Ok(());
+        }
+    }
     kernels.divide(candidates.logits_mut(), temperature);
     Ok(())
 }

@@ -48,19 +48,22 @@ pub fn chi_square(observed: &[f64], expected: &[f64]) -> ChiSquare {
     }
 }
 
+/// The most draws of [`check_frequencies`]: more say nothing more.
+pub const DRAWS_MAX: u64 = 100_000_000;
+
 /// Samples `draws` times, from the state the sampler is in, and compares the frequencies with the
 /// distribution that its stages leave; the sampler does not change.
 ///
 /// # Errors
-/// As [`Sampler::sample`]; `INVALID_ARGUMENT` without draws.
+/// As [`Sampler::sample`]; `INVALID_ARGUMENT` unless there are 1 to [`DRAWS_MAX`] draws.
 pub fn check_frequencies(
     sampler: &Sampler,
     logits: &[f32],
     history: &[u32],
     draws: u64,
 ) -> Result<ChiSquare> {
-    if draws == 0 {
-        let message = "expected at least one draw";
+    if !(1..=DRAWS_MAX).contains(&draws) {
+        let message = format!("expected 1 to {DRAWS_MAX}, found {draws}");
         return Err(Error::new(Code::InvalidArgument, "draws", message));
     }
     let (mut sampler, state) = (sampler.clone(), sampler.state());

@@ -77,7 +77,8 @@ impl Session {
     }
 
     /// Appends `tokens` and gives the natural logarithm of the probability of each, after all that
-    /// is before it: (tokens). The tokens stay; rewind to drop them.
+    /// is before it: (tokens). The tokens stay, as part of the turn like fed ones; rewind to drop
+    /// them.
     ///
     /// # Errors
     /// `INVALID_ARGUMENT` if the session is empty: nothing comes before the first token then. Else
@@ -88,12 +89,16 @@ impl Session {
         let Some(first) = tokens.first() else {
             return Ok(scores);
         };
+        self.check_idle()?;
         let before = self.tokens.len();
-        let logits = self.logits(&mut Control {
+        self.want_logits()?;
+        let quiet = &mut Control {
             signals: control.signals,
             progress: None,
-        })?;
-        let mut outcome = log_probability(logits, *first).map(|p| scores.push(p));
+        };
+        // Not `logits`, which would end the turn that a cancel has to take back.
+        while self.prefill(quiet)? == Flow::Paused {}
+        let mut outcome = log_probability(&self.logits, *first).map(|p| scores.push(p));
         self.feed(tokens)?;
         self.logits_of_each(control, &mut |position, logits| {
             if let (Ok(()), Some(next)) = (&outcome, tokens.get(position + 1 - before)) {

@@ -22,9 +22,9 @@ use crate::output::Failure;
 pub enum Kv {
     /// As computed
     F32,
-    /// Rounded: half the memory
+    /// Rounded: half the memory of f32
     F16,
-    /// Bytes with scales: a quarter of the memory
+    /// Bytes with scales: about 53 % of the memory of f16
     #[value(name = "q8_0")]
     Q8_0,
 }
@@ -146,7 +146,7 @@ fn threads_of_environment() -> Result<usize, Failure> {
 #[group(required = true, multiple = false)]
 pub struct PromptArguments {
     /// The prompt
-    #[arg(short, long, value_name = "TEXT")]
+    #[arg(short, long, value_name = "TEXT", allow_hyphen_values = true)]
     prompt: Option<String>,
     /// A file with the prompt, all of which counts; -: standard input
     #[arg(short, long)]

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use lightgpt::control::Control;
-use lightgpt::sampler::check_frequencies;
+use lightgpt::sampler::{DRAWS_MAX, check_frequencies};
 use lightgpt::session::{Session, SessionOptions};
 
 use crate::arguments::{EncodeArguments, LoadArguments, PromptArguments, ThreadArguments};
@@ -30,8 +30,9 @@ pub struct Arguments {
     model: PathBuf,
     #[command(flatten)]
     prompt: PromptArguments,
-    /// How often a token is picked
+    /// How often a token is picked, at most 100000000 times
     #[arg(long, value_name = "N", default_value_t = 100_000)]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=DRAWS_MAX))]
     draws: u64,
     /// How likely so large a difference has to be, at least
     #[arg(long, value_name = "P", default_value_t = 1e-6)]

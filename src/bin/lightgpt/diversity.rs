@@ -18,7 +18,8 @@ Texts are compared by their words: what white space separates.
 distinct-n: the share of different n-grams among all. repetition-4: the share of 4-grams that were
 there before, and repetition-rate: that of n-grams that come again, n from 1 to 4; both are means
 over the texts. entropy-n: of the distribution of n-grams, in bits. self-bleu: how like each other
-the texts are, from 0 to 1; of several texts only.
+the texts are, from 0 to 1, by n-grams up to 4, of which shorter texts have too few to come near 1;
+of several texts only.
 
 Examples:
   lightgpt diversity models/tales-4m.md

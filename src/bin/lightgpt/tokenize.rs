@@ -27,6 +27,7 @@ pub struct Arguments {
     model: PathBuf,
     /// The text
     #[arg(short = 'p', long, value_name = "TEXT", conflicts_with = "file")]
+    #[arg(allow_hyphen_values = true)]
     prompt: Option<String>,
     /// A file with the text; -: standard input
     #[arg(short, long)]

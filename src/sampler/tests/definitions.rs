@@ -158,13 +158,15 @@ fn temperature() {
     let sum: f64 = roots.iter().sum();
     same(&at(2.0), &roots.map(|root| root / sum));
     same(&at(0.0), &[1.0, 0.0, 0.0, 0.0]);
-    // Nothing overflows.
-    let found = left(
-        vec![Stage::Temperature(1e-38)],
-        &[-20.0, 30.0, 29.0, 1.0],
-        &[],
-    );
-    assert!(!found.is_empty() && found.iter().all(|chance| chance.token > 0));
+    // Nothing overflows: the limit is the most likely token alone, or all that are as likely.
+    for t in [1e-37, 2e-38, 1e-38, 1e-45] {
+        let at = |logits: &[f32]| left(vec![Stage::Temperature(t)], logits, &[]);
+        same(&at(&[1.0, 8.0, 9.0, 10.0]), &[0.0, 0.0, 0.0, 1.0]);
+        same(&at(&[-20.0, 30.0, 29.0, 1.0]), &[0.0, 1.0, 0.0, 0.0]);
+        same(&at(&[-20.0, -30.0, -19.0, -19.5]), &[0.0, 0.0, 1.0, 0.0]);
+        same(&at(&[9.0, 8.0, 9.0, 1.0]), &[0.5, 0.0, 0.5, 0.0]);
+        same(&at(&[0.0, -1.0, -30.0, -2.0]), &[1.0, 0.0, 0.0, 0.0]);
+    }
 }
 
 #[test]

@@ -91,9 +91,35 @@ fn others(seed: u64) -> Vec<Stage> {
             last: 50,
             breakers: vec![vec![3]],
         }),
+        Stage::LogitBias(vec![(0, p), (0, -2.0 * p)]),
+        Stage::Infill(infill(SIZES[seed as usize % SIZES.len()])),
+        Stage::Custom(Custom(Box::new(Upper))),
         Stage::Greedy,
         Stage::Pick,
     ]
+}
+
+/// Texts of which many begin with others; the token that ends is one that is never excluded.
+fn infill(vocab: usize) -> Infill {
+    let texts: Vec<String> = (0..vocab).map(|i| format!("{:b}", i % 300)).collect();
+    let texts = (0..)
+        .zip(&texts)
+        .map(|(i, text)| (text.as_bytes(), i == vocab / 2));
+    Infill::from_texts(texts, Some((vocab / 2) as u32)).unwrap()
+}
+
+/// Keeps what is at least a half.
+struct Upper;
+
+impl CustomStage for Upper {
+    fn apply(&mut self, candidates: &mut Candidates<'_>) -> Result<()> {
+        candidates.retain(|_, logit| logit >= 0.5);
+        Ok(())
+    }
+
+    fn duplicate(&self) -> Box<dyn CustomStage> {
+        Box::new(Self)
+    }
 }
 
 fn history(seed: u64) -> Vec<u32> {
@@ -316,7 +342,13 @@ fn a_permutation_of_the_tokens_only_relabels() {
             permuted[moved(token)] = *logit;
         }
         for stage in filters(seed).into_iter().chain(others(seed)) {
-            if matches!(stage, Stage::Penalties(_) | Stage::Dry(_)) {
+            let by_token = |stage: &Stage| {
+                matches!(
+                    stage,
+                    Stage::Penalties(_) | Stage::Dry(_) | Stage::LogitBias(_) | Stage::Infill(_)
+                )
+            };
+            if by_token(&stage) {
                 continue;
             }
             let mut sampler = sampler_of(vec![stage.clone()]);
