@@ -1260,7 +1260,7 @@ typedef struct lightgpt_diversity {
     double entropy;
     /**
      * Self-BLEU with n-grams up to n: near 1 if the sequences are alike, near 0 if they have
-     * nothing in common; 0 for a single one.
+     * nothing in common, or are shorter than n; 0 for a single one.
      */
     double self_bleu;
 } lightgpt_diversity;
@@ -1439,7 +1439,7 @@ typedef struct lightgpt_event {
  * Takes what happens in lightgpt_session_generate, and answers LIGHTGPT_CONTINUE, LIGHTGPT_STOP
  * or LIGHTGPT_CANCEL; other answers count as LIGHTGPT_CANCEL. The event and its text are valid
  * during the call. It runs on the thread that called in. The answer to LIGHTGPT_EVENT_FINISHED
- * still cancels the turn, unless an earlier one has stopped it.
+ * still cancels the turn.
  */
 typedef int32_t (*lightgpt_event_fn)(void *user_data, const struct lightgpt_event *event);
 
@@ -1952,7 +1952,8 @@ int32_t lightgpt_session_logits(struct lightgpt_session *session,
  * Appends tokens and says how likely the model finds each after all that is before it.
  *
  * tokens: `tokens_len` numbers; NULL with 0. log_probabilities: gets as many natural logarithms of
- * probabilities. The tokens stay in the session; rewind it to drop them.
+ * probabilities. The tokens stay in the session, as part of the turn like fed ones; rewind it to drop
+ * them.
  * Errors: LIGHTGPT_INVALID_ARGUMENT (the session is empty, so that nothing is before the first
  * token; a token outside the vocabulary), LIGHTGPT_CONTEXT_FULL, LIGHTGPT_BUSY, and those of
  * lightgpt_session_prefill.

@@ -39,7 +39,7 @@ pub struct lightgpt_diversity {
     /// Entropy of the distribution of n-grams, in bits (Ent-n).
     pub entropy: f64,
     /// Self-BLEU with n-grams up to n: near 1 if the sequences are alike, near 0 if they have
-    /// nothing in common; 0 for a single one.
+    /// nothing in common, or are shorter than n; 0 for a single one.
     pub self_bleu: f64,
 }
 
