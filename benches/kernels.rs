@@ -8,6 +8,7 @@
 use std::hint::black_box;
 use std::time::Instant;
 
+use lightgpt::budget::Budget;
 use lightgpt::kernel::{
     self, Attention, Input, Kernels, PAGE_TOKENS, Peak, Plane, Room, SPAN_TOKENS, Scaled,
     result_len,
@@ -225,7 +226,10 @@ impl Bench {
                     integer: false,
                 };
                 let columns = heads * result_len(dim);
-                let (mut room, mut out) = (Room::default(), vec![0.0; rows * columns]);
+                let (mut room, mut out) = (
+                    Room::new(&Budget::default()).expect("memory"),
+                    vec![0.0; rows * columns],
+                );
                 let name = format!("attention {name} {rows} x {heads} heads of {dim}");
                 self.line(&name, &work, &mut || {
                     let mut tile = Tile::whole(&mut out, columns);

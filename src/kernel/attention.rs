@@ -148,7 +148,7 @@ pub(super) fn attend<V: Simd, const N: usize>(
             work,
             queries: [Query::default(); BLOCK],
             count,
-            scores: room.scores.values(count * SPAN_TOKENS),
+            scores: &mut room.scores[..count * SPAN_TOKENS],
         };
         for (query, number) in block.queries.iter_mut().zip(first..first + count) {
             query.row = number / work.heads;
@@ -157,7 +157,7 @@ pub(super) fn attend<V: Simd, const N: usize>(
         }
         let reads = count <= FEW && work.v_dim.is_multiple_of(V::LANES) && !work.is_quantized();
         let len = if reads { 0 } else { PAGE_TOKENS * PAGE_TOKENS };
-        let page = room.page.values(len);
+        let page = &mut room.page[..len];
         block.score::<N>(page);
         block.weigh(out);
         block.add_values::<N>(page, out);

@@ -1,49 +1,25 @@
-//! Room on the stack for scores and decoded pieces of pages.
-
-use std::mem::MaybeUninit;
+//! Room for scores and decoded pieces of pages.
 
 use super::attention::{BLOCK, PAGE_TOKENS, SPAN_TOKENS};
+use crate::budget::{Budget, Buffer, Tag};
+use crate::error::Result;
 
-/// What a task works with besides its output. It costs as much as is used of it.
-#[derive(Debug, Default)]
+/// What [`Kernels::attend`](super::Kernels::attend) works with besides its output: some 90 KiB, too
+/// much for the stack of a host's thread. What it holds between calls is of no use.
+#[derive(Debug)]
 pub struct Room {
-    pub(super) scores: Lazy<{ BLOCK * SPAN_TOKENS }>,
-    pub(super) page: Lazy<{ PAGE_TOKENS * PAGE_TOKENS }>,
+    /// (queries, keys of a span)
+    pub(super) scores: Buffer<f32>,
+    /// A piece of a page, decoded.
+    pub(super) page: Buffer<f32>,
 }
 
-/// Values that begin as zeros when they are first asked for.
-#[repr(align(64))]
-pub(super) struct Lazy<const LEN: usize> {
-    values: [MaybeUninit<f32>; LEN],
-    /// How many have begun.
-    begun: usize,
-}
-
-impl<const LEN: usize> Lazy<LEN> {
-    /// The first `len` values.
-    #[inline(always)]
-    pub fn values(&mut self, len: usize) -> &mut [f32] {
-        if self.begun < len {
-            self.values[self.begun..len].fill(MaybeUninit::new(0.0));
-            self.begun = len;
-        }
-        // SAFETY: the first `begun` have been written.
-        unsafe { self.values[..len].assume_init_mut() }
-    }
-}
-
-impl<const LEN: usize> Default for Lazy<LEN> {
-    #[inline(always)]
-    fn default() -> Self {
-        Self {
-            values: [MaybeUninit::uninit(); LEN],
-            begun: 0,
-        }
-    }
-}
-
-impl<const LEN: usize> std::fmt::Debug for Lazy<LEN> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Lazy").field(&self.begun).finish()
+impl Room {
+    /// Room on the account of `budget`; or `OUT_OF_MEMORY`, `MEMORY_CAP`.
+    pub fn new(budget: &Budget) -> Result<Self> {
+        Ok(Self {
+            scores: budget.allocate(Tag::Scratch, BLOCK * SPAN_TOKENS)?,
+            page: budget.allocate(Tag::Scratch, PAGE_TOKENS * PAGE_TOKENS)?,
+        })
     }
 }

@@ -180,8 +180,7 @@ impl Pass {
         };
         let tiles = Tiles::new(room, row_len, spans.tile());
         context.run(&mut self.task, tiles, |_, out| {
-            attention::attend(kernels, &spans, &queries, out);
-            Ok(())
+            attention::attend(kernels, &spans, &queries, out)
         })
     }
 

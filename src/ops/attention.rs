@@ -5,8 +5,11 @@
 //! "Attention Is All You Need", 2017; the join is that of Milakov and Gimelshein, "Online
 //! normalizer calculation for softmax", 2018.
 
+use std::cell::RefCell;
 use std::ops::Range;
 
+use crate::budget::Budget;
+use crate::error::Result;
 use crate::kernel::{Attention, Kernels, Room, result_len};
 use crate::kv::{Cache, PAGE_TOKENS, SPAN_TOKENS};
 use crate::team::Tile;
@@ -179,14 +182,33 @@ pub struct Queries<'a, P> {
 }
 
 /// Runs the task whose tile is `out`: some spans of query heads that share a key head, for some
-/// rows. Spans behind the position of a row are left alone.
+/// rows. Spans behind the position of a row are left alone. Fails if there is no memory for the room
+/// of this thread, which stays for its next task.
 pub fn attend<P: Fn(usize) -> (usize, usize)>(
     kernels: &Kernels,
     spans: &Spans,
     queries: &Queries<'_, P>,
     out: &mut Tile<'_, f32>,
+) -> Result<()> {
+    thread_local! {
+        static ROOM: RefCell<Option<Room>> = const { RefCell::new(None) };
+    }
+    ROOM.with_borrow_mut(|room| {
+        let room = match room {
+            Some(room) => room,
+            None => room.insert(Room::new(&Budget::default())?),
+        };
+        attend_in(kernels, spans, queries, (room, out));
+        Ok(())
+    })
+}
+
+fn attend_in<P: Fn(usize) -> (usize, usize)>(
+    kernels: &Kernels,
+    spans: &Spans,
+    queries: &Queries<'_, P>,
+    (room, out): (&mut Room, &mut Tile<'_, f32>),
 ) {
-    let mut room = Room::default();
     let rows = out.row_range();
     let rows = queries.block.rows.start + rows.start..queries.block.rows.start + rows.end;
     let mut start = rows.start;
@@ -194,7 +216,7 @@ pub fn attend<P: Fn(usize) -> (usize, usize)>(
         let (cache, position) = (queries.place)(start);
         let follows = |row: &usize| (queries.place)(*row) == (cache, position + row - start);
         let end = start + (start..rows.end).take_while(follows).count();
-        attend_run(kernels, spans, queries, start..end, (&mut room, out));
+        attend_run(kernels, spans, queries, start..end, (&mut *room, out));
         start = end;
     }
 }

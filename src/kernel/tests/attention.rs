@@ -1,6 +1,7 @@
 //! Attention of every instance against the scalar twin, to the bit, and against f64.
 
 use super::*;
+use crate::budget::Budget;
 
 const PAGES: usize = SPAN_TOKENS / PAGE_TOKENS;
 
@@ -85,7 +86,7 @@ fn attention_to_a_span() {
                 let mut out = vec![-7.0; rows * columns];
                 kernels.attend(
                     &work,
-                    &mut Room::default(),
+                    &mut Room::new(&Budget::default()).unwrap(),
                     &mut Tile::whole(&mut out, columns),
                 );
                 out
