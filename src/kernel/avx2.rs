@@ -405,64 +405,26 @@ fn quantize_row<const VNNI: bool>(v: Avx2<VNNI>, x: &[f32], out: &mut [Activatio
 
 /// Without AVX-VNNI.
 pub(super) mod plain {
-    use super::Avx2;
-    use crate::kernel::{attention, dense, panel};
-
     crate::kernel::instance::instance!(
         Isa::Avx2,
         crate::float::Hard,
-        |weights, x, groups, out| {
-            // SAFETY: this function is compiled with the features.
-            let v = unsafe { Avx2::<false>::new() };
-            panel::matmul::<_, B, 2, 2>(v, weights, x, groups, out)
-        },
-        |weights, x, sizes, out| {
-            // SAFETY: as above.
-            let v = unsafe { Avx2::<false>::new() };
-            dense::matmul::<_, F, 2, 3, 2>(v, weights, x, sizes, out)
-        },
-        |x, out| {
-            // SAFETY: as above.
-            let v = unsafe { Avx2::<false>::new() };
-            super::quantize_row(v, x, out)
-        },
-        |work, room, out| {
-            // SAFETY: as above.
-            let v = unsafe { Avx2::<false>::new() };
-            attention::attend::<_, 2>(v, work, room, out)
-        },
+        super::Avx2<false>,
+        panels [2, 2],
+        floats [2, 3, 2],
+        attention [2],
         "avx2,fma,f16c,bmi1,bmi2"
     );
 }
 
 /// With AVX-VNNI (Alder Lake, Zen 5 and later).
 pub(super) mod vnni {
-    use super::Avx2;
-    use crate::kernel::{attention, dense, panel};
-
     crate::kernel::instance::instance!(
         Isa::Avx2Vnni,
         crate::float::Hard,
-        |weights, x, groups, out| {
-            // SAFETY: this function is compiled with the features.
-            let v = unsafe { Avx2::<true>::new() };
-            panel::matmul::<_, B, 3, 2>(v, weights, x, groups, out)
-        },
-        |weights, x, sizes, out| {
-            // SAFETY: as above.
-            let v = unsafe { Avx2::<true>::new() };
-            dense::matmul::<_, F, 2, 3, 2>(v, weights, x, sizes, out)
-        },
-        |x, out| {
-            // SAFETY: as above.
-            let v = unsafe { Avx2::<true>::new() };
-            super::quantize_row(v, x, out)
-        },
-        |work, room, out| {
-            // SAFETY: as above.
-            let v = unsafe { Avx2::<true>::new() };
-            attention::attend::<_, 2>(v, work, room, out)
-        },
+        super::Avx2<true>,
+        panels [3, 2],
+        floats [2, 3, 2],
+        attention [2],
         "avx2,fma,f16c,bmi1,bmi2,avxvnni"
     );
 }

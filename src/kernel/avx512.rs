@@ -347,64 +347,26 @@ fn quantize_row<const VNNI: bool>(v: Avx512<VNNI>, x: &[f32], out: &mut [Activat
 
 /// Without VNNI.
 pub(super) mod plain {
-    use super::Avx512;
-    use crate::kernel::{attention, dense, panel};
-
     crate::kernel::instance::instance!(
         Isa::Avx512,
         crate::float::Hard,
-        |weights, x, groups, out| {
-            // SAFETY: this function is compiled with the features.
-            let v = unsafe { Avx512::<false>::new() };
-            panel::matmul::<_, B, 3, 2>(v, weights, x, groups, out)
-        },
-        |weights, x, sizes, out| {
-            // SAFETY: as above.
-            let v = unsafe { Avx512::<false>::new() };
-            dense::matmul::<_, F, 1, 6, 4>(v, weights, x, sizes, out)
-        },
-        |x, out| {
-            // SAFETY: as above.
-            let v = unsafe { Avx512::<false>::new() };
-            super::quantize_row(v, x, out)
-        },
-        |work, room, out| {
-            // SAFETY: as above.
-            let v = unsafe { Avx512::<false>::new() };
-            attention::attend::<_, 4>(v, work, room, out)
-        },
+        super::Avx512<false>,
+        panels [3, 2],
+        floats [1, 6, 4],
+        attention [4],
         "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c,bmi1,bmi2"
     );
 }
 
 /// With VNNI (Cascade Lake, Zen 4 and later).
 pub(super) mod vnni {
-    use super::Avx512;
-    use crate::kernel::{attention, dense, panel};
-
     crate::kernel::instance::instance!(
         Isa::Avx512Vnni,
         crate::float::Hard,
-        |weights, x, groups, out| {
-            // SAFETY: this function is compiled with the features.
-            let v = unsafe { Avx512::<true>::new() };
-            panel::matmul::<_, B, 3, 4>(v, weights, x, groups, out)
-        },
-        |weights, x, sizes, out| {
-            // SAFETY: as above.
-            let v = unsafe { Avx512::<true>::new() };
-            dense::matmul::<_, F, 1, 6, 4>(v, weights, x, sizes, out)
-        },
-        |x, out| {
-            // SAFETY: as above.
-            let v = unsafe { Avx512::<true>::new() };
-            super::quantize_row(v, x, out)
-        },
-        |work, room, out| {
-            // SAFETY: as above.
-            let v = unsafe { Avx512::<true>::new() };
-            attention::attend::<_, 4>(v, work, room, out)
-        },
+        super::Avx512<true>,
+        panels [3, 4],
+        floats [1, 6, 4],
+        attention [4],
         "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c,bmi1,bmi2"
     );
 }

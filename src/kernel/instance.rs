@@ -1,8 +1,10 @@
 //! Makes the instances of the shared bodies for one ISA: functions compiled with its features, and
 //! the table that names them.
 
-/// `instance!(Isa, MulAdd, block product, float product, quantize, attend, "features")` defines `pub
-/// static KERNELS` in the calling module; the four are those of the shared bodies if none are given.
+/// Defines `pub static KERNELS` in the calling module. With vectors, `instance!(Isa, MulAdd, Vectors,
+/// panels [P, T], floats [U, R, T], attention [N], "features")`, products, quantizing (the function of
+/// the module above) and attention are those of the vectors, with tiles of these sizes; else all
+/// are the shared bodies.
 macro_rules! instance {
     ($isa:expr, $mul_add:ty $(, $features:literal)?) => {
         $crate::kernel::instance::instance!($isa, $mul_add,
@@ -11,6 +13,29 @@ macro_rules! instance {
             |x, out| quant::quantize_row(x, out),
             |work, _room, out| lanes::attend::<$mul_add>(work, out)
             $(, $features)?);
+    };
+    ($isa:expr, $mul_add:ty, $vectors:ty, panels [$p:literal, $t:literal],
+        floats [$u:literal, $r:literal, $s:literal], attention [$n:literal], $features:literal) => {
+        /// The proof of the features, for the functions below.
+        #[target_feature(enable = $features)]
+        #[inline]
+        fn vectors() -> $vectors {
+            // SAFETY: this function is compiled with the features.
+            unsafe { <$vectors>::new() }
+        }
+
+        $crate::kernel::instance::instance!($isa, $mul_add,
+            |weights, x, groups, out| {
+                $crate::kernel::panel::matmul::<_, B, $p, $t>(vectors(), weights, x, groups, out)
+            },
+            |weights, x, sizes, out| {
+                $crate::kernel::dense::matmul::<_, F, $u, $r, $s>(vectors(), weights, x, sizes, out)
+            },
+            |x, out| super::quantize_row(vectors(), x, out),
+            |work, room, out| {
+                $crate::kernel::attention::attend::<_, $n>(vectors(), work, room, out)
+            },
+            $features);
     };
     ($isa:expr, $mul_add:ty,
         |$weights:ident, $x:ident, $groups:ident, $out:ident| $blocks:expr,

@@ -434,64 +434,26 @@ fn quantize_row<const DOT: bool>(v: Neon<DOT>, x: &[f32], out: &mut [Activation]
 
 /// Without dot products.
 pub(super) mod plain {
-    use super::Neon;
-    use crate::kernel::{attention, dense, panel};
-
     crate::kernel::instance::instance!(
         Isa::Neon,
         crate::float::Hard,
-        |weights, x, groups, out| {
-            // SAFETY: this function is compiled with the features.
-            let v = unsafe { Neon::<false>::new() };
-            panel::matmul::<_, B, 2, 2>(v, weights, x, groups, out)
-        },
-        |weights, x, sizes, out| {
-            // SAFETY: as above.
-            let v = unsafe { Neon::<false>::new() };
-            dense::matmul::<_, F, 2, 2, 3>(v, weights, x, sizes, out)
-        },
-        |x, out| {
-            // SAFETY: as above.
-            let v = unsafe { Neon::<false>::new() };
-            super::quantize_row(v, x, out)
-        },
-        |work, room, out| {
-            // SAFETY: as above.
-            let v = unsafe { Neon::<false>::new() };
-            attention::attend::<_, 2>(v, work, room, out)
-        },
+        super::Neon<false>,
+        panels [2, 2],
+        floats [2, 2, 3],
+        attention [2],
         "neon"
     );
 }
 
 /// With `sdot` (Cortex-A55 and A76, Neoverse N1, Apple A11 and later).
 pub(super) mod dot {
-    use super::Neon;
-    use crate::kernel::{attention, dense, panel};
-
     crate::kernel::instance::instance!(
         Isa::NeonDot,
         crate::float::Hard,
-        |weights, x, groups, out| {
-            // SAFETY: this function is compiled with the features.
-            let v = unsafe { Neon::<true>::new() };
-            panel::matmul::<_, B, 2, 3>(v, weights, x, groups, out)
-        },
-        |weights, x, sizes, out| {
-            // SAFETY: as above.
-            let v = unsafe { Neon::<true>::new() };
-            dense::matmul::<_, F, 2, 2, 3>(v, weights, x, sizes, out)
-        },
-        |x, out| {
-            // SAFETY: as above.
-            let v = unsafe { Neon::<true>::new() };
-            super::quantize_row(v, x, out)
-        },
-        |work, room, out| {
-            // SAFETY: as above.
-            let v = unsafe { Neon::<true>::new() };
-            attention::attend::<_, 2>(v, work, room, out)
-        },
+        super::Neon<true>,
+        panels [2, 3],
+        floats [2, 2, 3],
+        attention [2],
         "neon,dotprod"
     );
 }

@@ -2,7 +2,7 @@
 //!
 //! A format unpacks 32 columns of all rows of a panel at once ([`Unpack`]); then each token takes
 //! eight exact dot products and the float sequence of its kind (`docs/numerics.md`). One token
-//! takes the integers from registers; several share a strip of 256 unpacked columns in the cache.
+//! takes the integers from registers; several share a strip of 512 unpacked columns in the cache.
 
 use crate::float::Hard;
 use crate::quant::{Activation, Blocks};
@@ -38,6 +38,21 @@ pub(super) struct Group<V: Simd> {
     pub extra: [V::Float; 2],
 }
 
+impl<V: Simd> Group<V> {
+    /// A group without minima or integer scales.
+    #[inline(always)]
+    pub fn new(q: [V::Int; 8], scale: V::Float) -> Self {
+        // The kind does not look at `extra`.
+        Self::with_extra(q, scale, [scale; 2])
+    }
+
+    /// A group with the minima or integer scales of its kind.
+    #[inline(always)]
+    pub fn with_extra(q: [V::Int; 8], scale: V::Float, extra: [V::Float; 2]) -> Self {
+        Self { q, scale, extra }
+    }
+}
+
 /// Takes the groups of a block, in the order of their columns.
 pub(super) trait Sink<V: Simd> {
     /// The next group.
@@ -53,7 +68,13 @@ pub(super) trait Unpack: Blocks {
 
     /// Where the dot products of a group start, so that they come out without the bytes' offset:
     /// that of all 32 columns, or, for [`Kind::TwoScales`], those of 16 each.
-    fn start<V: Simd>(v: V, x: &Activation) -> [V::Int; 2];
+    #[inline(always)]
+    fn start<V: Simd>(v: V, x: &Activation) -> [V::Int; 2] {
+        match Self::LARGEST {
+            Some(_) => [v.splat(0); 2],
+            None => [v.start_signed(x), v.splat(0)],
+        }
+    }
 
     /// The groups of the block that lies `at` bytes into each row.
     fn unpack_rows<V: Simd>(v: V, rows: &Rows<'_>, at: usize, sink: &mut impl Sink<V>);
@@ -159,11 +180,7 @@ impl<V: Simd> Product<'_, V> {
     ) {
         let v = self.v;
         let block_bytes = F::FORMAT.block_bytes();
-        let empty = Group {
-            q: [v.splat(0); 8],
-            scale: v.splat_float(0.0),
-            extra: [v.splat_float(0.0); 2],
-        };
+        let empty = Group::<V>::new([v.splat(0); 8], v.splat_float(0.0));
         let mut strip = [[empty; P]; STRIP];
         let tokens = out.row_range().len();
         for first in (0..self.groups).step_by(STRIP) {

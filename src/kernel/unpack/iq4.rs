@@ -1,42 +1,25 @@
 //! IQ4_NL and IQ4_XS: 4-bit codes of a table of signed values.
 
-use super::{nibbles, signed_offset};
+use super::nibbles;
 use crate::kernel::panel::{Group, Kind, Sink, Unpack};
 use crate::kernel::simd::{Rows, Simd};
-use crate::quant::{Activation, IQ4_NL, IQ4_VALUES, IQ4_XS};
+use crate::quant::{IQ4_NL, IQ4_VALUES, IQ4_XS};
 
 impl Unpack for IQ4_NL {
     const KIND: Kind = Kind::Scale;
     const LARGEST: Option<u32> = None;
 
     #[inline(always)]
-    fn start<V: Simd>(v: V, x: &Activation) -> [V::Int; 2] {
-        signed_offset(v, x)
-    }
-
-    #[inline(always)]
     fn unpack_rows<V: Simd>(v: V, rows: &Rows<'_>, at: usize, sink: &mut impl Sink<V>) {
         let d = v.half_to_float(v.words(rows, at));
         let q = values(v, rows, at + 2);
-        sink.take(
-            v,
-            Group {
-                q,
-                scale: d,
-                extra: [d; 2],
-            },
-        );
+        sink.take(v, Group::new(q, d));
     }
 }
 
 impl Unpack for IQ4_XS {
     const KIND: Kind = Kind::Scale;
     const LARGEST: Option<u32> = None;
-
-    #[inline(always)]
-    fn start<V: Simd>(v: V, x: &Activation) -> [V::Int; 2] {
-        signed_offset(v, x)
-    }
 
     #[inline(always)]
     fn unpack_rows<V: Simd>(v: V, rows: &Rows<'_>, at: usize, sink: &mut impl Sink<V>) {
@@ -49,14 +32,7 @@ impl Unpack for IQ4_XS {
             let scale = v.sub(v.or(low, v.shl(high, 4)), v.splat(32));
             let scale = v.mul(d, v.to_float(scale));
             let q = values(v, rows, at + 8 + 16 * g as usize);
-            sink.take(
-                v,
-                Group {
-                    q,
-                    scale,
-                    extra: [d; 2],
-                },
-            );
+            sink.take(v, Group::new(q, scale));
         }
     }
 }

@@ -1,6 +1,5 @@
 //! Q2_K, Q3_K, Q4_K, Q5_K, Q6_K: 256 columns a block.
 
-use super::no_offset;
 use crate::kernel::panel::{Group, Kind, Sink, Unpack};
 use crate::kernel::simd::{Rows, Simd};
 use crate::quant::{Activation, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K};
@@ -8,11 +7,6 @@ use crate::quant::{Activation, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K};
 impl Unpack for Q4_K {
     const KIND: Kind = Kind::Min;
     const LARGEST: Option<u32> = Some(15);
-
-    #[inline(always)]
-    fn start<V: Simd>(v: V, _: &Activation) -> [V::Int; 2] {
-        no_offset(v)
-    }
 
     #[inline(always)]
     fn unpack_rows<V: Simd>(v: V, rows: &Rows<'_>, at: usize, sink: &mut impl Sink<V>) {
@@ -30,11 +24,6 @@ impl Unpack for Q4_K {
 impl Unpack for Q5_K {
     const KIND: Kind = Kind::Min;
     const LARGEST: Option<u32> = Some(31);
-
-    #[inline(always)]
-    fn start<V: Simd>(v: V, _: &Activation) -> [V::Int; 2] {
-        no_offset(v)
-    }
 
     #[inline(always)]
     fn unpack_rows<V: Simd>(v: V, rows: &Rows<'_>, at: usize, sink: &mut impl Sink<V>) {
@@ -96,14 +85,7 @@ impl<V: Simd> Scales<V> {
         };
         let scale = v.mul(self.d, v.to_float(scale));
         let min = v.mul(self.dmin, v.to_float(min));
-        sink.take(
-            v,
-            Group {
-                q,
-                scale,
-                extra: [min; 2],
-            },
-        );
+        sink.take(v, Group::with_extra(q, scale, [min; 2]));
     }
 }
 
@@ -145,7 +127,7 @@ impl Unpack for Q6_K {
                 let first = v.sra(v.shl(word, 24 - bits), 24);
                 let second = v.sra(v.shl(word, 16 - bits), 24);
                 let extra = [v.to_float(first), v.to_float(second)];
-                sink.take(v, Group { q, scale: d, extra });
+                sink.take(v, Group::with_extra(q, d, extra));
             }
         }
     }
@@ -154,11 +136,6 @@ impl Unpack for Q6_K {
 impl Unpack for Q2_K {
     const KIND: Kind = Kind::TwoMins;
     const LARGEST: Option<u32> = Some(45);
-
-    #[inline(always)]
-    fn start<V: Simd>(v: V, _: &Activation) -> [V::Int; 2] {
-        no_offset(v)
-    }
 
     #[inline(always)]
     fn unpack_rows<V: Simd>(v: V, rows: &Rows<'_>, at: usize, sink: &mut impl Sink<V>) {
@@ -184,7 +161,7 @@ impl Unpack for Q2_K {
                     let min = v.and(v.shr(byte, 4), v.splat(15));
                     extra[side as usize] = v.mul(dmin, v.to_float(min));
                 }
-                sink.take(v, Group { q, scale: d, extra });
+                sink.take(v, Group::with_extra(q, d, extra));
             }
         }
     }
@@ -232,14 +209,7 @@ impl Unpack for Q3_K {
                         *q = v.signed(v.add_bytes(mul_bytes(v, *q, halves), offset));
                     }
                 }
-                sink.take(
-                    v,
-                    Group {
-                        q,
-                        scale: d,
-                        extra: [d; 2],
-                    },
-                );
+                sink.take(v, Group::new(q, d));
             }
         }
     }

@@ -1,6 +1,6 @@
 //! Q4_0, Q4_1, Q5_0, Q5_1, Q8_0: 32 columns a block.
 
-use super::{nibbles, no_offset, signed_offset};
+use super::nibbles;
 use crate::kernel::panel::{Group, Kind, Sink, Unpack};
 use crate::kernel::simd::{Rows, Simd};
 use crate::quant::{Activation, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
@@ -18,14 +18,7 @@ impl Unpack for Q4_0 {
     fn unpack_rows<V: Simd>(v: V, rows: &Rows<'_>, at: usize, sink: &mut impl Sink<V>) {
         let d = v.half_to_float(v.words(rows, at));
         let q = nibbles(v, v.columns(rows, at + 2));
-        sink.take(
-            v,
-            Group {
-                q,
-                scale: d,
-                extra: [d; 2],
-            },
-        );
+        sink.take(v, Group::new(q, d));
     }
 }
 
@@ -34,22 +27,10 @@ impl Unpack for Q4_1 {
     const LARGEST: Option<u32> = Some(15);
 
     #[inline(always)]
-    fn start<V: Simd>(v: V, _: &Activation) -> [V::Int; 2] {
-        no_offset(v)
-    }
-
-    #[inline(always)]
     fn unpack_rows<V: Simd>(v: V, rows: &Rows<'_>, at: usize, sink: &mut impl Sink<V>) {
         let (d, m) = pair(v, rows, at);
         let q = nibbles(v, v.columns(rows, at + 4));
-        sink.take(
-            v,
-            Group {
-                q,
-                scale: d,
-                extra: [m; 2],
-            },
-        );
+        sink.take(v, Group::with_extra(q, d, [m; 2]));
     }
 }
 
@@ -67,14 +48,7 @@ impl Unpack for Q5_0 {
         let d = v.half_to_float(v.words(rows, at));
         let q = nibbles(v, v.columns(rows, at + 6));
         let q = with_fifth(v, q, v.words(rows, at + 2));
-        sink.take(
-            v,
-            Group {
-                q,
-                scale: d,
-                extra: [d; 2],
-            },
-        );
+        sink.take(v, Group::new(q, d));
     }
 }
 
@@ -83,34 +57,17 @@ impl Unpack for Q5_1 {
     const LARGEST: Option<u32> = Some(31);
 
     #[inline(always)]
-    fn start<V: Simd>(v: V, _: &Activation) -> [V::Int; 2] {
-        no_offset(v)
-    }
-
-    #[inline(always)]
     fn unpack_rows<V: Simd>(v: V, rows: &Rows<'_>, at: usize, sink: &mut impl Sink<V>) {
         let (d, m) = pair(v, rows, at);
         let q = nibbles(v, v.columns(rows, at + 8));
         let q = with_fifth(v, q, v.words(rows, at + 4));
-        sink.take(
-            v,
-            Group {
-                q,
-                scale: d,
-                extra: [m; 2],
-            },
-        );
+        sink.take(v, Group::with_extra(q, d, [m; 2]));
     }
 }
 
 impl Unpack for Q8_0 {
     const KIND: Kind = Kind::Scale;
     const LARGEST: Option<u32> = None;
-
-    #[inline(always)]
-    fn start<V: Simd>(v: V, x: &Activation) -> [V::Int; 2] {
-        signed_offset(v, x)
-    }
 
     #[inline(always)]
     fn unpack_rows<V: Simd>(v: V, rows: &Rows<'_>, at: usize, sink: &mut impl Sink<V>) {
@@ -121,14 +78,7 @@ impl Unpack for Q8_0 {
             q[i] = v.signed(low[i]);
             q[i + 4] = v.signed(high[i]);
         }
-        sink.take(
-            v,
-            Group {
-                q,
-                scale: d,
-                extra: [d; 2],
-            },
-        );
+        sink.take(v, Group::new(q, d));
     }
 }
 

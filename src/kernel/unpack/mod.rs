@@ -7,19 +7,6 @@ mod k;
 mod legacy;
 
 use super::simd::Simd;
-use crate::quant::Activation;
-
-/// Starts for bytes that have no offset.
-#[inline(always)]
-fn no_offset<V: Simd>(v: V) -> [V::Int; 2] {
-    [v.splat(0); 2]
-}
-
-/// Starts for bytes made by [`Simd::signed`].
-#[inline(always)]
-fn signed_offset<V: Simd>(v: V, x: &Activation) -> [V::Int; 2] {
-    [v.start_signed(x), v.splat(0)]
-}
 
 /// The low and the high halves of the bytes of 16 columns: four vectors each.
 #[inline(always)]
