@@ -74,7 +74,7 @@ fn every_example_runs() {
 fn failures_have_their_codes_and_places() {
     let wrong_ids = ["logits", MODEL, "--out", "/dev/null", "--ids"];
     let with_ids = |ids| [&wrong_ids[..], &[ids]].concat();
-    let cases: [(i32, &[&str], &str); 21] = [
+    let cases: [(i32, &[&str], &str); 25] = [
         (2, &[], "Usage"),
         (2, &["sing"], "unrecognized subcommand 'sing'"),
         (2, &["run", MODEL], "--prompt"),
@@ -88,21 +88,29 @@ fn failures_have_their_codes_and_places() {
         (
             2,
             &["run", MODEL, "-p", "a", "--temperature", "-1"],
-            "temperature: ",
+            "--temperature: ",
         ),
-        (2, &["run", MODEL, "-p", "a", "--top-p", "1.5"], "top_p: "),
+        (2, &["run", MODEL, "-p", "a", "--top-p", "1.5"], "--top-p: "),
         (2, &["run", MODEL, "-p", "a", "--kv", "f8"], "f8"),
         (
             2,
             &["run", MODEL, "-p", "a", "--context", "9999"],
-            "context: ",
+            "--context: ",
         ),
         (
             2,
             &["run", MODEL, "-p", "a", "--threads", "9999"],
-            "threads: ",
+            "--threads: ",
         ),
-        (2, &["run", "models", "-p", "a"], "models: "),
+        (2, &["run", MODEL, "-p", "a", "--stop", ""], "--stop: "),
+        (
+            2,
+            &["run", MODEL, "-p", "", "--no-add-special"],
+            "--prompt: expected text that makes a token",
+        ),
+        (1, &["run", "models", "-p", "a"], "models: "),
+        (1, &["inspect", "models"], "models: "),
+        (1, &["tokenize", "models", "-p", "a"], "models: "),
         (1, &["run", "absent.gguf", "-p", "a"], "absent.gguf: "),
         (
             1,
@@ -113,7 +121,7 @@ fn failures_have_their_codes_and_places() {
         (
             1,
             &["run", MODEL, "-p", "a", "--context", "1"],
-            "text: expected at most 1 tokens",
+            "--prompt: expected at most 1 token (--context), found 2",
         ),
         (2, &with_ids(""), "--ids: "),
         (
@@ -121,7 +129,11 @@ fn failures_have_their_codes_and_places() {
             &with_ids("1,two"),
             "id 1: expected a token id, found 'two'",
         ),
-        (2, &with_ids("1,99999"), "token 1: expected tokens below"),
+        (
+            2,
+            &with_ids("1,99999"),
+            "--ids: token 1: expected tokens below",
+        ),
         (2, &["detokenize", MODEL, "99999"], "expected an id below"),
         (2, &["inspect", MODEL, "--context", "9999"], "--context: "),
     ];
@@ -150,6 +162,8 @@ fn a_full_device_is_a_failure() {
         &["run", MODEL, "-p", "a", "-n", "5"][..],
         &["inspect", MODEL],
         &["completions", "bash"],
+        &["--help"],
+        &["run", "--help"],
         &["logits", MODEL, "--ids", "1", "--out", "/dev/full"],
     ] {
         let full = fs::File::create("/dev/full").unwrap();
@@ -207,6 +221,8 @@ fn threads_come_from_the_option_or_the_environment() {
         threads(&[], None).lines().next()
     );
     assert!(threads(&[], Some("many")).contains("RAYON_NUM_THREADS: expected a number"));
+    assert!(threads(&[], Some("9999")).contains("RAYON_NUM_THREADS: expected at most"));
+    assert!(threads(&["--threads", "1"], None).contains(" 1 thread\n"));
 }
 
 #[test]
@@ -228,6 +244,47 @@ fn input_that_is_not_text_is_refused_with_its_offset() {
         error(&output),
         format!("lightgpt: standard input: {message}\n")
     );
+}
+
+#[cfg(unix)]
+#[test]
+fn a_prompt_that_does_not_fit_is_refused() {
+    let path = folder("prompt").join("long.txt");
+    fs::write(&path, "one day ".repeat(400)).unwrap();
+    let path = path.to_str().unwrap();
+    let count = quiet(&run(&["tokenize", MODEL, "-f", path]));
+    let count = count.split_whitespace().count();
+    let refused = |arguments: &[&str], message: &str| {
+        let output = run(&[arguments, &["--file", path]].concat());
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        assert_eq!(error(&output), format!("lightgpt: {path}: {message}\n"));
+    };
+    let message = format!("expected at most 256 tokens (the model's context), found {count}");
+    refused(&["run", MODEL], &message);
+    refused(&["check-sampling", MODEL], &message);
+    let message = format!("expected at most 40 tokens (--context), found {count}");
+    refused(&["run", MODEL, "--context", "40"], &message);
+    // An input without end is not read to its end.
+    let endless = run(&["run", MODEL, "--file", "/dev/zero"]);
+    assert_eq!(endless.status.code(), Some(1));
+    let message = "lightgpt: /dev/zero: expected at most 64.0 MiB of text, found more\n";
+    assert_eq!(error(&endless), message);
+}
+
+#[test]
+fn a_prompt_that_fills_the_context_is_told() {
+    let context = |context: &str| {
+        let output = run(&["run", MODEL, "-p", "One day", "--context", context]);
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        (output.stdout.len(), error(&output))
+    };
+    let tokens = quiet(&run(&["tokenize", MODEL, "-p", "One day"]));
+    let tokens = tokens.split_whitespace().count();
+    let (written, told) = context(&tokens.to_string());
+    assert_eq!((written, told.lines().count()), (0, 1), "{told}");
+    assert!(told.contains(&format!("the context of {tokens} tokens")));
+    let (written, told) = context(&(tokens + 1).to_string());
+    assert!(written > 0 && told.is_empty(), "{told}");
 }
 
 #[test]
@@ -429,6 +486,7 @@ fn completions_know_the_commands() {
         for command in commands() {
             assert!(text.contains(&command), "{shell}: {command}");
         }
+        assert!(!text.contains("test-odd"), "{shell}");
     }
 }
 
