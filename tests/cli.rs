@@ -127,7 +127,7 @@ fn failures_have_their_codes_and_places() {
         (
             2,
             &with_ids("1,two"),
-            "id 1: expected a token id, found 'two'",
+            "--ids: id 1: expected a token id, found 'two'",
         ),
         (
             2,

@@ -280,15 +280,17 @@ pub fn text_name(path: Option<&Path>) -> String {
     }
 }
 
-/// Token ids separated by commas or white space; what is wrong is a usage error.
-pub fn parse_ids(text: &str) -> Result<Vec<u32>, Failure> {
+/// Token ids separated by commas or white space; what is wrong is a usage error at `place`.
+pub fn parse_ids(place: &str, text: &str) -> Result<Vec<u32>, Failure> {
     text.split(|c: char| c == ',' || c.is_whitespace())
         .filter(|word| !word.is_empty())
         .enumerate()
         .map(|(i, word)| {
             word.parse().map_err(|_| {
                 let shown: String = word.chars().take(40).collect();
-                Failure::Usage(format!("id {i}: expected a token id, found '{shown}'"))
+                Failure::Usage(format!(
+                    "{place}: id {i}: expected a token id, found '{shown}'"
+                ))
             })
         })
         .collect()

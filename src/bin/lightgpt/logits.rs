@@ -47,8 +47,8 @@ pub struct Arguments {
 /// Writes the logits to the file.
 pub fn perform(arguments: &Arguments) -> Result<(), Failure> {
     let ids = match arguments.ids.as_str() {
-        "-" => parse_ids(&read_text(None)?)?,
-        ids => parse_ids(ids)?,
+        "-" => parse_ids("--ids", &read_text(None)?)?,
+        ids => parse_ids("--ids", ids)?,
     };
     if ids.is_empty() {
         return Err(Failure::Usage(

@@ -49,7 +49,7 @@ pub struct Arguments {
     /// Storage format of the weights, as file names give it
     #[arg(long = "type", value_name = "TYPE", ignore_case = true, value_parser = type_names())]
     kind: String,
-    /// The file to write
+    /// The file to write, in place of one in the cache
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
     /// Another seed gives other weights
