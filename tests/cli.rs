@@ -246,47 +246,6 @@ fn input_that_is_not_text_is_refused_with_its_offset() {
     );
 }
 
-#[cfg(unix)]
-#[test]
-fn a_prompt_that_does_not_fit_is_refused() {
-    let path = folder("prompt").join("long.txt");
-    fs::write(&path, "one day ".repeat(400)).unwrap();
-    let path = path.to_str().unwrap();
-    let count = quiet(&run(&["tokenize", MODEL, "-f", path]));
-    let count = count.split_whitespace().count();
-    let refused = |arguments: &[&str], message: &str| {
-        let output = run(&[arguments, &["--file", path]].concat());
-        assert_eq!(output.status.code(), Some(1), "{output:?}");
-        assert_eq!(error(&output), format!("lightgpt: {path}: {message}\n"));
-    };
-    let message = format!("expected at most 256 tokens (the model's context), found {count}");
-    refused(&["run", MODEL], &message);
-    refused(&["check-sampling", MODEL], &message);
-    let message = format!("expected at most 40 tokens (--context), found {count}");
-    refused(&["run", MODEL, "--context", "40"], &message);
-    // An input without end is not read to its end.
-    let endless = run(&["run", MODEL, "--file", "/dev/zero"]);
-    assert_eq!(endless.status.code(), Some(1));
-    let message = "lightgpt: /dev/zero: expected at most 64.0 MiB of text, found more\n";
-    assert_eq!(error(&endless), message);
-}
-
-#[test]
-fn a_prompt_that_fills_the_context_is_told() {
-    let context = |context: &str| {
-        let output = run(&["run", MODEL, "-p", "One day", "--context", context]);
-        assert_eq!(output.status.code(), Some(0), "{output:?}");
-        (output.stdout.len(), error(&output))
-    };
-    let tokens = quiet(&run(&["tokenize", MODEL, "-p", "One day"]));
-    let tokens = tokens.split_whitespace().count();
-    let (written, told) = context(&tokens.to_string());
-    assert_eq!((written, told.lines().count()), (0, 1), "{told}");
-    assert!(told.contains(&format!("the context of {tokens} tokens")));
-    let (written, told) = context(&(tokens + 1).to_string());
-    assert!(written > 0 && told.is_empty(), "{told}");
-}
-
 #[test]
 fn published_cases_are_tokenized_alike() {
     let name = "published_cases_are_tokenized_alike";
