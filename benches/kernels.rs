@@ -137,7 +137,7 @@ impl Bench {
         self.line(&name, &work, &mut || {
             let mut tile = Tile::whole(&mut out, rows);
             self.kernels
-                .matmul(format, black_box(&weights), black_box(&input), &mut tile);
+                .matmul(format, black_box(&weights), black_box(&input), 0, &mut tile);
             black_box(&mut out);
         });
     }

@@ -310,6 +310,12 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
         // SAFETY: a prefetch reads nothing that the program can see, at any address.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
     }
+
+    #[inline(always)]
+    fn prefetch_far(self, address: *const u8) {
+        // SAFETY: as above.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(address.cast()) }
+    }
 }
 
 /// As [`quant::quantize_row`].

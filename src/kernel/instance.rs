@@ -8,7 +8,9 @@
 macro_rules! instance {
     ($isa:expr, $mul_add:ty $(, $features:literal)?) => {
         $crate::kernel::instance::instance!($isa, $mul_add,
-            |weights, x, groups, out| lanes::matmul_blocks::<B, $mul_add>(weights, x, groups, out),
+            |weights, x, (groups, _), out| {
+                lanes::matmul_blocks::<B, $mul_add>(weights, x, groups, out)
+            },
             |weights, x, sizes, out| lanes::matmul_floats::<F, $mul_add>(weights, x, sizes, out),
             |x, out| quant::quantize_row(x, out),
             |work, _room, out| lanes::attend::<$mul_add>(work, out)
@@ -25,8 +27,8 @@ macro_rules! instance {
         }
 
         $crate::kernel::instance::instance!($isa, $mul_add,
-            |weights, x, groups, out| {
-                $crate::kernel::panel::matmul::<_, B, $p, $t>(vectors(), weights, x, groups, out)
+            |weights, x, sizes, out| {
+                $crate::kernel::panel::matmul::<_, B, $p, $t>(vectors(), weights, x, sizes, out)
             },
             |weights, x, sizes, out| {
                 $crate::kernel::dense::matmul::<_, F, $u, $r, $s>(vectors(), weights, x, sizes, out)
@@ -38,7 +40,7 @@ macro_rules! instance {
             $features);
     };
     ($isa:expr, $mul_add:ty,
-        |$weights:ident, $x:ident, $groups:ident, $out:ident| $blocks:expr,
+        |$weights:ident, $x:ident, $groups:pat, $out:ident| $blocks:expr,
         |$rows:ident, $floats:ident, $sizes:ident, $tile:ident| $dense:expr,
         |$row:ident, $quants:ident| $quantize:expr,
         |$work:ident, $room:ident, $result:ident| $attend:expr
@@ -82,12 +84,19 @@ macro_rules! instance {
         };
 
         $(#[target_feature(enable = $features)])?
-        fn matmul(format: Format, weights: &[u8], x: &Input<'_>, out: &mut Tile<'_, f32>) {
+        fn matmul(
+            format: Format,
+            weights: &[u8],
+            x: &Input<'_>,
+            others: usize,
+            out: &mut Tile<'_, f32>,
+        ) {
             let first = out.row_range().start;
             with_format!(format,
                 B => {
                     let groups = x.columns / quant::GROUP;
-                    matmul_blocks::<B>(weights, &x.quants[first * groups..], groups, out)
+                    let quants = &x.quants[first * groups..];
+                    matmul_blocks::<B>(weights, quants, (groups, others), out)
                 },
                 F => {
                     let floats = &x.floats[first * x.stride..];
@@ -102,7 +111,7 @@ macro_rules! instance {
         fn matmul_blocks<B: Unpack>(
             $weights: &[u8],
             $x: &[Activation],
-            $groups: usize,
+            $groups: (usize, usize),
             $out: &mut Tile<'_, f32>,
         ) {
             $blocks

@@ -100,7 +100,7 @@ pub struct Kernels {
 
 /// All pointers are unsafe to call without the CPU's features; see [`Kernels`].
 struct Functions {
-    matmul: unsafe fn(Format, &[u8], &Input<'_>, &mut Tile<'_, f32>),
+    matmul: unsafe fn(Format, &[u8], &Input<'_>, usize, &mut Tile<'_, f32>),
     quantize_row: unsafe fn(&[f32], &mut [Activation]) -> bool,
     rms_norm: unsafe fn(&mut [f32], &[f32], f32) -> bool,
     add: unsafe fn(&mut [f32], &[f32]),
@@ -233,11 +233,19 @@ impl Kernels {
     }
 
     /// Multiplies: element (token, column) of `out` becomes the dot product of row `token` of `x`
-    /// and a weight row. `weights` holds the rows of the tile's columns, in order.
+    /// and a weight row. `weights` holds the rows of the tile's columns, in order. Other threads
+    /// probably have the next `others` tiles: what is fetched ahead is what lies behind these.
     ///
     /// # Panics
     /// If the sizes do not fit, or `format` is not computable.
-    pub fn matmul(&self, format: Format, weights: &[u8], x: &Input<'_>, out: &mut Tile<'_, f32>) {
+    pub fn matmul(
+        &self,
+        format: Format,
+        weights: &[u8],
+        x: &Input<'_>,
+        others: usize,
+        out: &mut Tile<'_, f32>,
+    ) {
         let row_bytes = format
             .bytes(x.columns as u64)
             .expect("rows are whole blocks") as usize;
@@ -260,7 +268,7 @@ impl Kernels {
             );
         }
         // SAFETY: `self` proves the CPU's features.
-        unsafe { (self.functions.matmul)(format, weights, x, out) }
+        unsafe { (self.functions.matmul)(format, weights, x, others, out) }
     }
 
     /// Quantizes a row of 32 values per element of `out`; false if one is not finite.

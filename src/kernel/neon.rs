@@ -385,6 +385,15 @@ impl<const DOT: bool> Simd for Neon<DOT> {
                 options(readonly, nostack, preserves_flags));
         }
     }
+
+    #[inline(always)]
+    fn prefetch_far(self, address: *const u8) {
+        // SAFETY: as above.
+        unsafe {
+            asm!("prfm pldl2keep, [{0}]", in(reg) address,
+                options(readonly, nostack, preserves_flags));
+        }
+    }
 }
 
 /// As [`quant::quantize_row`].

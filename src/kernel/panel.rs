@@ -13,6 +13,8 @@ use super::simd::{Rows, Simd};
 
 /// Groups of 32 columns in a strip.
 const STRIP: usize = 16;
+/// For one token, panels from here to the one that is fetched into the second cache.
+const FAR: usize = 3;
 
 /// The float sequence that takes the integers of a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,13 +83,13 @@ pub(super) trait Unpack: Blocks {
 }
 
 /// `out` = the tokens of `x`, (tokens, groups), times `weights`, the rows of the tile's columns.
-/// A register tile has `P` panels and `T` tokens.
+/// A register tile has `P` panels and `T` tokens. `others`: see [`super::Kernels::matmul`].
 #[inline(always)]
 pub(super) fn matmul<V: Simd, F: Unpack, const P: usize, const T: usize>(
     v: V,
     weights: &[u8],
     x: &[Activation],
-    groups: usize,
+    (groups, others): (usize, usize),
     out: &mut Tile<'_, f32>,
 ) {
     let rows = out.column_range().len();
@@ -100,6 +102,7 @@ pub(super) fn matmul<V: Simd, F: Unpack, const P: usize, const T: usize>(
         row_bytes: groups / F::GROUPS * F::FORMAT.block_bytes(),
         x,
         groups,
+        others,
     };
     match F::KIND {
         // In a large tile, the second accumulators take the place of a panel.
@@ -117,6 +120,7 @@ struct Product<'a, V> {
     row_bytes: usize,
     x: &'a [Activation],
     groups: usize,
+    others: usize,
 }
 
 impl<V: Simd> Product<'_, V> {
@@ -156,13 +160,19 @@ impl<V: Simd> Product<'_, V> {
         let v = self.v;
         let block_bytes = F::FORMAT.block_bytes();
         let rows = self.rows(row);
+        let all = out.column_range().len();
+        let ahead = |panels: usize| {
+            let row = row + panels * V::LANES;
+            // Behind these rows: what this thread will probably take next.
+            let others = if row < all { 0 } else { self.others };
+            let at = row * self.row_bytes + others * self.weights.len();
+            self.weights.as_ptr().wrapping_add(at)
+        };
         let mut sum = One::<V, F> {
             x: self.x.iter(),
             sum: v.splat_float(0.0),
-            next: self
-                .weights
-                .as_ptr()
-                .wrapping_add((row + V::LANES) * self.row_bytes),
+            next: ahead(1),
+            later: ahead(FAR),
             format: std::marker::PhantomData,
         };
         for at in (0..self.row_bytes).step_by(block_bytes) {
@@ -193,7 +203,7 @@ impl<V: Simd> Product<'_, V> {
                     .weights
                     .as_ptr()
                     .wrapping_add(row * self.row_bytes + to);
-                prefetch(v, start, to - from);
+                lines(to - from).for_each(|at| v.prefetch(start.wrapping_add(at)));
             }
             for p in 0..P {
                 let rows = self.rows(row + p * V::LANES);
@@ -364,6 +374,8 @@ struct One<'a, V: Simd, F> {
     sum: V::Float,
     /// Part of the panel after this one: a panel is one piece of memory, asked for in order.
     next: *const u8,
+    /// The same of a panel behind that.
+    later: *const u8,
     format: std::marker::PhantomData<F>,
 }
 
@@ -375,18 +387,19 @@ impl<V: Simd, F: Unpack> Sink<V> for One<'_, V, F> {
         group::<V, F, 1, 1>(v, &[panel], [x], &mut sums);
         self.sum = sums[0][0];
         let bytes = V::LANES * F::FORMAT.block_bytes() / F::GROUPS;
-        prefetch(v, self.next, bytes);
+        lines(bytes).for_each(|at| {
+            v.prefetch(self.next.wrapping_add(at));
+            v.prefetch_far(self.later.wrapping_add(at));
+        });
         self.next = self.next.wrapping_add(bytes);
+        self.later = self.later.wrapping_add(bytes);
     }
 }
 
-/// Asks for `bytes` bytes.
+/// Where the cache lines of `bytes` bytes begin.
 #[inline(always)]
-fn prefetch<V: Simd>(v: V, start: *const u8, bytes: usize) {
-    const LINE: usize = 64;
-    for at in (0..bytes).step_by(LINE) {
-        v.prefetch(start.wrapping_add(at));
-    }
+fn lines(bytes: usize) -> impl Iterator<Item = usize> {
+    (0..bytes).step_by(64)
 }
 
 /// Fills the strip of one panel.

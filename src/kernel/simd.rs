@@ -103,6 +103,8 @@ pub(super) trait Simd: Copy {
     fn join_pairs(self, acc: Self::Int, sums: Self::Pairs) -> Self::Int;
     /// Asks for the cache line of a byte, which need not exist.
     fn prefetch(self, address: *const u8);
+    /// The same for the cache behind the first.
+    fn prefetch_far(self, address: *const u8);
 }
 
 /// The rows of a panel: as many as a vector has lanes, `stride` bytes each, one after the other.

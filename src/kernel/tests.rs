@@ -116,7 +116,7 @@ fn extreme_integers_stay_exact() {
                 };
                 same(format.name(), |kernels| {
                     let mut out = vec![0.0; tokens * rows];
-                    kernels.matmul(format, &weights, &x, &mut Tile::whole(&mut out, rows));
+                    kernels.matmul(format, &weights, &x, 0, &mut Tile::whole(&mut out, rows));
                     out
                 });
             }
@@ -155,7 +155,7 @@ fn matmul_of_every_format() {
                 };
                 same(format.name(), |kernels| {
                     let mut out = vec![0.0; tokens * rows];
-                    kernels.matmul(format, &weights, &x, &mut Tile::whole(&mut out, rows));
+                    kernels.matmul(format, &weights, &x, 0, &mut Tile::whole(&mut out, rows));
                     assert!(out.iter().all(|x| x.is_finite()));
                     out
                 });
@@ -185,7 +185,7 @@ fn matmul_is_the_dot_product_of_its_rows() {
         let mut decoded = vec![0.0; rows * columns];
         crate::quant::decode(format, &weights, &mut decoded).unwrap();
         let mut out = vec![0.0; tokens * rows];
-        detect().matmul(format, &weights, &x, &mut Tile::whole(&mut out, rows));
+        detect().matmul(format, &weights, &x, 0, &mut Tile::whole(&mut out, rows));
         for (t, out) in out.chunks_exact(rows).enumerate() {
             for (row, out) in decoded.chunks_exact(columns).zip(out) {
                 let x = &floats[t * columns..][..columns];

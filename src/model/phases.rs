@@ -355,10 +355,11 @@ impl Pass {
             quants: &self.scratch.quants,
         };
         let (n, vocab) = (self.scratch.batch.outputs().len(), spec.vocab);
-        let tile = matmul::tiling(context.kernels, (n, vocab, x.columns), self.threads);
+        let threads = self.threads;
+        let tile = matmul::tiling(context.kernels, (n, vocab, x.columns), threads);
         let tiles = Tiles::new(&mut self.scratch.logits[..n * vocab], vocab, tile);
         context.run(&mut self.task, tiles, |_, tile| {
-            matmul::side_by_side(context.kernels, &[&weights.output], &x, tile);
+            matmul::side_by_side(context.kernels, &[&weights.output], &x, threads, tile);
             let is_finite = |row: &[f32]| row.iter().fold(true, |all, x| all & x.is_finite());
             let finite = (0..tile.row_range().len()).all(|row| is_finite(tile.row_mut(row)));
             finite.then_some(()).ok_or_else(|| not_finite("logits"))
@@ -388,7 +389,7 @@ impl Context<'_> {
         let tile = matmul::tiling(self.kernels, (n, outputs, x.columns), threads);
         let tiles = Tiles::new(&mut out[..n * outputs], outputs, tile);
         self.run(task, tiles, |_, tile| {
-            matmul::side_by_side(self.kernels, linears, &x, tile);
+            matmul::side_by_side(self.kernels, linears, &x, threads, tile);
             Ok(())
         })
     }

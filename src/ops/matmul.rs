@@ -15,6 +15,8 @@ const PANEL_ONE: usize = 16;
 const TOKENS_MAX: usize = 128;
 /// Tasks of a thread, at least, where the work allows: so that threads end together.
 const TASKS: usize = 4;
+/// The same for a single token: threads that read from one region of memory read faster.
+const TASKS_ONE: usize = 16;
 
 /// A matrix and its bias.
 #[derive(Debug)]
@@ -33,22 +35,26 @@ pub fn tiling(
     threads: usize,
 ) -> (usize, usize) {
     let task_max = kernels.task_max();
-    let panel = if tokens == 1 { PANEL_ONE } else { PANEL };
+    let (panel, tasks) = match tokens {
+        1 => (PANEL_ONE, TASKS_ONE),
+        _ => (PANEL, TASKS),
+    };
     let macs = panel.saturating_mul(columns);
     let rows = tokens.clamp(1, TOKENS_MAX).min((task_max / macs).max(1));
     let rows = tokens.div_ceil(tokens.div_ceil(rows).max(1)).max(1);
     let all = tokens.saturating_mul(outputs).saturating_mul(columns);
-    let task = (all / (TASKS * threads)).clamp(TASK_MIN, task_max);
+    let task = (all / (tasks * threads)).clamp(TASK_MIN, task_max);
     let panels = (task / rows.saturating_mul(macs)).clamp(1, outputs.div_ceil(panel).max(1));
     (rows, panels * panel)
 }
 
 /// Computes a tile of the outputs of `linears`, which stand side by side in the tile's matrix:
-/// (rows, sum of the linears' rows).
+/// (rows, sum of the linears' rows). `threads` work on such tiles.
 pub fn side_by_side(
     kernels: &Kernels,
     linears: &[&Linear],
     x: &Input<'_>,
+    threads: usize,
     tile: &mut Tile<'_, f32>,
 ) {
     let wanted = tile.column_range();
@@ -58,7 +64,8 @@ pub fn side_by_side(
         let (from, to) = (wanted.start.max(start), wanted.end.min(end));
         if from < to {
             let mut part = tile.columns_mut(from - wanted.start..to - wanted.start);
-            one(kernels, linear, from - start..to - start, x, &mut part);
+            let outputs = from - start..to - start;
+            one(kernels, linear, outputs, (x, threads - 1), &mut part);
         }
         start = end;
     }
@@ -68,11 +75,12 @@ fn one(
     kernels: &Kernels,
     linear: &Linear,
     outputs: std::ops::Range<usize>,
-    x: &Input<'_>,
+    (x, others): (&Input<'_>, usize),
     tile: &mut Tile<'_, f32>,
 ) {
     let weight = &linear.weight;
-    kernels.matmul(weight.format(), weight.row_bytes(outputs.clone()), x, tile);
+    let rows = weight.row_bytes(outputs.clone());
+    kernels.matmul(weight.format(), rows, x, others, tile);
     if let Some(bias) = &linear.bias {
         for row in 0..tile.row_range().len() {
             kernels.add(tile.row_mut(row), &bias[outputs.clone()]);
