@@ -47,13 +47,13 @@ impl Widen for BF16 {
 
 /// `out` = the tokens of `x`, (tokens, stride), of which `columns` count, times `weights`, the rows
 /// of the tile's columns. `U` vectors are the lanes of an output; a register tile has `R` rows and
-/// `T` tokens.
+/// `T` tokens. `others`: see [`super::Kernels::matmul`].
 #[inline(always)]
 pub(super) fn matmul<V: Simd, F: Widen, const U: usize, const R: usize, const T: usize>(
     v: V,
     weights: &[u8],
     x: &[f32],
-    (stride, columns): (usize, usize),
+    (stride, columns, others): (usize, usize, usize),
     out: &mut Tile<'_, f32>,
 ) {
     let product = Product::<V, F> {
@@ -62,6 +62,7 @@ pub(super) fn matmul<V: Simd, F: Widen, const U: usize, const R: usize, const T:
         x,
         stride,
         columns,
+        others,
     };
     let (rows, tokens) = (out.column_range().len(), out.row_range().len());
     let mut row = 0;
@@ -99,6 +100,7 @@ struct Product<'a, V, F: Floats> {
     x: &'a [f32],
     stride: usize,
     columns: usize,
+    others: usize,
 }
 
 impl<V: Simd, F: Widen> Product<'_, V, F> {
@@ -116,14 +118,18 @@ impl<V: Simd, F: Widen> Product<'_, V, F> {
             rows[r] = self.row(row + r);
         }
         // The rows behind these are one piece of memory: it is asked for in order.
-        let next = rows[ROWS - 1].as_ptr_range().end.cast::<u8>();
+        // Behind the last is what this thread will probably take next.
+        let mut next = rows[ROWS - 1].as_ptr_range().end.cast::<u8>();
+        if row + 2 * ROWS > out.column_range().len() {
+            next = next.wrapping_add(self.others * size_of_val(self.weights));
+        }
         let step = ROWS * LANES * F::FORMAT.block_bytes();
         let x = &self.x[..self.columns];
         let whole = self.columns / LANES * LANES;
         let mut sums = [[v.splat_float(0.0); U]; ROWS];
         for at in (0..whole).step_by(LANES) {
             for line in 0..step / LINE {
-                v.prefetch(next.wrapping_add(at / LANES * step + line * LINE));
+                v.prefetch_far(next.wrapping_add(at / LANES * step + line * LINE));
             }
             for u in 0..U {
                 let at = at + u * V::LANES;

@@ -11,7 +11,9 @@ macro_rules! instance {
             |weights, x, (groups, _), out| {
                 lanes::matmul_blocks::<B, $mul_add>(weights, x, groups, out)
             },
-            |weights, x, sizes, out| lanes::matmul_floats::<F, $mul_add>(weights, x, sizes, out),
+            |weights, x, (stride, columns, _), out| {
+                lanes::matmul_floats::<F, $mul_add>(weights, x, (stride, columns), out)
+            },
             |x, out| quant::quantize_row(x, out),
             |work, _room, out| lanes::attend::<$mul_add>(work, out)
             $(, $features)?);
@@ -41,7 +43,7 @@ macro_rules! instance {
     };
     ($isa:expr, $mul_add:ty,
         |$weights:ident, $x:ident, $groups:pat, $out:ident| $blocks:expr,
-        |$rows:ident, $floats:ident, $sizes:ident, $tile:ident| $dense:expr,
+        |$rows:ident, $floats:ident, $sizes:pat, $tile:ident| $dense:expr,
         |$row:ident, $quants:ident| $quantize:expr,
         |$work:ident, $room:ident, $result:ident| $attend:expr
         $(, $features:literal)?) => {
@@ -100,7 +102,8 @@ macro_rules! instance {
                 },
                 F => {
                     let floats = &x.floats[first * x.stride..];
-                    matmul_floats::<F>(weights, floats, (x.stride, x.columns), out)
+                    let sizes = (x.stride, x.columns, others);
+                    matmul_floats::<F>(weights, floats, sizes, out)
                 },
                 _ => unreachable!("a matrix has a computable format"))
         }
@@ -122,7 +125,7 @@ macro_rules! instance {
         fn matmul_floats<F: Widen>(
             $rows: &[u8],
             $floats: &[f32],
-            $sizes: (usize, usize),
+            $sizes: (usize, usize, usize),
             $tile: &mut Tile<'_, f32>,
         ) {
             $dense
