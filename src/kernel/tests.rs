@@ -86,6 +86,15 @@ fn set_scales(format: Format, block: &mut [u8], d: f32) {
         Format::Q2_K => (half(block, 80, d), half(block, 82, d * 0.3)).0,
         Format::Q3_K => half(block, 108, d),
         Format::Q6_K => half(block, 208, d),
+        Format::TQ1_0 => half(block, 52, d),
+        Format::TQ2_0 => half(block, 64, d),
+        Format::MXFP4 => block[0] = block[0] / 8 + 112,
+        // Scales of any bits are finite.
+        Format::NVFP4 => {}
+        Format::IQ1_M => {
+            // Not the largest exponent, which is NaN or infinite.
+            block[55] &= 0xbf;
+        }
         Format::Q4_1 | Format::Q5_1 | Format::Q4_K | Format::Q5_K => {
             (half(block, 0, d), half(block, 2, d * 0.3)).0
         }

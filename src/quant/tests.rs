@@ -296,8 +296,8 @@ fn minima_are_added_after_the_product_first_half_first() {
     let x = random_activations(8, 4);
     let mut sum = 0f32;
     for (group, x) in x.iter().enumerate() {
-        let Group { q, scale, mins } = Q2_K::unpack(row.as_chunks().0.first().unwrap(), group);
-        sum = (integer_dot(&q, &x.q) as f32).mul_add(scale * x.scale, sum);
+        let Group { q, scales, mins } = Q2_K::unpack(row.as_chunks().0.first().unwrap(), group);
+        sum = (integer_dot(&q, &x.q) as f32).mul_add(scales[0] * x.scale, sum);
         sum = mins[0].mul_add(x.scale * (-x.start0 / 32) as f32, sum);
         sum = mins[1].mul_add(x.scale * (-x.start1 / 32) as f32, sum);
     }
