@@ -133,6 +133,41 @@ fn extreme_integers_stay_exact() {
     }
 }
 
+/// Hostile blocks: what comes out is the scalar twin's, or not a number there, too.
+#[test]
+fn any_bytes_are_multiplied_alike() {
+    let (rows, columns) = (17, 512);
+    for format in Format::all().filter(|&f| crate::quant::is_computable(f) && f.block_len() > 1) {
+        for seed in 0..12 {
+            let len = rows * format.bytes(columns as u64).unwrap() as usize;
+            let random = |step| Random { seed, step }.bits(0) as u8;
+            let fill = |step| match seed {
+                0 => 0xff,
+                1 => 0x7c, // scales are NaN or infinite
+                _ => random(step),
+            };
+            let weights: Vec<u8> = (0..len as u64).map(fill).collect();
+            for tokens in [1, 3] {
+                let floats = floats(seed, tokens * columns);
+                let mut quants = vec![Activation::default(); tokens * columns / GROUP];
+                assert!(force(Isa::Scalar).quantize_row(&floats, &mut quants));
+                let x = Input {
+                    columns,
+                    stride: columns,
+                    floats: &[],
+                    quants: &quants,
+                };
+                same(format.name(), |kernels| {
+                    let mut out = vec![0.0; tokens * rows];
+                    kernels.matmul(format, &weights, &x, &mut Tile::whole(&mut out, rows));
+                    let known = |x: f32| if x.is_nan() { f32::NAN } else { x };
+                    out.into_iter().map(known).collect()
+                });
+            }
+        }
+    }
+}
+
 #[test]
 fn matmul_of_every_format() {
     let formats = Format::all().filter(|&format| crate::quant::is_computable(format));

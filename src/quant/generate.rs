@@ -218,6 +218,6 @@ mod tests {
             code(Format::Q4_0, &mut [0; 17]).code(),
             Code::InvalidArgument
         );
-        assert_eq!(code(Format::IQ1_S, &mut [0; 50]).code(), Code::Unsupported);
+        assert_eq!(code(Format::Q8_K, &mut [0; 292]).code(), Code::Unsupported);
     }
 }
