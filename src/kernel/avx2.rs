@@ -191,7 +191,7 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
     }
 
     #[inline(always)]
-    fn from_bits(self, a: __m256i) -> __m256 {
+    fn bits_to_float(self, a: __m256i) -> __m256 {
         cpu!(_mm256_castsi256_ps(a))
     }
 

@@ -157,7 +157,7 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
     }
 
     #[inline(always)]
-    fn from_bits(self, a: __m512i) -> __m512 {
+    fn bits_to_float(self, a: __m512i) -> __m512 {
         cpu!(_mm512_castsi512_ps(a))
     }
 

@@ -240,7 +240,7 @@ impl<const DOT: bool> Simd for Neon<DOT> {
     }
 
     #[inline(always)]
-    fn from_bits(self, a: Self::Int) -> Self::Float {
+    fn bits_to_float(self, a: Self::Int) -> Self::Float {
         each(a, |a| cpu!(vreinterpretq_f32_u32(a)))
     }
 

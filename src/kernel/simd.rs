@@ -60,7 +60,7 @@ pub(super) trait Simd: Copy {
     /// `LANES` integers as floats, exactly below 2^24.
     fn to_float(self, a: Self::Int) -> Self::Float;
     /// The floats of these bits.
-    fn from_bits(self, a: Self::Int) -> Self::Float;
+    fn bits_to_float(self, a: Self::Int) -> Self::Float;
     /// The f16 in the low half of each lane; the high half is ignored.
     fn half_to_float(self, a: Self::Int) -> Self::Float;
     /// One value in all lanes.

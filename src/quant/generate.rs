@@ -4,6 +4,8 @@
 //! The integers of a block are random bits; its scales are then set so that the weights have the
 //! wanted spread. Where a format has minima, they take the mean away.
 
+use std::f32::consts::FRAC_1_SQRT_2;
+
 use crate::{
     error::{Code, Error, Result},
     float::{bf16_from_f32, f16_from_f32},
@@ -84,12 +86,12 @@ fn shape(format: Format, deviation: f32, block: &mut [u8]) {
         }
         Format::TQ2_0 => {
             three_of_four(&mut block[..64]);
-            signed_scale(block, 64, deviation / 0.7071);
+            signed_scale(block, 64, deviation / FRAC_1_SQRT_2);
         }
         Format::Q1_0 => signed_scale(block, 0, deviation),
         Format::Q2_0 => {
             three_of_four(&mut block[2..]);
-            signed_scale(block, 0, deviation / 0.7071);
+            signed_scale(block, 0, deviation / FRAC_1_SQRT_2);
         }
         Format::MXFP4 => block[0] = exponent(block[0], deviation / 5.852),
         Format::NVFP4 => {

@@ -39,7 +39,7 @@ impl Blocks for TQ1_0 {
 fn digit(byte: u8, k: usize) -> i16 {
     const POWERS: [u8; 5] = [1, 3, 9, 27, 81];
     let rest = byte.wrapping_mul(POWERS[k]);
-    i16::from(rest) * 3 >> 8
+    (i16::from(rest) * 3) >> 8
 }
 
 /// 64 bytes of 2-bit integers as in Q2_K, `d`. Weights: `d * (q - 1)`.

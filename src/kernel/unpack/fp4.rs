@@ -43,7 +43,7 @@ impl Unpack for MXFP4 {
 #[inline(always)]
 fn power<V: Simd>(v: V, e: V::Int) -> V::Float {
     let low = v.shr(e, 1);
-    let float = |e: V::Int| v.from_bits(v.shl(v.add(e, v.splat(127 - 64)), 23));
+    let float = |e: V::Int| v.bits_to_float(v.shl(v.add(e, v.splat(127 - 64)), 23));
     v.mul(float(low), float(v.sub(e, low)))
 }
 

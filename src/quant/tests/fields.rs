@@ -239,10 +239,10 @@ fn each_half_has_a_scale_of_its_own() {
     for (group, x) in x.iter().enumerate() {
         let block = &NVFP4::blocks(&row)[group / 2];
         let Group { q, scales, .. } = NVFP4::unpack(block, group % 2);
-        for half in 0..2 {
+        for (half, scale) in scales.into_iter().enumerate() {
             let products = (16 * half..16 * half + 16).map(|i| i32::from(q[i]) * i32::from(x.q[i]));
             let integer: i32 = products.sum();
-            sum = (integer as f32).mul_add(scales[half] * x.scale, sum);
+            sum = (integer as f32).mul_add(scale * x.scale, sum);
         }
     }
     assert_eq!(
