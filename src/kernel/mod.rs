@@ -16,6 +16,7 @@ mod measure;
 mod panel;
 mod piece;
 mod room;
+mod selection;
 mod simd;
 mod unpack;
 
@@ -36,9 +37,10 @@ use crate::team::Tile;
 
 pub use attention::{Attention, PAGE_TOKENS, SPAN_TOKENS, result_len};
 pub use lanes::LANES;
-pub use logits::{BLOCK, Ranked, Reach, STEPS, Steps};
+pub use logits::{BLOCK, Reach, STEPS, Steps};
 pub use measure::Peak;
 pub use room::Room;
+pub use selection::{Keys, Ranked};
 
 /// An instruction set that has kernels, from the plainest to the widest of each architecture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
