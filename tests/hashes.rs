@@ -30,7 +30,7 @@ const SHIPPED: u64 = 0x18e5_ab7d_3b60_8372;
 const SPANS: u64 = 0x27b2_5ab8_06fb_da78;
 
 /// The hashes of small random models, one a format.
-const FORMATS: [(&str, u64); 15] = [
+const FORMATS: [(&str, u64); 28] = [
     ("F32", 0x3546_ad68_d9fa_e747),
     ("F16", 0x7671_74e4_69bb_6147),
     ("Q4_0", 0x8511_a4e8_9250_4a75),
@@ -46,6 +46,19 @@ const FORMATS: [(&str, u64); 15] = [
     ("IQ4_NL", 0x3b0d_6a63_bddc_81b1),
     ("IQ4_XS", 0xebac_6dad_7920_98d9),
     ("BF16", 0x812c_e6c7_85e1_8ce5),
+    ("IQ1_S", 0x6b45_905a_ae98_5ad3),
+    ("IQ1_M", 0xc16d_54f0_1589_ef6e),
+    ("IQ2_XXS", 0x9e99_2a75_8005_1b63),
+    ("IQ2_XS", 0x80da_ecc1_897f_e5a2),
+    ("IQ2_S", 0xfdd5_7dd2_8ceb_ead9),
+    ("IQ3_XXS", 0x3339_3b05_23e6_b9c3),
+    ("IQ3_S", 0x67c4_895a_85be_b0a7),
+    ("TQ1_0", 0x0b58_ba94_d0ee_70c7),
+    ("TQ2_0", 0xf766_cd28_a1e8_23e2),
+    ("MXFP4", 0x5ee3_4233_623f_f03d),
+    ("NVFP4", 0x38bf_fc47_42c6_518d),
+    ("Q1_0", 0x3986_19da_51cc_b87f),
+    ("Q2_0", 0xca50_767b_a221_ed58),
 ];
 
 /// Rows of many matrices are no multiple of any panel, 576 columns none of 256.
@@ -61,7 +74,7 @@ const SIZES: Sizes = Sizes {
     context: 64,
 };
 
-/// For blocks of 256.
+/// For blocks of 64 and more.
 const WIDE: Sizes = Sizes {
     dim: 768,
     heads: 3,

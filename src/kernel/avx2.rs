@@ -167,8 +167,32 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
     }
 
     #[inline(always)]
+    fn mirror(self, a: __m256i, bits: __m256i, mask: u32, total: u8) -> __m256i {
+        let mask = self.splat(mask);
+        cpu!({
+            let chosen = _mm256_cmpeq_epi8(_mm256_and_si256(bits, mask), mask);
+            // -a is the complement of a plus 1.
+            let rest = _mm256_and_si256(chosen, _mm256_set1_epi8(total.wrapping_add(1) as i8));
+            _mm256_add_epi8(_mm256_xor_si256(a, chosen), rest)
+        })
+    }
+
+    #[inline(always)]
+    fn gather<const N: usize>(self, table: &[u32; N], a: __m256i) -> __m256i {
+        const { assert!(N.is_power_of_two()) }
+        let index = self.and(a, self.splat(N as u32 - 1));
+        // SAFETY: the features are proven; indices are below the table's length.
+        unsafe { _mm256_i32gather_epi32::<4>(table.as_ptr().cast(), index) }
+    }
+
+    #[inline(always)]
     fn to_float(self, a: __m256i) -> __m256 {
         cpu!(_mm256_cvtepi32_ps(a))
+    }
+
+    #[inline(always)]
+    fn bits_to_float(self, a: __m256i) -> __m256 {
+        cpu!(_mm256_castsi256_ps(a))
     }
 
     #[inline(always)]

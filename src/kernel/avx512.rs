@@ -135,8 +135,30 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
     }
 
     #[inline(always)]
+    fn mirror(self, a: __m512i, bits: __m512i, mask: u32, total: u8) -> __m512i {
+        let mask = self.splat(mask);
+        cpu!({
+            let chosen = _mm512_test_epi8_mask(bits, mask);
+            _mm512_mask_sub_epi8(a, chosen, _mm512_set1_epi8(total as i8), a)
+        })
+    }
+
+    #[inline(always)]
+    fn gather<const N: usize>(self, table: &[u32; N], a: __m512i) -> __m512i {
+        const { assert!(N.is_power_of_two()) }
+        let index = self.and(a, self.splat(N as u32 - 1));
+        // SAFETY: the features are proven; indices are below the table's length.
+        unsafe { _mm512_i32gather_epi32::<4>(index, table.as_ptr().cast()) }
+    }
+
+    #[inline(always)]
     fn to_float(self, a: __m512i) -> __m512 {
         cpu!(_mm512_cvtepi32_ps(a))
+    }
+
+    #[inline(always)]
+    fn bits_to_float(self, a: __m512i) -> __m512 {
+        cpu!(_mm512_castsi512_ps(a))
     }
 
     #[inline(always)]

@@ -209,8 +209,39 @@ impl<const DOT: bool> Simd for Neon<DOT> {
     }
 
     #[inline(always)]
+    fn mirror(self, a: Self::Int, bits: Self::Int, mask: u32, total: u8) -> Self::Int {
+        let (mask, total) = cpu!((bytes(vdupq_n_u32(mask)), vdupq_n_u8(total)));
+        each2(a, bits, |a, bits| {
+            words(cpu!({
+                let chosen = vtstq_u8(bytes(bits), mask);
+                vbslq_u8(chosen, vsubq_u8(total, bytes(a)), bytes(a))
+            }))
+        })
+    }
+
+    #[inline(always)]
+    fn gather<const N: usize>(self, table: &[u32; N], a: Self::Int) -> Self::Int {
+        const { assert!(N.is_power_of_two()) }
+        each(a, |a| {
+            let mut lanes = [0; 4];
+            // SAFETY: the features are proven; 16 bytes are written to 16.
+            unsafe { vst1q_u32(lanes.as_mut_ptr(), a) };
+            for lane in &mut lanes {
+                *lane = table[*lane as usize & (N - 1)];
+            }
+            // SAFETY: the features are proven; 16 bytes are read from 16.
+            unsafe { vld1q_u32(lanes.as_ptr()) }
+        })
+    }
+
+    #[inline(always)]
     fn to_float(self, a: Self::Int) -> Self::Float {
         each(a, |a| cpu!(vcvtq_f32_s32(vreinterpretq_s32_u32(a))))
+    }
+
+    #[inline(always)]
+    fn bits_to_float(self, a: Self::Int) -> Self::Float {
+        each(a, |a| cpu!(vreinterpretq_f32_u32(a)))
     }
 
     #[inline(always)]

@@ -27,6 +27,15 @@ pub(super) enum Kind {
     TwoMins,
     /// An integer scale for each 16 columns, then a scale.
     TwoScales,
+    /// A scale for each 16 columns.
+    EachScale,
+}
+
+impl Kind {
+    /// Whether the 16 columns of each half have a sum of their own.
+    const fn is_halved(self) -> bool {
+        matches!(self, Self::TwoScales | Self::EachScale)
+    }
 }
 
 /// A group of 32 columns of the rows of a panel.
@@ -36,7 +45,7 @@ pub(super) struct Group<V: Simd> {
     pub q: [V::Int; 8],
     /// What one integer step is worth.
     pub scale: V::Float,
-    /// Minima, or the integer scales, as the kind has them.
+    /// Minima, or the integer scales, or the scales, as the kind has them.
     pub extra: [V::Float; 2],
 }
 
@@ -69,7 +78,7 @@ pub(super) trait Unpack: Blocks {
     const LARGEST: Option<u32>;
 
     /// Where the dot products of a group start, so that they come out without the bytes' offset:
-    /// that of all 32 columns, or, for [`Kind::TwoScales`], those of 16 each.
+    /// that of all 32 columns, or those of 16 each, if the kind has sums of halves.
     #[inline(always)]
     fn start<V: Simd>(v: V, x: &Activation) -> [V::Int; 2] {
         match Self::LARGEST {
@@ -106,7 +115,7 @@ pub(super) fn matmul<V: Simd, F: Unpack, const P: usize, const T: usize>(
     };
     match F::KIND {
         // In a large tile, the second accumulators take the place of a panel.
-        Kind::TwoScales if P * T > 6 => product.all::<F, 2, T>(rows, out),
+        kind if kind.is_halved() && P * T > 6 => product.all::<F, 2, T>(rows, out),
         // What puts signs right takes registers, too, and is shared by tokens.
         _ if V::PAIRS && F::LARGEST.is_none() => product.all::<F, 1, 4>(rows, out),
         _ => product.all::<F, P, T>(rows, out),
@@ -278,7 +287,7 @@ fn group<V: Simd, F: Unpack, const P: usize, const T: usize>(
         starts[1][t] = b;
     }
     let mut integers = [[starts[0]; P]; 2];
-    if F::KIND == Kind::TwoScales {
+    if F::KIND.is_halved() {
         for half in 0..2 {
             integers[half] = dots::<V, F, P, T>(v, panels, x, starts[half], 4 * half..4 * half + 4);
         }
@@ -304,7 +313,7 @@ fn dots<V: Simd, F: Unpack, const P: usize, const T: usize>(
 ) -> [[V::Int; T]; P] {
     let mut integers = [starts; P];
     let steps = steps::<V, F>();
-    if steps == 1 {
+    if steps == 0 {
         for j in vectors {
             for t in 0..T {
                 let word = word(x[t], j);
@@ -344,6 +353,11 @@ fn add<V: Simd, F: Unpack>(
     sum: V::Float,
 ) -> V::Float {
     let [a, b] = group.extra;
+    if F::KIND == Kind::EachScale {
+        let scale = v.splat_float(x.scale);
+        let sum = v.mul_add(v.to_float(first), v.mul(a, scale), sum);
+        return v.mul_add(v.to_float(second), v.mul(b, scale), sum);
+    }
     let mut total = v.to_float(first);
     if F::KIND == Kind::TwoScales {
         // Exact: the whole sum is below 2^24.
@@ -352,7 +366,7 @@ fn add<V: Simd, F: Unpack>(
     let scale = v.mul(group.scale, v.splat_float(x.scale));
     let sum = v.mul_add(total, scale, sum);
     match F::KIND {
-        Kind::Scale | Kind::TwoScales => sum,
+        Kind::Scale | Kind::TwoScales | Kind::EachScale => sum,
         Kind::Min => v.mul_add(a, v.splat_float(x.t), sum),
         Kind::TwoMins => {
             let sum = v.mul_add(a, v.splat_float(x.t0), sum);
@@ -417,17 +431,17 @@ impl<V: Simd, const P: usize> Sink<V> for Fill<'_, V, P> {
     }
 }
 
-/// How many vectors of a group may add their products in 16 bits: 8, 4, 2, or 1 for none. With two
-/// scales a group has two halves of 4 vectors, and weights that leave room for 2.
+/// How many vectors of a group may add their products in 16 bits: 8, or 4 of half a group, 4, 2, 1,
+/// or 0 where products are better added in 32 bits.
 #[inline(always)]
 const fn steps<V: Simd, F: Unpack>() -> usize {
     match F::LARGEST {
         Some(largest) if V::PAIRS => {
             // Two products in each sum.
             let fitting = i16::MAX as u32 / (2 * 127 * largest);
-            let power = fitting.ilog2();
-            1 << if power < 3 { power } else { 3 }
+            let (power, most) = (fitting.ilog2(), if F::KIND.is_halved() { 2 } else { 3 });
+            1 << if power < most { power } else { most }
         }
-        _ => 1,
+        _ => 0,
     }
 }

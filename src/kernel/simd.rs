@@ -51,8 +51,16 @@ pub(super) trait Simd: Copy {
     /// Each byte, below 16, replaced by that element of the table.
     fn lookup(self, table: [i8; 16], a: Self::Int) -> Self::Int;
 
+    /// Each byte that has a bit of that byte of `mask` in `bits` becomes `total` minus itself,
+    /// modulo 256. A byte of `mask` is one bit.
+    fn mirror(self, a: Self::Int, bits: Self::Int, mask: u32, total: u8) -> Self::Int;
+    /// Each lane, modulo `N`, a power of two, replaced by that element of the table.
+    fn gather<const N: usize>(self, table: &[u32; N], a: Self::Int) -> Self::Int;
+
     /// `LANES` integers as floats, exactly below 2^24.
     fn to_float(self, a: Self::Int) -> Self::Float;
+    /// The floats of these bits.
+    fn bits_to_float(self, a: Self::Int) -> Self::Float;
     /// The f16 in the low half of each lane; the high half is ignored.
     fn half_to_float(self, a: Self::Int) -> Self::Float;
     /// One value in all lanes.

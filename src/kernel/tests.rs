@@ -86,6 +86,15 @@ fn set_scales(format: Format, block: &mut [u8], d: f32) {
         Format::Q2_K => (half(block, 80, d), half(block, 82, d * 0.3)).0,
         Format::Q3_K => half(block, 108, d),
         Format::Q6_K => half(block, 208, d),
+        Format::TQ1_0 => half(block, 52, d),
+        Format::TQ2_0 => half(block, 64, d),
+        Format::MXFP4 => block[0] = block[0] / 8 + 112,
+        // Scales of any bits are finite.
+        Format::NVFP4 => {}
+        Format::IQ1_M => {
+            // Not the largest exponent, which is NaN or infinite.
+            block[55] &= 0xbf;
+        }
         Format::Q4_1 | Format::Q5_1 | Format::Q4_K | Format::Q5_K => {
             (half(block, 0, d), half(block, 2, d * 0.3)).0
         }
@@ -118,6 +127,41 @@ fn extreme_integers_stay_exact() {
                     let mut out = vec![0.0; tokens * rows];
                     kernels.matmul(format, &weights, &x, 0, &mut Tile::whole(&mut out, rows));
                     out
+                });
+            }
+        }
+    }
+}
+
+/// Hostile blocks: what comes out is the scalar twin's, or not a number there, too.
+#[test]
+fn any_bytes_are_multiplied_alike() {
+    let (rows, columns) = (17, 512);
+    for format in Format::all().filter(|&f| crate::quant::is_computable(f) && f.block_len() > 1) {
+        for seed in 0..12 {
+            let len = rows * format.bytes(columns as u64).unwrap() as usize;
+            let random = |step| Random { seed, step }.bits(0) as u8;
+            let fill = |step| match seed {
+                0 => 0xff,
+                1 => 0x7c, // scales are NaN or infinite
+                _ => random(step),
+            };
+            let weights: Vec<u8> = (0..len as u64).map(fill).collect();
+            for tokens in [1, 3] {
+                let floats = floats(seed, tokens * columns);
+                let mut quants = vec![Activation::default(); tokens * columns / GROUP];
+                assert!(force(Isa::Scalar).quantize_row(&floats, &mut quants));
+                let x = Input {
+                    columns,
+                    stride: columns,
+                    floats: &[],
+                    quants: &quants,
+                };
+                same(format.name(), |kernels| {
+                    let mut out = vec![0.0; tokens * rows];
+                    kernels.matmul(format, &weights, &x, &mut Tile::whole(&mut out, rows));
+                    let known = |x: f32| if x.is_nan() { f32::NAN } else { x };
+                    out.into_iter().map(known).collect()
                 });
             }
         }

@@ -13,18 +13,38 @@ use crate::{
     quant::{Activation, Format, GROUP},
 };
 
-/// 32 columns of one weight row: the weight of column `i` is `scale * q[i]` plus its minimum.
+/// Columns of half a group.
+const HALF: usize = GROUP / 2;
+
+/// 32 columns of one weight row: the weight of column `i` is its scale times `q[i]`, plus its
+/// minimum.
 #[derive(Debug, Clone, Copy)]
 pub struct Group {
     /// The integers with the format's offset applied, and with the integer scale of each 16 columns
-    /// where the format has one (Q2_K, Q3_K, Q6_K). `|sum of q[i] * x[i]| < 2^24` for any
-    /// activations, so the sum is exact in f32.
+    /// where the format has one (Q2_K, Q3_K, Q6_K, IQ2_XS, IQ2_S, IQ1_M). `|sum of q[i] * x[i]| <
+    /// 2^24` for any activations, so the sum is exact in f32.
     pub q: [i16; GROUP],
-    /// The float scale of all 32.
-    pub scale: f32,
+    /// The float scales: `scales[0]` for all 32 if [`Blocks::SCALES`] is 1; else those of the first
+    /// and the last 16.
+    pub scales: [f32; 2],
     /// What is added to each weight: `mins[0]` for all 32 if [`Blocks::MINS`] is 1; for the first
     /// and the last 16 if it is 2; else unused.
     pub mins: [f32; 2],
+}
+
+impl Group {
+    /// A group with one scale and no minima.
+    #[inline(always)]
+    pub fn new(q: [i16; GROUP], scale: f32) -> Self {
+        Self::with_mins(q, scale, [0.0; 2])
+    }
+
+    /// A group with one scale.
+    #[inline(always)]
+    pub fn with_mins(q: [i16; GROUP], scale: f32, mins: [f32; 2]) -> Self {
+        let scales = [scale; 2];
+        Self { q, scales, mins }
+    }
 }
 
 /// A block format: how its bytes become [`Group`]s.
@@ -37,6 +57,8 @@ pub trait Blocks {
     const GROUPS: usize;
     /// How many minima a group has: 0, 1 or 2.
     const MINS: usize;
+    /// How many float scales a group has: 1, or 2 without minima.
+    const SCALES: usize = 1;
 
     /// The whole blocks of a row.
     fn blocks(row: &[u8]) -> &[Self::Block];
@@ -47,14 +69,14 @@ pub trait Blocks {
     /// The 32 weights of a group, as the format's specification computes them.
     #[inline(always)]
     fn decode(block: &Self::Block, group: usize) -> [f32; GROUP] {
-        let Group { q, scale, mins } = Self::unpack(block, group);
+        let Group { q, scales, mins } = Self::unpack(block, group);
         let mut out = [0.0; GROUP];
         for i in 0..GROUP {
-            let value = scale * f32::from(q[i]);
+            let value = scales[i / HALF] * f32::from(q[i]);
             out[i] = match Self::MINS {
                 0 => value,
                 1 => value + mins[0],
-                _ => value + mins[i / (GROUP / 2)],
+                _ => value + mins[i / HALF],
             };
         }
         out
@@ -76,9 +98,16 @@ pub fn dot<B: Blocks, M: MulAdd>(row: &[u8], x: &[Activation]) -> f32 {
 /// `sum` plus the dot product of one group of weights and one of activations.
 #[inline(always)]
 pub fn accumulate<B: Blocks, M: MulAdd>(weights: &Group, x: &Activation, sum: f32) -> f32 {
-    let Group { q, scale, mins } = weights;
+    let Group { q, scales, mins } = weights;
+    if B::SCALES == 2 {
+        let (q, integers) = (q.as_chunks::<HALF>().0, x.q.as_chunks::<HALF>().0);
+        let first = integer_dot(&q[0], &integers[0]);
+        let last = integer_dot(&q[1], &integers[1]);
+        let sum = M::mul_add(first as f32, scales[0] * x.scale, sum);
+        return M::mul_add(last as f32, scales[1] * x.scale, sum);
+    }
     let integer = integer_dot(q, &x.q);
-    let sum = M::mul_add(integer as f32, scale * x.scale, sum);
+    let sum = M::mul_add(integer as f32, scales[0] * x.scale, sum);
     match B::MINS {
         0 => sum,
         1 => M::mul_add(mins[0], x.t, sum),
@@ -88,9 +117,9 @@ pub fn accumulate<B: Blocks, M: MulAdd>(weights: &Group, x: &Activation, sum: f3
 
 /// The exact sum of products; below 2^24 by the bound on [`Group::q`].
 #[inline(always)]
-pub fn integer_dot(q: &[i16; GROUP], x: &[i8; GROUP]) -> i32 {
+pub fn integer_dot<const N: usize>(q: &[i16; N], x: &[i8; N]) -> i32 {
     let mut sum = 0;
-    for i in 0..GROUP {
+    for i in 0..N {
         sum += i32::from(q[i]) * i32::from(x[i]);
     }
     sum

@@ -4,10 +4,12 @@
 //! The integers of a block are random bits; its scales are then set so that the weights have the
 //! wanted spread. Where a format has minima, they take the mean away.
 
+use std::f32::consts::FRAC_1_SQRT_2;
+
 use crate::{
     error::{Code, Error, Result},
     float::{bf16_from_f32, f16_from_f32},
-    quant::{Format, is_computable},
+    quant::{Format, fp4::small_float, is_computable},
     random::Random,
 };
 
@@ -71,6 +73,32 @@ fn shape(format: Format, deviation: f32, block: &mut [u8]) {
         Format::Q6_K => signed_scale(block, 208, deviation / 1366.0),
         Format::IQ4_NL => signed_scale(block, 0, deviation / 67.44),
         Format::IQ4_XS => signed_scale(block, 0, deviation / 1246.0),
+        Format::IQ1_S => signed_scale(block, 0, deviation / 7.2),
+        Format::IQ1_M => spread_scale(block, deviation / 7.2),
+        Format::IQ2_XXS => signed_scale(block, 0, deviation / 53.36),
+        Format::IQ2_XS => signed_scale(block, 0, deviation / 55.9),
+        Format::IQ2_S => signed_scale(block, 0, deviation / 56.39),
+        Format::IQ3_XXS => signed_scale(block, 0, deviation / 142.4),
+        Format::IQ3_S => signed_scale(block, 0, deviation / 140.2),
+        Format::TQ1_0 => {
+            five_digits(&mut block[..52]);
+            signed_scale(block, 52, deviation / 0.8165);
+        }
+        Format::TQ2_0 => {
+            three_of_four(&mut block[..64]);
+            signed_scale(block, 64, deviation / FRAC_1_SQRT_2);
+        }
+        Format::Q1_0 => signed_scale(block, 0, deviation),
+        Format::Q2_0 => {
+            three_of_four(&mut block[2..]);
+            signed_scale(block, 0, deviation / FRAC_1_SQRT_2);
+        }
+        Format::MXFP4 => block[0] = exponent(block[0], deviation / 5.852),
+        Format::NVFP4 => {
+            for scale in &mut block[..4] {
+                *scale = near_float(*scale, deviation / 5.852);
+            }
+        }
         _ => unreachable!("the caller has checked that the format is computable"),
     }
 }
@@ -94,6 +122,51 @@ fn signed_scale(block: &mut [u8], at: usize, size: f32) {
     let sign = block[at + 1] & 0x80;
     scale(block, at, size);
     block[at + 1] |= sign;
+}
+
+/// As [`signed_scale`], for the f16 of which IQ1_M keeps four bits at the top of each 16.
+fn spread_scale(block: &mut [u8], size: f32) {
+    let places = [49, 51, 53, 55];
+    let mut half = [block[48], block[50]];
+    signed_scale(&mut half, 0, size);
+    let bits = u16::from_le_bytes(half);
+    for (i, place) in places.into_iter().enumerate() {
+        let four = (bits >> (4 * i)) as u8 & 15;
+        block[place] = block[place] & 15 | four << 4;
+    }
+}
+
+/// Makes bytes those of five digits to the base of 3: of 243 fractions of 256, rounded up.
+fn five_digits(bytes: &mut [u8]) {
+    for byte in bytes {
+        let digits = u16::from(*byte) * 243 / 256;
+        *byte = (digits * 256).div_ceil(243) as u8;
+    }
+}
+
+/// Replaces the 2-bit code 3, which encoders do not make, by 1.
+fn three_of_four(bytes: &mut [u8]) {
+    for byte in bytes {
+        let both = *byte & *byte >> 1 & 0x55;
+        *byte &= !(both << 1);
+    }
+}
+
+/// The exponent of one of the powers of two around `size`, so that their mean square is its square.
+fn exponent(random: u8, size: f32) -> u8 {
+    let below = f32::from_bits(size.to_bits() & 0x7f80_0000);
+    let part = ((size / below).powi(2) - 1.0) / 3.0;
+    let up = f32::from(random) < 256.0 * part;
+    // 2^(e - 128), and the bias of f32 is 127.
+    (below.to_bits() >> 23) as u8 + 1 + u8::from(up)
+}
+
+/// The 8-bit float of NVFP4 nearest to `size`, give or take a quarter.
+fn near_float(random: u8, size: f32) -> u8 {
+    let size = size * (0.75 + f32::from(random) / 512.0);
+    let distance = |bits: u8| (small_float(bits) - size).abs();
+    let nearer = |a: u8, b: u8| if distance(b) < distance(a) { b } else { a };
+    (1..0x7f).fold(0, nearer)
 }
 
 /// As [`scale`]; the f16 behind it is what takes the mean of the integers, `mean` steps, away: a
@@ -147,6 +220,6 @@ mod tests {
             code(Format::Q4_0, &mut [0; 17]).code(),
             Code::InvalidArgument
         );
-        assert_eq!(code(Format::IQ1_S, &mut [0; 50]).code(), Code::Unsupported);
+        assert_eq!(code(Format::Q8_K, &mut [0; 292]).code(), Code::Unsupported);
     }
 }

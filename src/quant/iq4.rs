@@ -31,11 +31,7 @@ impl Blocks for IQ4_NL {
 
     #[inline(always)]
     fn unpack(block: &Self::Block, _group: usize) -> Group {
-        Group {
-            q: values(bytes_at(block, 2)),
-            scale: half_at(block, 0),
-            mins: [0.0; 2],
-        }
+        Group::new(values(bytes_at(block, 2)), half_at(block, 0))
     }
 }
 
@@ -63,11 +59,8 @@ impl Blocks for IQ4_XS {
         let [low] = *bytes_at(block, 4 + group / 2);
         let low = low >> (4 * (group % 2)) & 15;
         let scale = i16::from(low) + (high as i16) * 16 - 32;
-        Group {
-            q: values(bytes_at(block, 8 + 16 * group)),
-            scale: half_at(block, 0) * f32::from(scale),
-            mins: [0.0; 2],
-        }
+        let q = values(bytes_at(block, 8 + 16 * group));
+        Group::new(q, half_at(block, 0) * f32::from(scale))
     }
 }
 

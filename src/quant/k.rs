@@ -10,35 +10,12 @@ use crate::quant::{
     half_at,
 };
 
-macro_rules! layout {
-    ($name:ident, $bytes:literal, $mins:literal) => {
-        type Block = [u8; $bytes];
-        const FORMAT: Format = Format::$name;
-        const GROUPS: usize = 8;
-        const MINS: usize = $mins;
-
-        #[inline(always)]
-        fn blocks(row: &[u8]) -> &[Self::Block] {
-            row.as_chunks().0
-        }
-    };
-}
-
-macro_rules! names {
-    ($($name:ident)*) => {$(
-        #[doc = concat!("[`Blocks`] of [`Format::", stringify!($name), "`].")]
-        #[derive(Debug, Clone, Copy)]
-        #[allow(non_camel_case_types)] // the format's name
-        pub struct $name;
-    )*};
-}
-
 names!(Q2_K Q3_K Q4_K Q5_K Q6_K);
 
 /// 16 bytes of scale (low half) and minimum (high half) per 16 values, 64 of 2-bit integers (four
 /// groups in each 32 bytes), `d`, `dmin`.
 impl Blocks for Q2_K {
-    layout!(Q2_K, 84, 2);
+    layout!(Q2_K, 84, groups 8, mins 2);
 
     #[inline(always)]
     fn unpack(block: &Self::Block, group: usize) -> Group {
@@ -46,11 +23,8 @@ impl Blocks for Q2_K {
         let dmin = half_at(block, 82);
         let min = |scale: u8| -(dmin * f32::from(scale >> 4));
         let q = two_bits(block, 16, group);
-        Group {
-            q: scaled(q, [i16::from(scales[0] & 15), i16::from(scales[1] & 15)]),
-            scale: half_at(block, 80),
-            mins: [min(scales[0]), min(scales[1])],
-        }
+        let q = scaled(q, [i16::from(scales[0] & 15), i16::from(scales[1] & 15)]);
+        Group::with_mins(q, half_at(block, 80), [min(scales[0]), min(scales[1])])
     }
 }
 
@@ -78,16 +52,12 @@ impl Q3_K {
 /// 32 bytes of third bits (bit `g` of byte `i` is value `32 g + i`'s), 64 of 2-bit integers as in
 /// Q2_K, 12 of 6-bit scales per 16 values, `d`. The scales are minus 32, the integers minus 4.
 impl Blocks for Q3_K {
-    layout!(Q3_K, 110, 0);
+    layout!(Q3_K, 110, groups 8, mins 0);
 
     #[inline(always)]
     fn unpack(block: &Self::Block, group: usize) -> Group {
         let (q, scales) = Self::parts(block, group);
-        Group {
-            q: scaled(q, scales),
-            scale: half_at(block, 108),
-            mins: [0.0; 2],
-        }
+        Group::new(scaled(q, scales), half_at(block, 108))
     }
 
     /// Not by way of [`Group::q`], which loses the sign of a zero.
@@ -101,23 +71,19 @@ impl Blocks for Q3_K {
 /// `d`, `dmin`, 12 bytes of 6-bit scales and minima per 32 values, 128 of 4-bit integers: groups
 /// 2j and 2j + 1 are the low and the high halves of the same 32 bytes.
 impl Blocks for Q4_K {
-    layout!(Q4_K, 144, 1);
+    layout!(Q4_K, 144, groups 8, mins 1);
 
     #[inline(always)]
     fn unpack(block: &Self::Block, group: usize) -> Group {
         let (scale, min) = scale_and_min(block, group);
-        Group {
-            q: four_bits(block, 16, group),
-            scale,
-            mins: [min; 2],
-        }
+        Group::with_mins(four_bits(block, 16, group), scale, [min; 2])
     }
 }
 
 /// As Q4_K, with 32 bytes of fifth bits (bit `g` of byte `i` is value `32 g + i`'s) before the
 /// 4-bit integers.
 impl Blocks for Q5_K {
-    layout!(Q5_K, 176, 1);
+    layout!(Q5_K, 176, groups 8, mins 1);
 
     #[inline(always)]
     fn unpack(block: &Self::Block, group: usize) -> Group {
@@ -127,11 +93,7 @@ impl Blocks for Q5_K {
         for (q, fifth) in q.iter_mut().zip(fifth) {
             *q += i16::from(fifth >> group & 1) * 16;
         }
-        Group {
-            q,
-            scale,
-            mins: [min; 2],
-        }
+        Group::with_mins(q, scale, [min; 2])
     }
 }
 
@@ -157,16 +119,12 @@ impl Q6_K {
 /// Groups 0..4 lie in the first half of both: low halves of bytes 0..32, 32..64, then high halves.
 /// The integers are minus 32.
 impl Blocks for Q6_K {
-    layout!(Q6_K, 210, 0);
+    layout!(Q6_K, 210, groups 8, mins 0);
 
     #[inline(always)]
     fn unpack(block: &Self::Block, group: usize) -> Group {
         let (q, scales) = Self::parts(block, group);
-        Group {
-            q: scaled(q, scales),
-            scale: half_at(block, 208),
-            mins: [0.0; 2],
-        }
+        Group::new(scaled(q, scales), half_at(block, 208))
     }
 
     /// Not by way of [`Group::q`], which loses the sign of a zero.
@@ -179,7 +137,7 @@ impl Blocks for Q6_K {
 
 /// The 2-bit integers of a group: bits `2 * (group % 4)` of 32 bytes.
 #[inline(always)]
-fn two_bits(block: &[u8], at: usize, group: usize) -> [i16; GROUP] {
+pub(super) fn two_bits(block: &[u8], at: usize, group: usize) -> [i16; GROUP] {
     let bytes: &[u8; 32] = bytes_at(block, at + 32 * (group / 4));
     field(bytes, 2 * (group % 4), 3)
 }
@@ -202,7 +160,7 @@ fn field(bytes: &[u8; GROUP], shift: usize, mask: u8) -> [i16; GROUP] {
 
 /// Each 16 integers times their scale.
 #[inline(always)]
-fn scaled(mut q: [i16; GROUP], scales: [i16; 2]) -> [i16; GROUP] {
+pub(super) fn scaled(mut q: [i16; GROUP], scales: [i16; 2]) -> [i16; GROUP] {
     for (i, q) in q.iter_mut().enumerate() {
         *q *= scales[i / 16];
     }

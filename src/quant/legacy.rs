@@ -67,40 +67,27 @@ macro_rules! legacy {
     };
 }
 
-legacy!(Q4_0, 18, 0, |block| Group {
-    q: halves(bytes_at(block, 2), 8),
-    scale: half_at(block, 0),
-    mins: [0.0; 2],
+legacy!(Q4_0, 18, 0, |block| {
+    Group::new(halves(bytes_at(block, 2), 8), half_at(block, 0))
 });
 
-legacy!(Q4_1, 20, 1, |block| Group {
-    q: halves(bytes_at(block, 4), 0),
-    scale: half_at(block, 0),
-    mins: [half_at(block, 2); 2],
+legacy!(Q4_1, 20, 1, |block| {
+    let q = halves(bytes_at(block, 4), 0);
+    Group::with_mins(q, half_at(block, 0), [half_at(block, 2); 2])
 });
 
-legacy!(Q5_0, 22, 0, |block| Group {
-    q: halves_and_fifth(
-        bytes_at(block, 6),
-        u32::from_le_bytes(*bytes_at(block, 2)),
-        16
-    ),
-    scale: half_at(block, 0),
-    mins: [0.0; 2],
+legacy!(Q5_0, 22, 0, |block| {
+    let fifth = u32::from_le_bytes(*bytes_at(block, 2));
+    let q = halves_and_fifth(bytes_at(block, 6), fifth, 16);
+    Group::new(q, half_at(block, 0))
 });
 
-legacy!(Q5_1, 24, 1, |block| Group {
-    q: halves_and_fifth(
-        bytes_at(block, 8),
-        u32::from_le_bytes(*bytes_at(block, 4)),
-        0
-    ),
-    scale: half_at(block, 0),
-    mins: [half_at(block, 2); 2],
+legacy!(Q5_1, 24, 1, |block| {
+    let fifth = u32::from_le_bytes(*bytes_at(block, 4));
+    let q = halves_and_fifth(bytes_at(block, 8), fifth, 0);
+    Group::with_mins(q, half_at(block, 0), [half_at(block, 2); 2])
 });
 
-legacy!(Q8_0, 34, 0, |block| Group {
-    q: signed(bytes_at(block, 2)),
-    scale: half_at(block, 0),
-    mins: [0.0; 2],
+legacy!(Q8_0, 34, 0, |block| {
+    Group::new(signed(bytes_at(block, 2)), half_at(block, 0))
 });

@@ -5,23 +5,58 @@
 //! ([`Q4_K`], [`F16`], ...) which implements [`Blocks`] or [`Floats`]. `docs/numerics.md` holds the
 //! contract of the arithmetic.
 
+/// Makes the types that block formats have, of the same names.
+macro_rules! names {
+    ($($name:ident)*) => {$(
+        #[doc = concat!("[`Blocks`] of [`Format::", stringify!($name), "`].")]
+        #[derive(Debug, Clone, Copy)]
+        #[allow(non_camel_case_types)] // the format's name
+        pub struct $name;
+    )*};
+}
+
+/// What is to be said of a format's blocks in its implementation of [`Blocks`].
+macro_rules! layout {
+    ($name:ident, $bytes:literal, groups $groups:literal, mins $mins:literal) => {
+        type Block = [u8; $bytes];
+        const FORMAT: Format = Format::$name;
+        const GROUPS: usize = $groups;
+        const MINS: usize = $mins;
+
+        #[inline(always)]
+        fn blocks(row: &[u8]) -> &[Self::Block] {
+            row.as_chunks().0
+        }
+    };
+}
+
 mod activation;
 mod dot;
 mod encode;
 mod format;
+mod fp4;
 mod generate;
+mod grid;
+mod grid_tables;
 mod iq4;
 mod k;
 mod legacy;
+mod ternary;
 
 pub use activation::{Activation, GROUP, is_finite, quantize_row, scales};
 pub use dot::{BF16, Blocks, F16, F32, Floats, Group, accumulate, dot, dot_floats, integer_dot};
 pub use encode::encode;
 pub use format::Format;
+pub use fp4::{FP4_VALUES, MXFP4, NVFP4};
 pub use generate::random_blocks;
+pub use grid::{
+    IQ1_GRID, IQ1_M, IQ1_S, IQ2_S, IQ2_S_GRID, IQ2_VALUES, IQ2_XS, IQ2_XS_GRID, IQ2_XXS,
+    IQ2_XXS_GRID, IQ3_S, IQ3_S_GRID, IQ3_XXS, IQ3_XXS_GRID,
+};
 pub use iq4::{IQ4_NL, IQ4_VALUES, IQ4_XS};
 pub use k::{Q2_K, Q3_K, Q4_K, Q5_K, Q6_K};
 pub use legacy::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
+pub use ternary::{Q1_0, Q2_0, TQ1_0, TQ2_0};
 
 use crate::{
     error::{Code, Error, Result},
@@ -33,7 +68,9 @@ use crate::{
 macro_rules! with_format {
     ($format:expr, $type:ident => $blocks:expr, $float:ident => $floats:expr, _ => $other:expr) => {
         $crate::quant::with_format!(@ $format, $type => $blocks, $float => $floats, $other,
-            [Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q2_K Q3_K Q4_K Q5_K Q6_K IQ4_NL IQ4_XS], [F32 F16 BF16])
+            [Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q2_K Q3_K Q4_K Q5_K Q6_K IQ4_NL IQ4_XS
+                IQ1_S IQ1_M IQ2_XXS IQ2_XS IQ2_S IQ3_XXS IQ3_S TQ1_0 TQ2_0 MXFP4 NVFP4 Q1_0 Q2_0],
+            [F32 F16 BF16])
     };
     (@ $format:expr, $type:ident => $blocks:expr, $float:ident => $floats:expr, $other:expr,
         [$($b:ident)*], [$($f:ident)*]) => {

@@ -294,6 +294,26 @@ pub fn set_scales(format: Format, block: &mut [u8], half: u16) {
         Format::Q2_K => &[80, 82],
         Format::Q3_K => &[108],
         Format::Q6_K => &[208],
+        Format::TQ1_0 => &[52],
+        Format::TQ2_0 => &[64],
+        Format::IQ1_M => {
+            // Four bits at the top of each 16.
+            for i in 0..4 {
+                let top = &mut block[49 + 2 * i];
+                *top = *top & 15 | ((half >> (4 * i)) as u8) << 4;
+            }
+            return;
+        }
+        // These have bytes for scales, none of which is NaN or infinite.
+        Format::MXFP4 => {
+            let bits = lightgpt::float::f16_to_f32(half).to_bits();
+            block[0] = ((bits >> 23) as u8).saturating_add(1);
+            return;
+        }
+        Format::NVFP4 => {
+            let value = lightgpt::float::f16_to_f32(half).abs();
+            return block[..4].fill((1024.0 * value).min(126.0) as u8);
+        }
         _ => &[0],
     };
     for &at in places {

@@ -27,6 +27,17 @@ pub fn random_weights(format: Format, values: usize, columns: usize, seed: u64) 
         match format {
             Format::F32 => block.copy_from_slice(&d.to_le_bytes()),
             Format::BF16 => block.copy_from_slice(&bf16_from_f32(d).to_le_bytes()),
+            // 2^(e - 128), where f32 has 2^(e - 127).
+            Format::MXFP4 => block[0] = (d.abs().to_bits() >> 23) as u8 + 1,
+            // Steps of 2^-10, up to 15.
+            Format::NVFP4 => block[..4].fill((d.abs() * 1024.0).clamp(1.0, 15.0) as u8),
+            Format::IQ1_M => {
+                let half = f16_from_f32(d);
+                for i in 0..4 {
+                    let top = &mut block[49 + 2 * i];
+                    *top = *top & 15 | ((half >> (4 * i)) as u8) << 4;
+                }
+            }
             _ => {
                 for &(at, factor) in places {
                     let half = f16_from_f32(d * factor);
@@ -56,6 +67,15 @@ fn scales(format: Format) -> (f32, &'static [(usize, f32)]) {
         Format::Q6_K => (1370.0, &[(208, 1.0)]),
         Format::IQ4_NL => (68.0, &[(0, 1.0)]),
         Format::IQ4_XS => (1260.0, &[(0, 1.0)]),
+        Format::IQ1_S => (7.2, &[(0, 1.0)]),
+        Format::IQ1_M => (7.2, &[]),
+        Format::IQ2_XXS | Format::IQ2_XS | Format::IQ2_S => (56.0, &[(0, 1.0)]),
+        Format::IQ3_XXS | Format::IQ3_S => (140.0, &[(0, 1.0)]),
+        Format::TQ1_0 => (0.8, &[(52, 1.0)]),
+        Format::TQ2_0 => (1.2, &[(64, 1.0)]),
+        Format::Q1_0 => (1.0, &[(0, 1.0)]),
+        Format::Q2_0 => (1.2, &[(0, 1.0)]),
+        Format::MXFP4 | Format::NVFP4 => (5.9, &[]),
         _ => panic!("{} is not computable", format.name()),
     }
 }

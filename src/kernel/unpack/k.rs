@@ -1,5 +1,6 @@
 //! Q2_K, Q3_K, Q4_K, Q5_K, Q6_K: 256 columns a block.
 
+use super::{columns32, fields};
 use crate::kernel::panel::{Group, Kind, Sink, Unpack};
 use crate::kernel::simd::{Rows, Simd};
 use crate::quant::{Activation, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K};
@@ -235,22 +236,4 @@ fn mul_bytes<V: Simd>(v: V, bytes: V::Int, halves: V::Int) -> V::Int {
     let (even, odd) = (v.splat(0x00ff_00ff), v.splat(0xff00_ff00));
     let low = v.and(v.mul_halves(v.and(bytes, even), halves), even);
     v.or(low, v.mul_halves(v.and(bytes, odd), halves))
-}
-
-/// 32 bytes of each row.
-#[inline(always)]
-fn columns32<V: Simd>(v: V, rows: &Rows<'_>, at: usize) -> [V::Int; 8] {
-    let [a, b, c, d] = v.columns(rows, at);
-    let [e, f, g, h] = v.columns(rows, at + 16);
-    [a, b, c, d, e, f, g, h]
-}
-
-/// A field of every byte: `shift` bits above the lowest.
-#[inline(always)]
-fn fields<V: Simd>(v: V, bytes: [V::Int; 8], shift: u32, mask: u32) -> [V::Int; 8] {
-    let mut q = bytes;
-    for q in &mut q {
-        *q = v.and(v.shr(*q, shift), v.splat(mask));
-    }
-    q
 }

@@ -21,7 +21,7 @@ const fn row(name: &'static str, format: Format, id: u32) -> Type {
     Type { name, format, id }
 }
 
-pub const TYPES: [Type; 17] = [
+pub const TYPES: [Type; 30] = [
     row("F32", F32, 0),
     row("F16", F16, 1),
     row("BF16", BF16, 32),
@@ -39,6 +39,19 @@ pub const TYPES: [Type; 17] = [
     row("Q6_K", Q6_K, 18),
     row("IQ4_NL", IQ4_NL, 25),
     row("IQ4_XS", IQ4_XS, 30),
+    row("IQ1_S", IQ1_S, 24),
+    row("IQ1_M", IQ1_M, 31),
+    row("IQ2_XXS", IQ2_XXS, 19),
+    row("IQ2_XS", IQ2_XS, 20),
+    row("IQ2_S", IQ2_S, 28),
+    row("IQ3_XXS", IQ3_XXS, 23),
+    row("IQ3_S", IQ3_S, 26),
+    row("TQ1_0", TQ1_0, 36),
+    row("TQ2_0", TQ2_0, 37),
+    row("MXFP4", MXFP4, 38),
+    row("NVFP4", NVFP4, 39),
+    row("Q1_0", Q1_0, 40),
+    row("Q2_0", Q2_0, 41),
 ];
 
 /// What a matrix is for, as far as types tell them apart.
@@ -83,7 +96,16 @@ impl Type {
         let grouped = place.group >= 4;
         match (self.name, place.role) {
             ("Q8_0", _) => Q8_0,
+            ("IQ3_S", Role::Output) => Q6_K,
+            (name, Role::Output) if has_few_bits(name) => Q5_K,
             (_, Role::Output) => Q6_K,
+            (name, Role::Values) if grouped && has_few_bits(name) => Q4_K,
+            ("IQ2_S", Role::Values | Role::AttentionOut) => IQ3_S,
+            ("IQ2_S", Role::Down) if first_eighth => IQ3_S,
+            ("IQ1_S" | "IQ1_M" | "IQ2_XXS" | "IQ2_XS", Role::Values) => Q2_K,
+            ("IQ1_S" | "IQ1_M" | "IQ2_XXS" | "IQ2_XS", Role::Down) if first_eighth => Q2_K,
+            ("IQ1_S" | "IQ1_M", Role::AttentionOut) => IQ2_XXS,
+            ("IQ3_XXS", Role::AttentionOut) => IQ3_S,
             ("Q2_K", Role::Values) if grouped => Q4_K,
             ("Q2_K", Role::Values | Role::AttentionOut | Role::Down) => Q3_K,
             ("Q3_K_M", Role::Values) if place.layer < 2 => Q5_K,
@@ -99,6 +121,13 @@ impl Type {
     }
 }
 
+/// The types of at most three bits a weight that are made with grids.
+fn has_few_bits(name: &str) -> bool {
+    ["IQ1", "IQ2", "IQ3"]
+        .iter()
+        .any(|grid| name.starts_with(grid))
+}
+
 /// The first and the last eighth of the layers, and every third between them.
 fn has_more_bits(place: Place) -> bool {
     let Place { layer, layers, .. } = place;
@@ -111,6 +140,8 @@ fn without_large_blocks(format: Format, role: Role) -> Format {
     match format {
         _ if role == Role::Output => Q8_0,
         Q2_K | Q3_K | IQ4_XS => IQ4_NL,
+        IQ1_S | IQ1_M | IQ2_XXS | IQ2_XS | IQ2_S | IQ3_XXS | IQ3_S => IQ4_NL,
+        TQ1_0 | TQ2_0 => Q4_0,
         Q4_K => Q5_0,
         Q5_K => Q5_1,
         Q6_K => Q8_0,
@@ -150,6 +181,12 @@ mod tests {
         assert_eq!(layers_of("Q3_K_M", Role::AttentionOut, Q4_K).len(), 22);
         assert_eq!(layers_of("Q2_K", Role::Values, Q4_K).len(), 22);
         assert_eq!(layers_of("IQ4_XS", Role::Other, IQ4_XS).len(), 22);
+        assert_eq!(layers_of("IQ2_XXS", Role::Values, Q4_K).len(), 22);
+        assert_eq!(layers_of("IQ2_XS", Role::Down, Q2_K), [0, 1]);
+        assert_eq!(layers_of("IQ2_S", Role::Down, IQ3_S), [0, 1]);
+        assert_eq!(layers_of("IQ3_S", Role::Values, Q4_K).len(), 22);
+        assert_eq!(layers_of("IQ1_S", Role::Output, Q5_K).len(), 22);
+        assert_eq!(layers_of("TQ2_0", Role::Output, Q6_K).len(), 22);
         assert_eq!(layers_of("Q4_0", Role::Output, Q6_K).len(), 22);
         assert_eq!(layers_of("Q8_0", Role::Output, Q8_0).len(), 22);
         assert_eq!(layers_of("F16", Role::Output, F16).len(), 22);
