@@ -159,7 +159,7 @@ fn any_bytes_are_multiplied_alike() {
                 };
                 same(format.name(), |kernels| {
                     let mut out = vec![0.0; tokens * rows];
-                    kernels.matmul(format, &weights, &x, &mut Tile::whole(&mut out, rows));
+                    kernels.matmul(format, &weights, &x, 0, &mut Tile::whole(&mut out, rows));
                     let known = |x: f32| if x.is_nan() { f32::NAN } else { x };
                     out.into_iter().map(known).collect()
                 });
