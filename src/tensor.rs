@@ -71,7 +71,20 @@ impl Matrix {
 
 /// A tensor of one dimension as f32, for norms and biases: (len). Charged to `budget`.
 pub fn vector(tensor: &TensorInfo, len: usize, budget: &Budget) -> Result<Buffer<f32>> {
-    check_shape(tensor, [len, 1])?;
+    values(tensor, [len, 1], budget)
+}
+
+/// A tensor of two dimensions as f32: (rows, columns). Charged to `budget`.
+pub fn values(
+    tensor: &TensorInfo,
+    [columns, rows]: [usize; 2],
+    budget: &Budget,
+) -> Result<Buffer<f32>> {
+    check_shape(tensor, [columns, rows])?;
+    let len = usize::try_from(tensor.dims[0] * tensor.dims[1]).map_err(|_| {
+        let message = format!("no memory for {columns} x {rows} values");
+        Error::new(Code::OutOfMemory, place(tensor), message)
+    })?;
     let mut out = budget.allocate(Tag::Misc, len)?;
     quant::decode(tensor.format, &tensor.bytes, &mut out).map_err(|e| e.within(&place(tensor)))?;
     Ok(out)

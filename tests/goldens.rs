@@ -31,7 +31,17 @@ const TOLERANCE: f32 = 1e-3;
 const QUANTIZED_RMS: f64 = 0.09;
 
 /// Cases of `../shared/data/golden` with F32 tensors and architectures that we know.
-const SHARED: [&str; 4] = ["llama", "llama-tied-bias", "llama-yarn", "llama3-rope"];
+const SHARED: [&str; 9] = [
+    "gemma2",
+    "gpt2",
+    "llama",
+    "llama-tied-bias",
+    "llama-yarn",
+    "llama3-rope",
+    "phi3-longrope",
+    "qwen2-tied",
+    "qwen3",
+];
 
 #[test]
 fn own_goldens() {

@@ -22,4 +22,11 @@ impl Room {
             page: budget.allocate(Tag::Scratch, PAGE_TOKENS * PAGE_TOKENS)?,
         })
     }
+
+    /// Puts `value` everywhere.
+    #[cfg(test)]
+    pub(super) fn fill(&mut self, value: f32) {
+        self.scores.fill(value);
+        self.page.fill(value);
+    }
 }

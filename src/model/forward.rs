@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::kv::Cache;
 use crate::model::Network;
 use crate::model::batch::Row;
-use crate::model::phases::{Context, gate_up, qkv, wants_quants};
+use crate::model::phases::{Context, Entry, Reads, wants_quants};
 use crate::model::scratch::Scratch;
 use crate::team::Team;
 
@@ -19,7 +19,7 @@ pub(super) enum Phase {
     Embed,
     NormAttention,
     Qkv,
-    Rope,
+    ShapeQkv,
     Store,
     Attend,
     Join,
@@ -109,13 +109,14 @@ impl Pass {
         Ok(Flow::Done)
     }
 
+    /// Goes to the next phase that the model has in this layer.
     fn advance(&mut self, network: &Network) {
         use Phase::*;
         self.phase = match self.phase {
             Embed => NormAttention,
             NormAttention => Qkv,
-            Qkv => Rope,
-            Rope => Store,
+            Qkv if self.shapes_qkv(&network.spec) => ShapeQkv,
+            Qkv | ShapeQkv => Store,
             Store => {
                 self.block = 0;
                 Attend
@@ -150,26 +151,53 @@ impl Pass {
         let layer = || &network.weights.layers[self.layer];
         match self.phase {
             Phase::Embed => self.embed(context),
-            Phase::NormAttention => {
-                let (norm, pack) = (&layer().attention_norm, wants_quants(&qkv(layer())));
-                self.norm(context, norm, self.layer > 0, pack)
-            }
-            Phase::Qkv => self.qkv(context, &qkv(layer())),
-            Phase::Rope => self.rope(context),
+            Phase::NormAttention => self.enter(context, &self.attention_entry(network)),
+            Phase::Qkv => self.qkv(context, &layer().qkv),
+            Phase::ShapeQkv => self.shape_qkv(context),
             Phase::Store => self.store(context, caches),
             Phase::Attend => self.attend(context, caches),
             Phase::Join => self.join(context),
             Phase::AttentionOut => self.attention_out(context, &layer().attention_out),
-            Phase::NormFfn => {
-                let (norm, pack) = (&layer().ffn_norm, wants_quants(&gate_up(layer())));
-                self.norm(context, norm, true, pack)
+            Phase::NormFfn => self.enter(context, &self.ffn_entry(network)),
+            Phase::GateUp => self.gate_up(context, &layer().ffn.inputs),
+            Phase::Activate => {
+                let down = std::slice::from_ref(&layer().ffn.down);
+                self.activate(context, wants_quants(down))
             }
-            Phase::GateUp => self.gate_up(context, &gate_up(layer())),
-            Phase::Activate => self.activate(context, wants_quants(&[&layer().down])),
-            Phase::Down => self.down(context, &layer().down),
+            Phase::Down => self.down(context, &layer().ffn.down),
             Phase::NormOutput => self.norm_output(context),
             Phase::Logits => self.logits_phase(context),
             Phase::Done => Ok(Flow::Done),
+        }
+    }
+
+    /// What comes before the attention of this layer.
+    fn attention_entry<'a>(&self, network: &'a Network) -> Entry<'a> {
+        let layers = &network.weights.layers;
+        let before = self.layer.checked_sub(1).map(|before| &layers[before]);
+        let layer = &layers[self.layer];
+        Entry {
+            adds: before.is_some(),
+            behind: before.and_then(|before| before.ffn_post_norm.as_ref()),
+            reads: Reads::Stream(layer.attention_norm.as_ref()),
+            parallel: false,
+            pack: wants_quants(&layer.qkv),
+        }
+    }
+
+    /// What comes before its feed-forward network.
+    fn ffn_entry<'a>(&self, network: &'a Network) -> Entry<'a> {
+        let (spec, layer) = (&network.spec, &network.weights.layers[self.layer]);
+        let norm = layer.ffn_norm.as_ref();
+        Entry {
+            adds: true,
+            behind: layer.attention_post_norm.as_ref(),
+            reads: match spec.parallel && norm.is_none() {
+                true => Reads::Same,
+                false => Reads::Stream(norm),
+            },
+            parallel: spec.parallel,
+            pack: wants_quants(&layer.ffn.inputs),
         }
     }
 }

@@ -249,7 +249,7 @@ impl Network {
         kernels: &'static Kernels,
         budget: &Budget,
     ) -> Result<Self> {
-        let spec = arch::spec(gguf.metadata(), || weights::vocab(gguf))?;
+        let spec = arch::spec(gguf, || weights::vocab(gguf))?;
         if let Some(tokenizer) = tokenizer {
             let found = tokenizer.vocab_len();
             let place = || gguf.metadata().place("tokenizer.ggml.tokens");

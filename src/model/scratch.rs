@@ -25,13 +25,13 @@ pub struct Scratch {
     pub normed: Buffer<f32>,
     /// Queries, keys and values: (rows, qkv_width).
     pub qkv: Buffer<f32>,
-    /// What attention gives: (rows, attended_width).
+    /// What attention gives: (rows, attended_width); at the end (outputs, dim).
     pub attended: Buffer<f32>,
-    /// Gate and up projections: (rows, 2, hidden).
+    /// Gate and up projections: (rows, ffn_width).
     pub ffn: Buffer<f32>,
     /// The quantized form of a matmul's input: (rows, widest input / 32).
     pub quants: Buffer<Activation>,
-    /// Cosines and sines of each row's position: (rows, pairs).
+    /// Cosines and sines of each row's position: (rows, pairs of all position embeddings).
     pub turns: Buffer<[f32; 2]>,
     /// Logits of the rows that want them: (outputs, vocab).
     pub logits: Buffer<f32>,
@@ -77,10 +77,11 @@ impl Lengths {
         Self {
             dim: rows(spec.dim),
             qkv: rows(spec.qkv_width()),
-            attended: rows(spec.attended_width()),
-            ffn: rows(2 * spec.hidden),
+            // The last norm lays deltas of outputs there.
+            attended: rows(spec.attended_width().max(spec.dim)),
+            ffn: rows(spec.ffn_width()),
             quants: rows(widest.div_ceil(GROUP)),
-            turns: rows(spec.rope.dims / 2),
+            turns: rows(spec.pairs().max(1)),
             logits: size.outputs.saturating_mul(spec.vocab),
             spans: Spans::scratch_len(spec.attention_heads(), size.context),
         }

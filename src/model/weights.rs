@@ -2,12 +2,14 @@
 
 use std::collections::HashSet;
 
-use crate::budget::{Budget, Buffer};
+use crate::budget::{Budget, Buffer, Tag};
 use crate::error::{Code, Error, Result};
+use crate::float;
 use crate::gguf::{Gguf, TensorInfo};
-use crate::model::spec::Spec;
+use crate::model::spec::{Gating, QkNorm, Spec};
 use crate::ops::matmul::Linear;
-use crate::ops::rope::Frequencies;
+use crate::ops::norm::{HeadNorm, Norm};
+use crate::ops::rope::{Factors, Frequencies};
 use crate::tensor::{self, Matrix};
 
 /// All weights of a model.
@@ -15,35 +17,52 @@ use crate::tensor::{self, Matrix};
 pub struct Weights {
     /// (vocab, dim)
     pub embedding: Matrix,
+    /// (dim)
+    pub embedding_norm: Option<Norm>,
+    /// What is added for each position: (context, dim)
+    pub positions: Option<Matrix>,
     /// One entry a layer.
     pub layers: Vec<Layer>,
     /// (dim)
-    pub output_norm: Buffer<f32>,
+    pub output_norm: Norm,
     /// (vocab, dim); the embedding again where the file ties them.
     pub output: Linear,
-    /// Angles of the position embedding.
-    pub frequencies: Frequencies,
+    /// Angles of each position embedding.
+    pub frequencies: Vec<Frequencies>,
+    /// What distance adds to the scores of each head: (heads), or none.
+    pub slopes: Vec<f32>,
 }
 
-/// The weights of a layer.
+/// The weights of a layer. What a model does not have is `None`.
 #[derive(Debug)]
 pub struct Layer {
     /// (dim)
-    pub attention_norm: Buffer<f32>,
-    /// (heads * k_dim, dim)
-    pub q: Linear,
-    /// (kv_heads * k_dim, dim)
-    pub k: Linear,
-    /// (kv_heads * v_dim, dim)
-    pub v: Linear,
+    pub attention_norm: Option<Norm>,
+    /// Queries, keys and values, side by side or as one: (qkv_width, dim)
+    pub qkv: Vec<Linear>,
+    /// Of all queries, or of each head.
+    pub q_norm: Option<HeadNorm>,
+    /// Of all keys, or of each head.
+    pub k_norm: Option<HeadNorm>,
+    /// Scores without values: (heads)
+    pub sinks: Option<Buffer<f32>>,
     /// (dim, heads * v_dim)
     pub attention_out: Linear,
-    /// (dim)
-    pub ffn_norm: Buffer<f32>,
-    /// (hidden, dim)
-    pub gate: Linear,
-    /// (hidden, dim)
-    pub up: Linear,
+    /// Of what attention adds: (dim)
+    pub attention_post_norm: Option<Norm>,
+    /// (dim); `None` too where the network takes what attention took.
+    pub ffn_norm: Option<Norm>,
+    /// Feed-forward network.
+    pub ffn: Ffn,
+    /// Of what the network adds: (dim)
+    pub ffn_post_norm: Option<Norm>,
+}
+
+/// A feed-forward network.
+#[derive(Debug)]
+pub struct Ffn {
+    /// Gate and up projection, side by side or as one, or only the latter: (ffn_width, dim)
+    pub inputs: Vec<Linear>,
     /// (dim, hidden)
     pub down: Linear,
 }
@@ -72,6 +91,7 @@ impl Weights {
     pub fn load(gguf: &Gguf, spec: &Spec, budget: &Budget) -> Result<Self> {
         let mut file = File {
             gguf,
+            spec,
             budget,
             taken: HashSet::new(),
         };
@@ -79,13 +99,21 @@ impl Weights {
         let taken = file.taken.try_reserve(tensors);
         taken.map_err(|_| no_memory(tensors))?;
         let embedding = file.matrix(EMBEDDING, spec.vocab, spec.dim)?;
+        let embedding_norm = match spec.embedding.norm {
+            true => Some(file.norm("token_embd_norm", spec.dim)?),
+            false => None,
+        };
+        let positions = match spec.embedding.positions {
+            true => Some(file.matrix("position_embd.weight", spec.context, spec.dim)?),
+            false => None,
+        };
         let mut layers = Vec::new();
         let room = layers.try_reserve_exact(spec.layers);
         room.map_err(|_| no_memory(spec.layers))?;
         for i in 0..spec.layers {
-            layers.push(Layer::load(&mut file, spec, i)?);
+            layers.push(Layer::load(&mut file, i)?);
         }
-        let output_norm = file.vector("output_norm.weight", spec.dim)?;
+        let output_norm = file.norm("output_norm", spec.dim)?;
         let output = match file.find("output.weight") {
             Some(_) => file.linear("output", spec.vocab, spec.dim)?,
             None => Linear {
@@ -93,43 +121,138 @@ impl Weights {
                 bias: None,
             },
         };
-        let factors = match file.find("rope_freqs.weight") {
-            Some(tensor) => Some(positive(tensor, spec.rope.dims / 2, budget)?),
-            None => None,
-        };
+        let frequencies = file.frequencies()?;
         file.check_all_taken()?;
-        let frequencies = Frequencies::new(&spec.rope, factors.as_deref());
         Ok(Self {
             embedding,
+            embedding_norm,
+            positions,
             layers,
             output_norm,
             output,
             frequencies,
+            slopes: slopes(spec),
         })
     }
 }
 
 impl Layer {
-    fn load(file: &mut File<'_>, spec: &Spec, layer: usize) -> Result<Self> {
+    fn load(file: &mut File<'_>, layer: usize) -> Result<Self> {
+        let spec = file.spec;
         let name = |part: &str| format!("blk.{layer}.{part}");
-        let kv = |dim: usize| spec.kv_heads * dim;
+        let (attention_norm, ffn_norm) = Self::norms_before(file, layer)?;
+        let norm_behind = |file: &mut File<'_>, part: &str| match spec.norms.behind {
+            true => file.norm(&name(part), spec.dim).map(Some),
+            false => Ok(None),
+        };
+        let sinks = match spec.sinks {
+            true => Some(file.vector(&name("attn_sinks.weight"), spec.heads)?),
+            false => None,
+        };
         Ok(Self {
-            attention_norm: file.vector(&name("attn_norm.weight"), spec.dim)?,
-            q: file.linear(&name("attn_q"), spec.q_width(), spec.dim)?,
-            k: file.linear(&name("attn_k"), kv(spec.k_dim), spec.dim)?,
-            v: file.linear(&name("attn_v"), kv(spec.v_dim), spec.dim)?,
+            attention_norm,
+            qkv: Self::qkv(file, layer)?,
+            q_norm: file.head_norm(&name("attn_q_norm"), spec.heads)?,
+            k_norm: file.head_norm(&name("attn_k_norm"), spec.kv_heads)?,
+            sinks,
             attention_out: file.linear(&name("attn_output"), spec.dim, spec.attended_width())?,
-            ffn_norm: file.vector(&name("ffn_norm.weight"), spec.dim)?,
-            gate: file.linear(&name("ffn_gate"), spec.hidden, spec.dim)?,
-            up: file.linear(&name("ffn_up"), spec.hidden, spec.dim)?,
-            down: file.linear(&name("ffn_down"), spec.dim, spec.hidden)?,
+            attention_post_norm: norm_behind(file, "post_attention_norm")?,
+            ffn_norm,
+            ffn: Ffn::load(file, layer)?,
+            ffn_post_norm: norm_behind(file, "post_ffw_norm")?,
         })
     }
+
+    /// Norms before attention and before the feed-forward network.
+    fn norms_before(file: &mut File<'_>, layer: usize) -> Result<(Option<Norm>, Option<Norm>)> {
+        let spec = file.spec;
+        if !spec.norms.before {
+            return Ok((None, None));
+        }
+        let name = |part: &str| format!("blk.{layer}.{part}");
+        // Where both blocks read the same stream, a second norm is that of attention.
+        if file.has(&name("attn_norm_2.weight")) && spec.parallel {
+            let attention = file.norm(&name("attn_norm_2"), spec.dim)?;
+            let ffn = file.norm(&name("attn_norm"), spec.dim)?;
+            return Ok((Some(attention), Some(ffn)));
+        }
+        let attention = file.norm(&name("attn_norm"), spec.dim)?;
+        // Some files name the other by what it follows.
+        let behind = name("post_attention_norm");
+        let ffn = match file.has(&format!("{behind}.weight")) && !spec.norms.behind {
+            true => behind,
+            false => name("ffn_norm"),
+        };
+        let is_shared = spec.parallel && !file.has(&format!("{ffn}.weight"));
+        let ffn = match is_shared {
+            true => None,
+            false => Some(file.norm(&ffn, spec.dim)?),
+        };
+        Ok((Some(attention), ffn))
+    }
+
+    fn qkv(file: &mut File<'_>, layer: usize) -> Result<Vec<Linear>> {
+        let spec = file.spec;
+        let name = |part: &str| format!("blk.{layer}.{part}");
+        if file.has(&name("attn_qkv.weight")) {
+            return Ok(vec![file.linear(
+                &name("attn_qkv"),
+                spec.qkv_width(),
+                spec.dim,
+            )?]);
+        }
+        Ok(vec![
+            file.linear(&name("attn_q"), spec.q_width(), spec.dim)?,
+            file.linear(&name("attn_k"), spec.kv_heads * spec.k_dim, spec.dim)?,
+            file.linear(&name("attn_v"), spec.kv_heads * spec.v_dim, spec.dim)?,
+        ])
+    }
+}
+
+impl Ffn {
+    fn load(file: &mut File<'_>, layer: usize) -> Result<Self> {
+        let spec = file.spec;
+        let name = |part: &str| format!("blk.{layer}.{part}");
+        let up = file.gguf.tensor(&name("ffn_up.weight"));
+        let is_gated = spec.gating != Gating::None;
+        let is_fused = is_gated && up.is_some_and(|up| up.dims[1] == spec.ffn_width() as u64);
+        let mut inputs = Vec::new();
+        if is_gated && !is_fused {
+            inputs.push(file.linear(&name("ffn_gate"), spec.hidden, spec.dim)?);
+        }
+        let rows = if is_fused {
+            spec.ffn_width()
+        } else {
+            spec.hidden
+        };
+        inputs.push(file.linear(&name("ffn_up"), rows, spec.dim)?);
+        let down = file.linear(&name("ffn_down"), spec.dim, spec.hidden)?;
+        Ok(Self { inputs, down })
+    }
+}
+
+/// Slopes of the heads. Press et al., "Train Short, Test Long", 2021: a geometric series for a power
+/// of two; further heads have those between.
+fn slopes(spec: &Spec) -> Vec<f32> {
+    if spec.alibi == 0.0 {
+        return Vec::new();
+    }
+    let power = 1usize << spec.heads.ilog2();
+    let step = f64::from(spec.alibi) / power as f64;
+    let slope = |head: usize| {
+        let exponent = match head < power {
+            true => step * (head + 1) as f64,
+            false => step / 2.0 * (2 * (head - power) + 1) as f64,
+        };
+        float::pow64(2.0, -exponent) as f32
+    };
+    (0..spec.heads).map(slope).collect()
 }
 
 /// The file's tensors, and which of them were taken.
 struct File<'a> {
     gguf: &'a Gguf,
+    spec: &'a Spec,
     budget: &'a Budget,
     taken: HashSet<&'a str>,
 }
@@ -139,6 +262,10 @@ impl<'a> File<'a> {
         let tensor = self.gguf.tensor(name)?;
         self.taken.insert(&tensor.name);
         Some(tensor)
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.gguf.tensor(name).is_some()
     }
 
     fn tensor(&mut self, name: &str) -> Result<&'a TensorInfo> {
@@ -155,11 +282,89 @@ impl<'a> File<'a> {
 
     fn linear(&mut self, name: &str, rows: usize, columns: usize) -> Result<Linear> {
         let weight = self.matrix(&format!("{name}.weight"), rows, columns)?;
-        let bias = self.find(&format!("{name}.bias"));
-        let bias = bias
-            .map(|bias| tensor::vector(bias, rows, self.budget))
-            .transpose()?;
+        let bias = self.bias(name, rows)?;
         Ok(Linear { weight, bias })
+    }
+
+    /// A norm of rows of `width`; its bias is optional.
+    fn norm(&mut self, name: &str, width: usize) -> Result<Norm> {
+        let spec = self.spec.norm;
+        let weight = match spec.weights {
+            true => self.vector(&format!("{name}.weight"), width)?,
+            false => self.budget.allocate_filled(Tag::Misc, width, 1.0)?,
+        };
+        let bias = match spec.weights {
+            true => self.bias(name, width)?,
+            false => None,
+        };
+        Ok(Norm {
+            kind: spec.kind,
+            epsilon: spec.epsilon,
+            weight,
+            bias,
+        })
+    }
+
+    fn bias(&mut self, name: &str, width: usize) -> Result<Option<Buffer<f32>>> {
+        let bias = self.find(&format!("{name}.bias"));
+        bias.map(|bias| tensor::vector(bias, width, self.budget))
+            .transpose()
+    }
+
+    /// A norm of queries or keys; its shape tells whether it is that of all heads, of each with its
+    /// own weights, or of each with the same.
+    fn head_norm(&mut self, name: &str, heads: usize) -> Result<Option<HeadNorm>> {
+        let spec = self.spec;
+        if matches!(spec.qk_norm, QkNorm::None | QkNorm::Plain) {
+            return Ok(None);
+        }
+        let tensor = self.tensor(&format!("{name}.weight"))?;
+        let (dim, all) = (spec.k_dim, heads * spec.k_dim);
+        let (width, shape) = match tensor.dims[..2] == [all as u64, 1] {
+            true => (all, [all, 1]),
+            false if tensor.dims[1] > 1 => (dim, [dim, heads]),
+            false => (dim, [dim, 1]),
+        };
+        let weight = tensor::values(tensor, shape, self.budget)?;
+        let bias = self.bias(name, weight.len())?;
+        Ok(Some(HeadNorm {
+            norm: Norm {
+                kind: spec.norm.kind,
+                epsilon: spec.norm.epsilon,
+                weight,
+                bias,
+            },
+            width,
+        }))
+    }
+
+    /// Of all position embeddings; the file's factors are those of the first.
+    fn frequencies(&mut self) -> Result<Vec<Frequencies>> {
+        let Some((first, others)) = self.spec.ropes.split_first() else {
+            return Ok(Vec::new());
+        };
+        let budget = self.budget;
+        let mut factors = |name: &str| {
+            let tensor = self.find(name);
+            tensor
+                .map(|tensor| positive(tensor, first.dims / 2, budget))
+                .transpose()
+        };
+        let long = factors("rope_factors_long.weight")?;
+        let usual = match factors("rope_factors_short.weight")? {
+            None => factors("rope_freqs.weight")?,
+            short => short,
+        };
+        let factors = Factors {
+            usual: usual.as_deref(),
+            long: long.as_deref(),
+        };
+        let others = others
+            .iter()
+            .map(|rope| Frequencies::new(rope, Factors::default()));
+        Ok(std::iter::once(Frequencies::new(first, factors))
+            .chain(others)
+            .collect())
     }
 
     fn check_all_taken(&self) -> Result<()> {

@@ -47,7 +47,7 @@ pub fn tiling(
 /// (rows, sum of the linears' rows).
 pub fn side_by_side(
     kernels: &Kernels,
-    linears: &[&Linear],
+    linears: &[Linear],
     x: &Input<'_>,
     tile: &mut Tile<'_, f32>,
 ) {
