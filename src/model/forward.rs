@@ -11,6 +11,8 @@ use crate::model::Network;
 use crate::model::batch::Row;
 use crate::model::phases::{Context, Entry, Reads, wants_quants};
 use crate::model::scratch::Scratch;
+use crate::model::spec::Experts;
+use crate::model::weights::{ExpertWeights, Ffn, Layer};
 use crate::team::Team;
 
 /// A piece of a pass; each has its own tasks.
@@ -25,9 +27,16 @@ pub(super) enum Phase {
     Join,
     AttentionOut,
     NormFfn,
+    Route,
+    Choose,
+    Gather,
+    ExpertsIn,
+    ExpertsActivate,
+    ExpertsOut,
     GateUp,
     Activate,
     Down,
+    Combine,
     NormOutput,
     Logits,
     Done,
@@ -112,6 +121,9 @@ impl Pass {
     /// Goes to the next phase that the model has in this layer.
     fn advance(&mut self, network: &Network) {
         use Phase::*;
+        // The layers' are over where the output begins.
+        let last = network.spec.layers - 1;
+        let layer = &network.weights.layers[self.layer.min(last)];
         self.phase = match self.phase {
             Embed => NormAttention,
             NormAttention => Qkv,
@@ -130,10 +142,17 @@ impl Pass {
                 }
             }
             AttentionOut => NormFfn,
-            NormFfn => GateUp,
+            NormFfn if layer.experts.is_some() => Route,
+            Route => Choose,
+            Choose => Gather,
+            Gather => ExpertsIn,
+            ExpertsIn => ExpertsActivate,
+            ExpertsActivate => ExpertsOut,
+            NormFfn | ExpertsOut if layer.ffn.is_some() => GateUp,
             GateUp => Activate,
             Activate => Down,
-            Down => {
+            NormFfn | ExpertsOut | Down if layer.experts.is_some() => Combine,
+            NormFfn | ExpertsOut | Down | Combine => {
                 self.layer += 1;
                 if self.layer < network.spec.layers {
                     NormAttention
@@ -159,12 +178,16 @@ impl Pass {
             Phase::Join => self.join(context),
             Phase::AttentionOut => self.attention_out(context, &layer().attention_out),
             Phase::NormFfn => self.enter(context, &self.ffn_entry(network)),
-            Phase::GateUp => self.gate_up(context, &layer().ffn.inputs),
-            Phase::Activate => {
-                let down = std::slice::from_ref(&layer().ffn.down);
-                self.activate(context, wants_quants(down))
-            }
-            Phase::Down => self.down(context, &layer().ffn.down),
+            Phase::GateUp => self.gate_up(context, ffn(layer())),
+            Phase::Activate => self.activate(context, ffn(layer())),
+            Phase::Down => self.down(context, ffn(layer())),
+            Phase::Route => self.route(context, experts(network, layer()).0),
+            Phase::Choose => self.choose(context, experts(network, layer())),
+            Phase::Gather => self.gather(context, experts(network, layer())),
+            Phase::ExpertsIn => self.experts_in(context, experts(network, layer())),
+            Phase::ExpertsActivate => self.experts_activate(context, experts(network, layer())),
+            Phase::ExpertsOut => self.experts_out(context, experts(network, layer())),
+            Phase::Combine => self.combine(context, experts(network, layer())),
             Phase::NormOutput => self.norm_output(context),
             Phase::Logits => self.logits_phase(context),
             Phase::Done => Ok(Flow::Done),
@@ -197,7 +220,28 @@ impl Pass {
                 false => Reads::Stream(norm),
             },
             parallel: spec.parallel,
-            pack: wants_quants(&layer.ffn.inputs),
+            pack: layer
+                .ffn
+                .as_ref()
+                .is_some_and(|ffn| wants_quants(&ffn.inputs))
+                || layer
+                    .experts
+                    .as_ref()
+                    .is_some_and(|experts| wants_quants(&experts.router)),
         }
     }
+}
+
+/// The network that all tokens take in a phase that needs one.
+fn ffn(layer: &Layer) -> &Ffn {
+    layer
+        .ffn
+        .as_ref()
+        .expect("only a layer with one comes here")
+}
+
+/// The experts in a phase that needs them.
+fn experts<'a>(network: &'a Network, layer: &'a Layer) -> (&'a ExpertWeights, &'a Experts) {
+    let both = layer.experts.as_ref().zip(network.spec.experts.as_ref());
+    both.expect("only a layer with experts comes here")
 }

@@ -8,6 +8,7 @@ use crate::kv::Page;
 use crate::model::batch::{Batch, reserved};
 use crate::model::spec::Spec;
 use crate::ops::attention::Spans;
+use crate::ops::experts::Pick;
 use crate::quant::{Activation, GROUP};
 
 /// The buffers of a pass.
@@ -27,7 +28,7 @@ pub struct Scratch {
     pub qkv: Buffer<f32>,
     /// What attention gives: (rows, attended_width); at the end (outputs, dim).
     pub attended: Buffer<f32>,
-    /// Gate and up projections: (rows, ffn_width).
+    /// Gate and up projections: (rows, gated width), or (slots, gated width of experts).
     pub ffn: Buffer<f32>,
     /// The quantized form of a matmul's input: (rows, widest input / 32).
     pub quants: Buffer<Activation>,
@@ -39,6 +40,20 @@ pub struct Scratch {
     pub spans: Buffer<f32>,
     /// Pages on loan while they are written.
     pub lent: Vec<Page>,
+    /// Logits of the routers, then scores: (rows, experts and perhaps one).
+    pub router: Buffer<f32>,
+    /// What a choice among experts is made by: (rows, experts).
+    pub choice: Buffer<f32>,
+    /// Experts that rows take: (rows, used).
+    pub picks: Buffer<Pick>,
+    /// Room to sort them: (experts + 1).
+    pub counts: Buffer<u32>,
+    /// The pick of each slot: (slots), a slot for each pick.
+    pub order: Buffer<u32>,
+    /// What experts take and give: (slots, dim).
+    pub slots: Buffer<f32>,
+    /// The quantized form of what they take: (slots, wider input / 32).
+    pub slot_quants: Buffer<Activation>,
 }
 
 /// What a pass asks of its scratch.
@@ -59,6 +74,7 @@ impl Size {
 }
 
 /// Lengths of the buffers, in values. Products that no memory could hold saturate.
+#[derive(Default)]
 struct Lengths {
     dim: usize,
     qkv: usize,
@@ -68,22 +84,44 @@ struct Lengths {
     turns: usize,
     logits: usize,
     spans: usize,
+    router: usize,
+    choice: usize,
+    picks: usize,
+    counts: usize,
+    slots: usize,
+    slot_quants: usize,
 }
 
 impl Lengths {
     fn new(spec: &Spec, size: &Size) -> Self {
         let rows = |width: usize| size.rows.saturating_mul(width);
-        let widest = spec.dim.max(spec.attended_width()).max(spec.hidden);
-        Self {
+        let widest = spec.dim.max(spec.attended_width()).max(spec.hidden_max());
+        let dense = Self {
             dim: rows(spec.dim),
             qkv: rows(spec.qkv_width()),
             // The last norm lays deltas of outputs there.
             attended: rows(spec.attended_width().max(spec.dim)),
-            ffn: rows(spec.ffn_width()),
+            ffn: rows(spec.gated_width(spec.hidden_max())),
             quants: rows(widest.div_ceil(GROUP)),
             turns: rows(spec.pairs().max(1)),
             logits: size.outputs.saturating_mul(spec.vocab),
             spans: Spans::scratch_len(spec.attention_heads(), size.context),
+            ..Self::default()
+        };
+        let Some(experts) = &spec.experts else {
+            return dense;
+        };
+        let picks = rows(experts.routing.used);
+        let slots = |width: usize| picks.saturating_mul(width);
+        Self {
+            ffn: dense.ffn.max(slots(spec.gated_width(experts.hidden))),
+            router: rows(experts.count + 1),
+            choice: rows(experts.count),
+            picks,
+            counts: experts.count + 1,
+            slots: slots(spec.dim),
+            slot_quants: slots(spec.dim.max(experts.hidden).div_ceil(GROUP)),
+            ..dense
         }
     }
 }
@@ -93,6 +131,7 @@ impl Scratch {
     pub fn new(spec: &Spec, size: Size, budget: &Budget) -> Result<Self> {
         let lengths = Lengths::new(spec, &size);
         let floats = |len: usize| budget.allocate::<f32>(Tag::Scratch, len);
+        let quants = |len: usize| budget.allocate_filled(Tag::Scratch, len, Activation::default());
         Ok(Self {
             batch: Batch::with_capacity(size.rows)?,
             size,
@@ -102,29 +141,46 @@ impl Scratch {
             qkv: floats(lengths.qkv)?,
             attended: floats(lengths.attended)?,
             ffn: floats(lengths.ffn)?,
-            quants: budget.allocate_filled(Tag::Scratch, lengths.quants, Activation::default())?,
+            quants: quants(lengths.quants)?,
             turns: budget.allocate(Tag::Scratch, lengths.turns)?,
             logits: floats(lengths.logits)?,
             spans: floats(lengths.spans)?,
             lent: reserved(size.rows)?,
+            router: floats(lengths.router)?,
+            choice: floats(lengths.choice)?,
+            picks: budget.allocate_filled(Tag::Scratch, lengths.picks, Pick::default())?,
+            counts: budget.allocate(Tag::Scratch, lengths.counts)?,
+            order: budget.allocate(Tag::Scratch, lengths.picks)?,
+            slots: floats(lengths.slots)?,
+            slot_quants: quants(lengths.slot_quants)?,
         })
     }
 
     /// What [`Scratch::new`] charges for the same arguments, in bytes.
     pub fn bytes(spec: &Spec, size: Size) -> u64 {
         let lengths = Lengths::new(spec, &size);
-        let Lengths {
-            dim,
-            qkv,
-            attended,
-            ffn,
-            logits,
-            spans,
-            ..
-        } = lengths;
-        let floats = [dim, dim, dim, qkv, attended, ffn, logits, spans];
+        let floats = [
+            lengths.dim,
+            lengths.dim,
+            lengths.dim,
+            lengths.qkv,
+            lengths.attended,
+            lengths.ffn,
+            lengths.logits,
+            lengths.spans,
+            lengths.router,
+            lengths.choice,
+            lengths.slots,
+        ];
+        let numbers = [lengths.counts, lengths.picks];
+        let quants = [lengths.quants, lengths.slot_quants];
         floats.map(Budget::charge_of::<f32>).iter().sum::<u64>()
-            + Budget::charge_of::<Activation>(lengths.quants)
+            + numbers.map(Budget::charge_of::<u32>).iter().sum::<u64>()
+            + quants
+                .map(Budget::charge_of::<Activation>)
+                .iter()
+                .sum::<u64>()
+            + Budget::charge_of::<Pick>(lengths.picks)
             + Budget::charge_of::<[f32; 2]>(lengths.turns)
     }
 }

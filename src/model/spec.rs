@@ -6,6 +6,7 @@ use crate::error::{Code, Error, Result};
 use crate::kernel::{Nonlinearity, Scoring, Window};
 use crate::kv::LayerShape;
 use crate::ops::attention::Heads;
+use crate::ops::experts::Routing;
 use crate::ops::norm::NormKind;
 use crate::ops::rope::Rope;
 
@@ -21,6 +22,8 @@ pub struct Spec {
     pub dim: usize,
     /// Layers.
     pub layers: usize,
+    /// Layers behind them that guess further tokens; no pass runs them.
+    pub spare_layers: usize,
     /// Width of the feed-forward network.
     pub hidden: usize,
     /// Query heads.
@@ -62,6 +65,9 @@ pub struct Spec {
 
     /// How the gate of the feed-forward network works.
     pub gating: Gating,
+
+    /// Networks of which a token takes a few.
+    pub experts: Option<Experts>,
 
     /// Factor of logits.
     pub logit_scale: f32,
@@ -152,10 +158,29 @@ pub struct LayerSpec {
     pub rope: Option<usize>,
     /// Activation function of the feed-forward network.
     pub nonlinearity: Nonlinearity,
+    /// Whether its feed-forward network is one of experts.
+    pub experts: bool,
+}
+
+/// Networks of which a token takes a few, and how it chooses.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Experts {
+    /// Experts of a layer.
+    pub count: usize,
+    /// Width inside one.
+    pub hidden: usize,
+    /// Width inside the network that all tokens take besides; 0: none.
+    pub shared_hidden: usize,
+    /// How a token chooses.
+    pub routing: Routing,
+    /// Whether what an expert takes is multiplied with its weight, in place of what it gives.
+    pub weighs_input: bool,
 }
 
 /// The most layers a model may have.
 pub const LAYERS_MAX: usize = 1024;
+/// The most experts of a layer.
+pub const EXPERTS_MAX: usize = 1 << 12;
 /// The largest width, number of heads or vocabulary.
 pub const WIDTH_MAX: usize = 1 << 24;
 /// The longest context.
@@ -172,12 +197,18 @@ impl Spec {
         self.q_width() + self.kv_heads * (self.k_dim + self.v_dim)
     }
 
-    /// Width of what the feed-forward network makes of a token first.
-    pub fn ffn_width(&self) -> usize {
+    /// Width of what a feed-forward network of width `hidden` makes of a token first.
+    pub fn gated_width(&self, hidden: usize) -> usize {
         match self.gating {
-            Gating::None => self.hidden,
-            Gating::Product | Gating::Clamped { .. } => 2 * self.hidden,
+            Gating::None => hidden,
+            Gating::Product | Gating::Clamped { .. } => 2 * hidden,
         }
+    }
+
+    /// Width inside the widest network that takes all tokens.
+    pub fn hidden_max(&self) -> usize {
+        let shared = self.experts.map_or(0, |experts| experts.shared_hidden);
+        self.hidden.max(shared)
     }
 
     /// Pairs of all position embeddings.
@@ -274,6 +305,9 @@ impl Spec {
         let name = epsilon_key(self.norm.kind);
         require(epsilon, || place(name), expected, self.norm.epsilon)?;
         self.check_factors(&place)?;
+        if let Some(experts) = &self.experts {
+            experts.check(&place)?;
+        }
         assert_eq!(self.each.len(), self.layers, "each layer has its own");
         Ok(self)
     }
@@ -306,6 +340,40 @@ impl Spec {
             require(scale.is_finite(), || place(name), "a finite number", scale)?;
         }
         Ok(())
+    }
+}
+
+impl Experts {
+    fn check(&self, place: impl Fn(&str) -> String) -> Result<()> {
+        let range = |name: &str, value: usize, max: usize| {
+            let holds = (1..=max).contains(&value);
+            require(holds, || place(name), format!("1 to {max}"), value)
+        };
+        let routing = &self.routing;
+        range("expert_count", self.count, EXPERTS_MAX)?;
+        range("expert_feed_forward_length", self.hidden, WIDTH_MAX)?;
+        let shared = self.shared_hidden.max(1);
+        range("expert_shared_feed_forward_length", shared, WIDTH_MAX)?;
+        range("expert_group_count", routing.groups, self.count)?;
+        let divides = self.count.is_multiple_of(routing.groups);
+        let expected = format!("a divisor of {}", self.count);
+        let name = "expert_group_count";
+        require(divides, || place(name), expected, routing.groups)?;
+        range(
+            "expert_group_used_count",
+            routing.groups_used,
+            routing.groups,
+        )?;
+        let choice = self.count / routing.groups * routing.groups_used;
+        range("expert_used_count", routing.used, choice)?;
+        let holds = routing.scale.is_finite() && routing.scale != 0.0;
+        let name = "expert_weights_scale";
+        require(
+            holds,
+            || place(name),
+            "a finite number but 0",
+            routing.scale,
+        )
     }
 }
 

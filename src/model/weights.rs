@@ -6,9 +6,9 @@ use crate::budget::{Budget, Buffer, Tag};
 use crate::error::{Code, Error, Result};
 use crate::float;
 use crate::gguf::{Gguf, TensorInfo};
-use crate::model::spec::{Gating, QkNorm, Spec};
+use crate::model::spec::{QkNorm, Spec};
 use crate::ops::matmul::Linear;
-use crate::ops::norm::{HeadNorm, Norm};
+use crate::ops::norm::{HeadNorm, Norm, NormKind};
 use crate::ops::rope::{Factors, Frequencies};
 use crate::tensor::{self, Matrix};
 
@@ -52,8 +52,10 @@ pub struct Layer {
     pub attention_post_norm: Option<Norm>,
     /// (dim); `None` too where the network takes what attention took.
     pub ffn_norm: Option<Norm>,
-    /// Feed-forward network.
-    pub ffn: Ffn,
+    /// Feed-forward network that all tokens take.
+    pub ffn: Option<Ffn>,
+    /// Networks of which a token takes a few.
+    pub experts: Option<ExpertWeights>,
     /// Of what the network adds: (dim)
     pub ffn_post_norm: Option<Norm>,
 }
@@ -61,9 +63,22 @@ pub struct Layer {
 /// A feed-forward network.
 #[derive(Debug)]
 pub struct Ffn {
-    /// Gate and up projection, side by side or as one, or only the latter: (ffn_width, dim)
+    /// Gate and up projection, side by side or as one, or only the latter: (gated width, dim)
     pub inputs: Vec<Linear>,
     /// (dim, hidden)
+    pub down: Linear,
+}
+
+/// Networks of which a token takes a few.
+#[derive(Debug)]
+pub struct ExpertWeights {
+    /// What a token chooses by, (experts, dim), and the gate of the network that all take, (1, dim).
+    pub router: Vec<Linear>,
+    /// What the choice adds to scores: (experts)
+    pub bias: Option<Buffer<f32>>,
+    /// Gate and up projections: (experts, hidden, dim), or as one: (experts, 2 * hidden, dim)
+    pub inputs: Vec<Linear>,
+    /// (experts, dim, hidden)
     pub down: Linear,
 }
 
@@ -159,6 +174,7 @@ impl Layer {
             attention_post_norm: norm_behind(file, "post_attention_norm")?,
             ffn_norm,
             ffn: Ffn::load(file, layer)?,
+            experts: ExpertWeights::load(file, layer)?,
             ffn_post_norm: norm_behind(file, "post_ffw_norm")?,
         })
     }
@@ -210,24 +226,57 @@ impl Layer {
 }
 
 impl Ffn {
-    fn load(file: &mut File<'_>, layer: usize) -> Result<Self> {
+    /// The network of a dense layer, or the one that all tokens take besides the experts.
+    fn load(file: &mut File<'_>, layer: usize) -> Result<Option<Self>> {
         let spec = file.spec;
-        let name = |part: &str| format!("blk.{layer}.{part}");
-        let up = file.gguf.tensor(&name("ffn_up.weight"));
-        let is_gated = spec.gating != Gating::None;
-        let is_fused = is_gated && up.is_some_and(|up| up.dims[1] == spec.ffn_width() as u64);
+        let (suffix, hidden) = match spec.experts.filter(|_| spec.each[layer].experts) {
+            Some(experts) if experts.shared_hidden == 0 => return Ok(None),
+            Some(experts) => ("_shexp", experts.shared_hidden),
+            None => ("", spec.hidden),
+        };
+        let name = |part: &str| format!("blk.{layer}.{part}{suffix}");
+        let width = spec.gated_width(hidden);
+        let up = file.gguf.tensor(&format!("{}.weight", name("ffn_up")));
+        let is_gated = width > hidden;
+        let is_fused = is_gated && up.is_some_and(|up| up.dims[1] == width as u64);
         let mut inputs = Vec::new();
         if is_gated && !is_fused {
-            inputs.push(file.linear(&name("ffn_gate"), spec.hidden, spec.dim)?);
+            inputs.push(file.linear(&name("ffn_gate"), hidden, spec.dim)?);
         }
-        let rows = if is_fused {
-            spec.ffn_width()
-        } else {
-            spec.hidden
-        };
+        let rows = if is_fused { width } else { hidden };
         inputs.push(file.linear(&name("ffn_up"), rows, spec.dim)?);
-        let down = file.linear(&name("ffn_down"), spec.dim, spec.hidden)?;
-        Ok(Self { inputs, down })
+        let down = file.linear(&name("ffn_down"), spec.dim, hidden)?;
+        Ok(Some(Self { inputs, down }))
+    }
+}
+
+impl ExpertWeights {
+    fn load(file: &mut File<'_>, layer: usize) -> Result<Option<Self>> {
+        let spec = file.spec;
+        let Some(experts) = spec.experts.filter(|_| spec.each[layer].experts) else {
+            return Ok(None);
+        };
+        let name = |part: &str| format!("blk.{layer}.{part}");
+        let mut router = vec![file.linear(&name("ffn_gate_inp"), experts.count, spec.dim)?];
+        if file.has(&name("ffn_gate_inp_shexp.weight")) && experts.shared_hidden > 0 {
+            router.push(file.linear(&name("ffn_gate_inp_shexp"), 1, spec.dim)?);
+        }
+        let (hidden, width) = (experts.hidden, spec.gated_width(experts.hidden));
+        let mut inputs = Vec::new();
+        if file.has(&name("ffn_gate_up_exps.weight")) && width > hidden {
+            inputs.push(file.stack(&name("ffn_gate_up_exps"), width, spec.dim)?);
+        } else {
+            if width > hidden {
+                inputs.push(file.stack(&name("ffn_gate_exps"), hidden, spec.dim)?);
+            }
+            inputs.push(file.stack(&name("ffn_up_exps"), hidden, spec.dim)?);
+        }
+        Ok(Some(Self {
+            router,
+            bias: file.bias(&name("exp_probs_b"), experts.count)?,
+            inputs,
+            down: file.stack(&name("ffn_down_exps"), spec.dim, hidden)?,
+        }))
     }
 }
 
@@ -286,6 +335,18 @@ impl<'a> File<'a> {
         Ok(Linear { weight, bias })
     }
 
+    /// A matrix for each expert.
+    fn stack(&mut self, name: &str, rows: usize, columns: usize) -> Result<Linear> {
+        let experts = self.spec.experts.map_or(0, |experts| experts.count);
+        let tensor = self.tensor(&format!("{name}.weight"))?;
+        let weight = Matrix::stack(tensor, experts, rows, columns)?;
+        let bias = self.find(&format!("{name}.bias"));
+        let bias = bias
+            .map(|bias| tensor::values(bias, [rows, experts], self.budget))
+            .transpose()?;
+        Ok(Linear { weight, bias })
+    }
+
     /// A norm of rows of `width`; its bias is optional.
     fn norm(&mut self, name: &str, width: usize) -> Result<Norm> {
         let spec = self.spec.norm;
@@ -315,8 +376,10 @@ impl<'a> File<'a> {
     /// own weights, or of each with the same.
     fn head_norm(&mut self, name: &str, heads: usize) -> Result<Option<HeadNorm>> {
         let spec = self.spec;
-        if matches!(spec.qk_norm, QkNorm::None | QkNorm::Plain) {
-            return Ok(None);
+        match spec.qk_norm {
+            QkNorm::None => return Ok(None),
+            QkNorm::Plain => return self.plain_head_norm().map(Some),
+            QkNorm::Before | QkNorm::Behind => {}
         }
         let tensor = self.tensor(&format!("{name}.weight"))?;
         let (dim, all) = (spec.k_dim, heads * spec.k_dim);
@@ -336,6 +399,18 @@ impl<'a> File<'a> {
             },
             width,
         }))
+    }
+
+    /// A norm of each head without weights.
+    fn plain_head_norm(&self) -> Result<HeadNorm> {
+        let width = self.spec.k_dim;
+        let norm = Norm {
+            kind: NormKind::Rms,
+            epsilon: self.spec.norm.epsilon,
+            weight: self.budget.allocate_filled(Tag::Misc, width, 1.0)?,
+            bias: None,
+        };
+        Ok(HeadNorm { norm, width })
     }
 
     /// Of all position embeddings; the file's factors are those of the first.
@@ -367,10 +442,21 @@ impl<'a> File<'a> {
             .collect())
     }
 
+    /// Whether a tensor belongs to one of the layers that no pass runs.
+    fn is_spare(&self, name: &str) -> bool {
+        let layers = self.spec.layers..self.spec.layers + self.spec.spare_layers;
+        let layer = name
+            .strip_prefix("blk.")
+            .and_then(|rest| rest.split('.').next());
+        let layer = layer.and_then(|layer| layer.parse().ok());
+        layer.is_some_and(|layer| layers.contains(&layer))
+    }
+
     fn check_all_taken(&self) -> Result<()> {
         let stray = self.gguf.tensors().iter().find(|tensor| {
             let name: &str = &tensor.name;
-            !self.taken.contains(name) && !IGNORED.iter().any(|ignored| name.ends_with(ignored))
+            let ignored = IGNORED.iter().any(|ignored| name.ends_with(ignored));
+            !self.taken.contains(name) && !ignored && !self.is_spare(name)
         });
         let Some(stray) = stray else {
             return Ok(());

@@ -58,13 +58,14 @@ pub fn side_by_side(
         let (from, to) = (wanted.start.max(start), wanted.end.min(end));
         if from < to {
             let mut part = tile.columns_mut(from - wanted.start..to - wanted.start);
-            one(kernels, linear, from - start..to - start, x, &mut part);
+            some(kernels, linear, from - start..to - start, x, &mut part);
         }
         start = end;
     }
 }
 
-fn one(
+/// Computes the outputs `outputs` of a matrix, which are the columns of the tile.
+pub fn some(
     kernels: &Kernels,
     linear: &Linear,
     outputs: std::ops::Range<usize>,

@@ -28,8 +28,10 @@ import numpy as np
 import torch
 import transformers
 
+import experts
 import families
 import llama
+import more
 from parts import Case, fill
 
 HERE = Path(__file__).resolve().parent
@@ -40,8 +42,9 @@ DISTINCT = 6  # the least number of different tokens in a greedy continuation
 CASE_BYTES_MAX = 250_000
 LOGITS_TOLERANCE = 2e-4  # of --check: what rounding in other torch builds may do
 
-ARCHITECTURES = {**llama.ARCHITECTURES, **families.ARCHITECTURES}
-CASES = llama.CASES + families.CASES
+TABLES = (llama, families, more, experts)
+ARCHITECTURES = {key: row for table in TABLES for key, row in table.ARCHITECTURES.items()}
+CASES = [case for table in TABLES for case in table.CASES]
 
 
 # ---- a case from config to files ----
@@ -102,7 +105,9 @@ def write_model(path: Path, case: Case, config, parameters: dict) -> None:
     writer = gguf.GGUFWriter(path, name)
     writer.add_name(case.name)
     writer.add_file_type(gguf.LlamaFileType.ALL_F32)
+    config.parameters = parameters  # some files hold weights as keys
     metadata = [("tokenizer.ggml.model", "none"), *arch.metadata(config), *case.add]
+    metadata = list(dict(metadata).items())
     unknown = set(case.omit) - {key for key, _ in metadata}
     if unknown:
         sys.exit(f"{case.name}: omits keys that it would not have: {unknown}")
@@ -111,10 +116,12 @@ def write_model(path: Path, case: Case, config, parameters: dict) -> None:
             add_value(writer, key.format(arch=name), value)
     unused = set(parameters)
     for tensor, values, used in arch.tensors(config, parameters):
+        unused -= set(used)
+        if tensor is None:
+            continue
         half = arch.half and values.ndim > 1 and tensor.endswith(".weight") and "norm" not in tensor
         kind = np.float16 if half else np.float32
         writer.add_tensor(tensor, np.ascontiguousarray(values, dtype=kind))
-        unused -= set(used)
     if unused:
         sys.exit(f"{case.name}: parameters without a tensor: {sorted(unused)}")
     writer.write_header_to_file()

@@ -46,7 +46,7 @@ def draw(name: str, shape: tuple, dim: int, rng: np.random.RandomState) -> np.nd
         if "embed" not in name or len(shape) == 1:
             return 1.0 + 0.3 * noise
     if name.endswith("bias"):
-        return 0.3 * noise
+        return (0.1 if "correction" in name else 0.3) * noise
     if re.search(r"embed_tokens|lm_head|wte|embed_in|embed_out|word_embeddings", name):
         return noise * 2.5 / math.sqrt(dim)  # logits of a standard deviation near 2.5
     gain = 1.7 if re.search(r"q_proj|k_proj|qkv|query_key|c_attn", name) else 1.0
@@ -61,7 +61,9 @@ def fill(model: torch.nn.Module, dim: int, seed: int, arch: Architecture) -> dic
     rng = np.random.RandomState(seed)
     parameters = {}
     with torch.no_grad():
-        for name, parameter in sorted(model.named_parameters()):
+        # A bias of the choice among experts is trained, but no parameter.
+        biases = [pair for pair in model.named_buffers() if "correction_bias" in pair[0]]
+        for name, parameter in sorted([*model.named_parameters(), *biases]):
             shape = tuple(parameter.shape)
             if arch.flat and re.search(arch.flat, name):
                 values = rng.standard_normal(shape).astype(np.float32)
@@ -155,11 +157,11 @@ def llama_tensors(config, parameters: dict) -> Iterator:
     yield from rename(parameters, DECODER, config.num_hidden_layers, permuted)
 
 
-def llama3_factors(config) -> np.ndarray:
+def llama3_factors(config, head_dim: int = 0) -> np.ndarray:
     """By what each rotation frequency is divided: 1 for short waves, `factor` for long ones."""
-    rope = config.rope_parameters
-    pairs = np.arange(0, config.head_dim, 2)
-    waves = 2 * math.pi * rope["rope_theta"] ** (pairs / config.head_dim)
+    rope, head_dim = config.rope_parameters, head_dim or config.head_dim
+    pairs = np.arange(0, head_dim, 2)
+    waves = 2 * math.pi * rope["rope_theta"] ** (pairs / head_dim)
     low, high = rope["low_freq_factor"], rope["high_freq_factor"]
     turns = rope["original_max_position_embeddings"] / waves
     smooth = np.clip((turns - low) / (high - low), 0.0, 1.0)

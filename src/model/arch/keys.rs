@@ -4,9 +4,10 @@ use crate::error::{Code, Error, Result};
 use crate::gguf::{Gguf, Metadata, Value};
 use crate::kernel::{Nonlinearity, Window};
 use crate::model::spec::{
-    Embedding, Gating, LAYERS_MAX, LayerSpec, NormSpec, Placement, QkNorm, Spec, epsilon_key,
-    require,
+    Embedding, Experts, Gating, LAYERS_MAX, LayerSpec, NormSpec, Placement, QkNorm, Spec,
+    epsilon_key, require,
 };
+use crate::ops::experts::{Gate, Routing};
 use crate::ops::norm::NormKind;
 use crate::ops::rope::{Rope, Scaling, Style, Yarn};
 
@@ -44,17 +45,22 @@ impl<'a> Keys<'a> {
         let heads = self.required("attention.head_count")?;
         let k_dim = self.head_dim("attention.key_length", dim, heads)?;
         let v_dim = self.head_dim("attention.value_length", dim, heads)?;
-        self.check_dense()?;
-        let layers = self.required("block_count")?;
-        let bounded = (1..=LAYERS_MAX).contains(&layers);
+        let (blocks, name) = (self.required("block_count")?, "nextn_predict_layers");
+        let bounded = (1..=LAYERS_MAX).contains(&blocks);
         let expected = format!("1 to {LAYERS_MAX}");
-        require(bounded, || self.place("block_count"), expected, layers)?;
+        require(bounded, || self.place("block_count"), expected, blocks)?;
+        let spare_layers = self.or(name, 0)?;
+        let fewer = spare_layers < blocks;
+        let expected = format!("fewer than {blocks}");
+        require(fewer, || self.place(name), expected, spare_layers)?;
+        let layers = blocks - spare_layers;
         let epsilon = self.number(epsilon_key(kind))?.unwrap_or(1e-5);
         Ok(Spec {
             context: self.required("context_length")?,
             vocab: self.vocab,
             dim,
             layers,
+            spare_layers,
             hidden: self.required("feed_forward_length")?,
             heads,
             kv_heads: self.or("attention.head_count_kv", heads)?,
@@ -85,6 +91,7 @@ impl<'a> Keys<'a> {
             sinks: false,
             temperature: None,
             gating: Gating::Product,
+            experts: None,
             logit_scale: 1.0,
             logit_softcap: 0.0,
             each: vec![
@@ -92,20 +99,59 @@ impl<'a> Keys<'a> {
                     window: Window::All,
                     rope: None,
                     nonlinearity: Nonlinearity::Silu,
+                    experts: false,
                 };
                 layers
             ],
         })
     }
 
-    fn check_dense(&self) -> Result<()> {
-        let experts = self.or("expert_count", 0)?;
-        if experts > 0 {
-            let message = format!("expected a dense model, found {experts} experts");
-            let place = self.place("expert_count");
-            return Err(Error::new(Code::Unsupported, place, message));
+    /// Adds the experts that the file tells of, in layers that `has` them; `routing` says what the
+    /// file does not.
+    pub fn with_experts(
+        &self,
+        spec: Spec,
+        routing: Routing,
+        has: impl Fn(usize) -> bool,
+    ) -> Result<Spec> {
+        let gate = match self.count("expert_gating_func")? {
+            None | Some(0) => routing.gate,
+            Some(1) => Gate::Softmax,
+            Some(2) => Gate::Sigmoid,
+            Some(3) => Gate::SoftmaxOfChosen,
+            Some(other) => {
+                let message = format!("expected 1, 2 or 3, found {other}");
+                let place = self.place("expert_gating_func");
+                return Err(Error::new(Code::Unsupported, place, message));
+            }
+        };
+        let hidden = self.or("expert_feed_forward_length", spec.hidden)?;
+        let shared = match self.or("expert_shared_feed_forward_length", 0)? {
+            0 => self.or("expert_shared_count", 0)?.saturating_mul(hidden),
+            shared => shared,
+        };
+        let routing = Routing {
+            used: self.required("expert_used_count")?,
+            gate,
+            groups: self.or("expert_group_count", 1)?.max(1),
+            groups_used: self.or("expert_group_used_count", 1)?.max(1),
+            normalise: self.flag_or("expert_weights_norm", routing.normalise)?,
+            scale: self.number_or("expert_weights_scale", routing.scale)?,
+            ..routing
+        };
+        let experts = Experts {
+            count: self.required("expert_count")?,
+            hidden,
+            shared_hidden: shared,
+            routing,
+            weighs_input: false,
+        };
+        let mut spec = spec;
+        spec.experts = Some(experts);
+        for (i, layer) in spec.each.iter_mut().enumerate() {
+            layer.experts = has(i);
         }
-        Ok(())
+        Ok(spec)
     }
 
     pub fn key(&self, name: &str) -> String {
@@ -172,11 +218,23 @@ impl<'a> Keys<'a> {
         Ok(self.metadata.bool(&self.key(name))?.unwrap_or(default))
     }
 
-    /// A number for each layer.
-    pub fn numbers(&self, name: &str, layers: usize) -> Result<&'a [f32]> {
-        let numbers = self.metadata.required(&self.key(name), Metadata::f32s)?;
-        self.check_len(name, numbers.len(), layers)?;
+    /// A number for each layer, finite, or one for all; the key is the whole name.
+    pub fn each_number(&self, key: &str, layers: usize) -> Result<Vec<f32>> {
+        let numbers = match self.metadata.get(key) {
+            Some(Value::Array(_)) => self.metadata.required(key, Metadata::f32s)?.to_vec(),
+            _ => vec![self.metadata.required(key, Metadata::f32)?; layers],
+        };
+        let place = || self.metadata.place(key);
+        let expected = format!("{layers} finite values, one a layer");
+        require(numbers.len() == layers, place, expected, numbers.len())?;
+        let bad = numbers.iter().find(|number| !number.is_finite());
+        require(bad.is_none(), place, "finite values", bad.unwrap_or(&0.0))?;
         Ok(numbers)
+    }
+
+    /// Whether the file has a key.
+    pub fn has_key(&self, name: &str) -> bool {
+        self.metadata.get(&self.key(name)).is_some()
     }
 
     fn check_len(&self, name: &str, len: usize, layers: usize) -> Result<()> {

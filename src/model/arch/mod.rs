@@ -3,8 +3,10 @@
 //! This is the one place that knows models by name; a row of [`TABLE`] and its function are all an
 //! architecture has. `docs/adding.md` tells how to add one.
 
-mod decoders;
+mod experts;
 mod keys;
+mod layer_norm;
+mod rms;
 
 use crate::error::{Code, Error, Result};
 use crate::gguf::{Gguf, Metadata};
@@ -22,28 +24,51 @@ const ARCHITECTURE: &str = "general.architecture";
 
 /// All architectures.
 const TABLE: &[Architecture] = &{
-    use decoders as d;
     const fn row(name: &'static str, spec: fn(&Keys<'_>) -> Result<Spec>) -> Architecture {
         Architecture { name, spec }
     }
     [
-        row("llama", d::llama),
-        row("bloom", d::bloom),
-        row("falcon", d::falcon),
-        row("gemma", d::gemma),
-        row("gemma2", d::gemma2),
-        row("gemma3", d::gemma3),
-        row("gpt2", d::gpt2),
-        row("gptneox", d::gptneox),
-        row("mpt", d::mpt),
-        row("olmo", d::olmo),
-        row("olmo2", d::olmo2),
-        row("phi2", d::phi2),
-        row("phi3", d::phi3),
-        row("qwen2", d::qwen2),
-        row("qwen3", d::qwen3),
-        row("stablelm", d::stablelm),
-        row("starcoder2", d::starcoder2),
+        row("llama", experts::llama),
+        row("apertus", rms::apertus),
+        row("arcee", rms::arcee),
+        row("bloom", layer_norm::bloom),
+        row("cohere2", layer_norm::cohere2),
+        row("command-r", layer_norm::command_r),
+        row("dots1", experts::dots1),
+        row("ernie4_5", rms::llama),
+        row("ernie4_5-moe", experts::ernie4_5_moe),
+        row("exaone4", rms::exaone4),
+        row("falcon", layer_norm::falcon),
+        row("gemma", rms::gemma),
+        row("gemma2", rms::gemma2),
+        row("gemma3", rms::gemma3),
+        row("glm4", rms::glm4),
+        row("glm4moe", experts::glm4moe),
+        row("gpt-oss", experts::gpt_oss),
+        row("gpt2", layer_norm::gpt2),
+        row("gptneox", layer_norm::gptneox),
+        row("granite", rms::granite),
+        row("granitemoe", experts::granitemoe),
+        row("hunyuan-dense", rms::hunyuan_dense),
+        row("hunyuan-moe", experts::hunyuan_moe),
+        row("internlm2", rms::llama),
+        row("llama4", experts::llama4),
+        row("minicpm", rms::minicpm),
+        row("mpt", layer_norm::mpt),
+        row("nemotron", layer_norm::nemotron),
+        row("olmo", layer_norm::olmo),
+        row("olmo2", rms::olmo2),
+        row("olmoe", experts::olmoe),
+        row("phi2", layer_norm::phi2),
+        row("phi3", rms::phi3),
+        row("qwen2", rms::qwen2),
+        row("qwen2moe", experts::qwen2moe),
+        row("qwen3", rms::qwen3),
+        row("qwen3moe", experts::qwen3moe),
+        row("seed_oss", rms::qwen2),
+        row("smollm3", rms::smollm3),
+        row("stablelm", layer_norm::stablelm),
+        row("starcoder2", layer_norm::starcoder2),
     ]
 };
 

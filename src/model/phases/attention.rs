@@ -92,7 +92,11 @@ impl Pass {
                     }
                 }
             }
-            finite &= spec.qk_norm != QkNorm::Behind || norm(qkv);
+            finite &= match spec.qk_norm {
+                QkNorm::Behind => norm(qkv),
+                QkNorm::Plain if rope.is_some() => norm(qkv),
+                QkNorm::None | QkNorm::Before | QkNorm::Plain => true,
+            };
             if let (Some(temperature), None) = (&spec.temperature, &rope) {
                 let factor = warmth(temperature, rows[task].position);
                 kernels.scale(&mut qkv[..spec.q_width()], factor);

@@ -1,22 +1,18 @@
-//! The phases of a dense feed-forward network.
+//! The phases of a feed-forward network that all tokens take.
 
-use super::{Context, layer_not_finite};
+use super::{Context, layer_not_finite, wants_quants};
 use crate::control::Flow;
 use crate::error::Result;
 use crate::kernel::{Input, Kernels, Nonlinearity};
 use crate::model::forward::Pass;
 use crate::model::spec::Gating;
-use crate::ops::matmul::Linear;
+use crate::model::weights::Ffn;
 use crate::quant::GROUP;
 use crate::team::Chunks;
 
 impl Pass {
     /// ffn = normed x (gate, up).
-    pub(in crate::model) fn gate_up(
-        &mut self,
-        context: &Context<'_>,
-        linears: &[Linear],
-    ) -> Result<Flow> {
+    pub(in crate::model) fn gate_up(&mut self, context: &Context<'_>, ffn: &Ffn) -> Result<Flow> {
         let dim = context.network.spec.dim;
         let x = Input {
             columns: dim,
@@ -27,7 +23,7 @@ impl Pass {
         let n = self.scratch.batch.rows().len();
         context.matmul(
             (&mut self.task, self.threads),
-            linears,
+            &ffn.inputs,
             x,
             n,
             &mut self.scratch.ffn,
@@ -36,14 +32,16 @@ impl Pass {
 
     /// The first half of ffn = activation(gate) * up, or all of it = activation(up); quantized if
     /// wanted.
-    pub(in crate::model) fn activate(&mut self, context: &Context<'_>, pack: bool) -> Result<Flow> {
+    pub(in crate::model) fn activate(&mut self, context: &Context<'_>, ffn: &Ffn) -> Result<Flow> {
         let spec = &context.network.spec;
-        let (hidden, width) = (spec.hidden, spec.ffn_width());
+        let hidden = ffn.down.weight.columns();
+        let width = spec.gated_width(hidden);
         let (n, groups) = (self.scratch.batch.rows().len(), hidden.div_ceil(GROUP));
         let parts = (
             Chunks::new(&mut self.scratch.ffn[..n * width], width),
             Chunks::new(&mut self.scratch.quants[..n * groups], groups),
         );
+        let pack = wants_quants(std::slice::from_ref(&ffn.down));
         let (layer, kernels) = (self.layer, context.kernels);
         let function = spec.each[layer].nonlinearity;
         context.run(&mut self.task, parts, |_, (ffn, quants)| {
@@ -55,18 +53,18 @@ impl Pass {
     }
 
     /// delta = (first half of ffn) x down.
-    pub(in crate::model) fn down(&mut self, context: &Context<'_>, down: &Linear) -> Result<Flow> {
-        let spec = &context.network.spec;
+    pub(in crate::model) fn down(&mut self, context: &Context<'_>, ffn: &Ffn) -> Result<Flow> {
+        let hidden = ffn.down.weight.columns();
         let x = Input {
-            columns: spec.hidden,
-            stride: spec.ffn_width(),
+            columns: hidden,
+            stride: context.network.spec.gated_width(hidden),
             floats: &self.scratch.ffn,
             quants: &self.scratch.quants,
         };
         let n = self.scratch.batch.rows().len();
         context.matmul(
             (&mut self.task, self.threads),
-            std::slice::from_ref(down),
+            std::slice::from_ref(&ffn.down),
             x,
             n,
             &mut self.scratch.delta,
@@ -75,7 +73,7 @@ impl Pass {
 }
 
 /// gate = activation(gate) * up, or without gating the activation alone.
-fn activate(
+pub(super) fn activate(
     kernels: &Kernels,
     function: Nonlinearity,
     gating: Gating,

@@ -4,6 +4,7 @@
 //! Calling one again after a pause goes on with its next task.
 
 mod attention;
+mod experts;
 mod ffn;
 
 use crate::control::{Flow, Signals};
