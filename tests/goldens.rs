@@ -16,6 +16,7 @@ mod support;
 #[path = "support/timeline.rs"]
 mod timeline;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -30,7 +31,8 @@ use timeline::Timeline;
 const QUANTIZED_RMS: f64 = 0.09;
 
 /// Cases of `../shared/data/golden` with F32 tensors and architectures that we know.
-const SHARED: [&str; 11] = [
+const SHARED: [&str; 12] = [
+    "deepseek2",
     "gemma2",
     "gpt-oss",
     "gpt2",
@@ -65,6 +67,32 @@ fn every_architecture_has_a_golden() {
         .filter(|name| !have.iter().any(|have| have == **name))
         .collect();
     assert!(missing.is_empty(), "no golden of {missing:?}");
+}
+
+/// The table of `docs/models.md` has a row for each architecture, with all its goldens.
+#[test]
+fn the_models_page_lists_architectures_and_goldens() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/models.md");
+    let page = fs::read_to_string(page).expect("part of the checkout");
+    let rows = page.lines().filter_map(|line| {
+        let cells: Vec<&str> = line.strip_prefix("| `")?.split(" | ").collect();
+        let goldens = cells.get(3)?.trim_end_matches(" |").split(", ");
+        Some((cells[0].trim_end_matches('`'), goldens.collect()))
+    });
+    let listed: BTreeMap<&str, Vec<&str>> = rows.collect();
+    let mut there: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for folder in golden::own_cases() {
+        let name = folder.file_name().expect("a folder").to_string_lossy();
+        let goldens = there.entry(Case::read(&folder).architecture).or_default();
+        goldens.push(name.into_owned());
+    }
+    assert!(lightgpt::model::architectures().all(|name| there.contains_key(name)));
+    let listed = format!("{listed:#?}");
+    assert_eq!(
+        listed,
+        format!("{there:#?}"),
+        "docs/models.md and tests/golden"
+    );
 }
 
 #[test]

@@ -116,9 +116,12 @@ struct Functions {
     rope_interleaved: unsafe fn(&mut [f32], &[[f32; 2]]),
     rope_halves: unsafe fn(&mut [f32], &[[f32; 2]]),
     attend: unsafe fn(&Attention<'_>, &mut Room, &mut Tile<'_, f32>),
-    join_spans: unsafe fn(&[f32], (usize, usize), f32, &mut [f32]),
+    join_spans: JoinSpans,
     logits: logits::LogitFunctions,
 }
+
+/// Spans, their distance and number, a sink, and the joined row.
+type JoinSpans = unsafe fn(&[f32], (usize, usize), f32, &mut [f32]);
 
 /// The rows that a matrix is multiplied with, in both forms that formats may want.
 #[derive(Debug, Clone, Copy)]

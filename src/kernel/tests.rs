@@ -282,8 +282,10 @@ const XIELU: Xielu = Xielu {
     epsilon: -1e-6,
 };
 
+type Truth = fn(f64) -> f64;
+
 /// Activation functions and what they are in f64.
-const FUNCTIONS: [(Nonlinearity, fn(f64) -> f64); 5] = [
+const FUNCTIONS: [(Nonlinearity, Truth); 5] = [
     (Nonlinearity::Silu, |x| x / (1.0 + (-x).exp())),
     // By Abramowitz and Stegun 7.1.26, within 1.5e-7.
     (Nonlinearity::Gelu, |x| {

@@ -11,8 +11,8 @@ use crate::model::Network;
 use crate::model::batch::Row;
 use crate::model::phases::{Context, Entry, Reads, wants_quants};
 use crate::model::scratch::Scratch;
-use crate::model::spec::Experts;
-use crate::model::weights::{ExpertWeights, Ffn, Layer};
+use crate::model::spec::{Experts, Latent};
+use crate::model::weights::{ExpertWeights, Ffn, LatentWeights, Layer};
 use crate::team::Team;
 
 /// A piece of a pass; each has its own tasks.
@@ -20,11 +20,20 @@ use crate::team::Team;
 pub(super) enum Phase {
     Embed,
     NormAttention,
+    Low,
+    LowShape,
+    Queries,
+    GatherQueries,
+    OfKeys,
+    ScatterQueries,
     Qkv,
     ShapeQkv,
     Store,
     Attend,
     Join,
+    GatherValues,
+    OfValues,
+    ScatterValues,
     AttentionOut,
     NormFfn,
     Route,
@@ -126,9 +135,15 @@ impl Pass {
         let layer = &network.weights.layers[self.layer.min(last)];
         self.phase = match self.phase {
             Embed => NormAttention,
+            NormAttention if layer.latent.is_some() => Low,
+            Low => LowShape,
+            LowShape => Queries,
+            Queries => GatherQueries,
+            GatherQueries => OfKeys,
+            OfKeys => ScatterQueries,
             NormAttention => Qkv,
             Qkv if self.shapes_qkv(&network.spec) => ShapeQkv,
-            Qkv | ShapeQkv => Store,
+            Qkv | ShapeQkv | ScatterQueries => Store,
             Store => {
                 self.block = 0;
                 Attend
@@ -138,9 +153,13 @@ impl Pass {
                 self.block += 1;
                 match self.attention_block(network).0 {
                     Some(_) => Attend,
+                    None if layer.latent.is_some() => GatherValues,
                     None => AttentionOut,
                 }
             }
+            GatherValues => OfValues,
+            OfValues => ScatterValues,
+            ScatterValues => AttentionOut,
             AttentionOut => NormFfn,
             NormFfn if layer.experts.is_some() => Route,
             Route => Choose,
@@ -171,6 +190,18 @@ impl Pass {
         match self.phase {
             Phase::Embed => self.embed(context),
             Phase::NormAttention => self.enter(context, &self.attention_entry(network)),
+            Phase::Low => self.low(context, &layer().qkv),
+            Phase::LowShape => self.low_shape(context, latent(network, layer())),
+            Phase::Queries => self.queries(context, latent(network, layer())),
+            Phase::GatherQueries => self.gather_queries(context, latent(network, layer())),
+            Phase::OfKeys => self.of_heads(context, &latent(network, layer()).0.k_b),
+            Phase::ScatterQueries => self.scatter_queries(context, latent(network, layer())),
+            Phase::GatherValues => self.gather_values(context, latent(network, layer())),
+            Phase::OfValues => self.of_heads(context, &latent(network, layer()).0.v_b),
+            Phase::ScatterValues => {
+                let latent = latent(network, layer()).1;
+                self.scatter_values(context, (latent, &layer().attention_out))
+            }
             Phase::Qkv => self.qkv(context, &layer().qkv),
             Phase::ShapeQkv => self.shape_qkv(context),
             Phase::Store => self.store(context, caches),
@@ -230,6 +261,12 @@ impl Pass {
                     .is_some_and(|experts| wants_quants(&experts.router)),
         }
     }
+}
+
+/// Latent attention in a phase of it.
+fn latent<'a>(network: &'a Network, layer: &'a Layer) -> (&'a LatentWeights, &'a Latent) {
+    let both = layer.latent.as_ref().zip(network.spec.latent.as_ref());
+    both.expect("only a layer with latent attention comes here")
 }
 
 /// The network that all tokens take in a phase that needs one.

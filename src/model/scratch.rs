@@ -50,8 +50,15 @@ pub struct Scratch {
     pub counts: Buffer<u32>,
     /// The pick of each slot: (slots), a slot for each pick.
     pub order: Buffer<u32>,
-    /// What experts take and give: (slots, dim).
+    /// What experts take and give, (slots, dim), or what products with a matrix of each head take,
+    /// (heads, rows, columns).
     pub slots: Buffer<f32>,
+    /// What these give: (heads, rows, outputs).
+    pub products: Buffer<f32>,
+    /// What latent attention makes of a token first: (rows, low_width).
+    pub low: Buffer<f32>,
+    /// Its queries as they are made: (rows, q_width).
+    pub wide: Buffer<f32>,
     /// The quantized form of what they take: (slots, wider input / 32).
     pub slot_quants: Buffer<Activation>,
 }
@@ -90,17 +97,22 @@ struct Lengths {
     counts: usize,
     slots: usize,
     slot_quants: usize,
+    products: usize,
+    low: usize,
+    wide: usize,
 }
 
 impl Lengths {
     fn new(spec: &Spec, size: &Size) -> Self {
         let rows = |width: usize| size.rows.saturating_mul(width);
-        let widest = spec.dim.max(spec.attended_width()).max(spec.hidden_max());
-        let dense = Self {
+        let attended = spec.attended_width().max(spec.out_width());
+        let q_rank = spec.latent.map_or(0, |latent| latent.q_rank);
+        let widest = spec.dim.max(attended).max(spec.hidden_max()).max(q_rank);
+        let mut dense = Self {
             dim: rows(spec.dim),
             qkv: rows(spec.qkv_width()),
             // The last norm lays deltas of outputs there.
-            attended: rows(spec.attended_width().max(spec.dim)),
+            attended: rows(attended.max(spec.dim)),
             ffn: rows(spec.gated_width(spec.hidden_max())),
             quants: rows(widest.div_ceil(GROUP)),
             turns: rows(spec.pairs().max(1)),
@@ -108,6 +120,14 @@ impl Lengths {
             spans: Spans::scratch_len(spec.attention_heads(), size.context),
             ..Self::default()
         };
+        if let Some(latent) = &spec.latent {
+            let heads = rows(spec.heads);
+            dense.slots = heads.saturating_mul(latent.widest());
+            dense.slot_quants = heads.saturating_mul(latent.widest().div_ceil(GROUP));
+            dense.products = dense.slots;
+            dense.low = rows(latent.low_width(spec));
+            dense.wide = rows(latent.q_width(spec));
+        }
         let Some(experts) = &spec.experts else {
             return dense;
         };
@@ -119,8 +139,10 @@ impl Lengths {
             choice: rows(experts.count),
             picks,
             counts: experts.count + 1,
-            slots: slots(spec.dim),
-            slot_quants: slots(spec.dim.max(experts.hidden).div_ceil(GROUP)),
+            slots: dense.slots.max(slots(spec.dim)),
+            slot_quants: dense
+                .slot_quants
+                .max(slots(spec.dim.max(experts.hidden).div_ceil(GROUP))),
             ..dense
         }
     }
@@ -153,6 +175,9 @@ impl Scratch {
             order: budget.allocate(Tag::Scratch, lengths.picks)?,
             slots: floats(lengths.slots)?,
             slot_quants: quants(lengths.slot_quants)?,
+            products: floats(lengths.products)?,
+            low: floats(lengths.low)?,
+            wide: floats(lengths.wide)?,
         })
     }
 
@@ -171,6 +196,9 @@ impl Scratch {
             lengths.router,
             lengths.choice,
             lengths.slots,
+            lengths.products,
+            lengths.low,
+            lengths.wide,
         ];
         let numbers = [lengths.counts, lengths.picks];
         let quants = [lengths.quants, lengths.slot_quants];

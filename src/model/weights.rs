@@ -38,15 +38,18 @@ pub struct Weights {
 pub struct Layer {
     /// (dim)
     pub attention_norm: Option<Norm>,
-    /// Queries, keys and values, side by side or as one: (qkv_width, dim)
+    /// Queries, keys and values, side by side or as one: (qkv_width, dim); of latent attention what
+    /// they are made of.
     pub qkv: Vec<Linear>,
+    /// What latent attention makes of it.
+    pub latent: Option<LatentWeights>,
     /// Of all queries, or of each head.
     pub q_norm: Option<HeadNorm>,
     /// Of all keys, or of each head.
     pub k_norm: Option<HeadNorm>,
     /// Scores without values: (heads)
     pub sinks: Option<Buffer<f32>>,
-    /// (dim, heads * v_dim)
+    /// (dim, out_width)
     pub attention_out: Linear,
     /// Of what attention adds: (dim)
     pub attention_post_norm: Option<Norm>,
@@ -58,6 +61,21 @@ pub struct Layer {
     pub experts: Option<ExpertWeights>,
     /// Of what the network adds: (dim)
     pub ffn_post_norm: Option<Norm>,
+}
+
+/// Latent attention.
+#[derive(Debug)]
+pub struct LatentWeights {
+    /// Of the vector that queries are made of: (q_rank)
+    pub q_norm: Option<Norm>,
+    /// Queries of it: (heads * head_dim, q_rank)
+    pub q_b: Option<Linear>,
+    /// Of the vector that keys and values are made of: (kv_rank)
+    pub kv_norm: Norm,
+    /// What makes keys, as queries take it: (heads, kv_rank, plain_dim)
+    pub k_b: Linear,
+    /// What makes values: (heads, value_dim, kv_rank)
+    pub v_b: Linear,
 }
 
 /// A feed-forward network.
@@ -167,10 +185,11 @@ impl Layer {
         Ok(Self {
             attention_norm,
             qkv: Self::qkv(file, layer)?,
+            latent: LatentWeights::load(file, layer)?,
             q_norm: file.head_norm(&name("attn_q_norm"), spec.heads)?,
             k_norm: file.head_norm(&name("attn_k_norm"), spec.kv_heads)?,
             sinks,
-            attention_out: file.linear(&name("attn_output"), spec.dim, spec.attended_width())?,
+            attention_out: file.linear(&name("attn_output"), spec.dim, spec.out_width())?,
             attention_post_norm: norm_behind(file, "post_attention_norm")?,
             ffn_norm,
             ffn: Ffn::load(file, layer)?,
@@ -210,6 +229,17 @@ impl Layer {
     fn qkv(file: &mut File<'_>, layer: usize) -> Result<Vec<Linear>> {
         let spec = file.spec;
         let name = |part: &str| format!("blk.{layer}.{part}");
+        if let Some(latent) = &spec.latent {
+            let part = if latent.q_rank == 0 {
+                "attn_q"
+            } else {
+                "attn_q_a"
+            };
+            return Ok(vec![
+                file.linear(&name(part), latent.q_low(spec), spec.dim)?,
+                file.linear(&name("attn_kv_a_mqa"), spec.k_dim, spec.dim)?,
+            ]);
+        }
         if file.has(&name("attn_qkv.weight")) {
             return Ok(vec![file.linear(
                 &name("attn_qkv"),
@@ -222,6 +252,30 @@ impl Layer {
             file.linear(&name("attn_k"), spec.kv_heads * spec.k_dim, spec.dim)?,
             file.linear(&name("attn_v"), spec.kv_heads * spec.v_dim, spec.dim)?,
         ])
+    }
+}
+
+impl LatentWeights {
+    fn load(file: &mut File<'_>, layer: usize) -> Result<Option<Self>> {
+        let spec = file.spec;
+        let Some(latent) = &spec.latent else {
+            return Ok(None);
+        };
+        let name = |part: &str| format!("blk.{layer}.{part}");
+        let (mut q_norm, mut q_b) = (None, None);
+        if latent.q_rank > 0 {
+            q_norm = Some(file.norm(&name("attn_q_a_norm"), latent.q_rank)?);
+            let rows = latent.q_width(spec);
+            q_b = Some(file.linear(&name("attn_q_b"), rows, latent.q_rank)?);
+        }
+        let (rank, plain) = (latent.kv_rank, latent.plain_dim(spec));
+        Ok(Some(Self {
+            q_norm,
+            q_b,
+            kv_norm: file.norm(&name("attn_kv_a_norm"), rank)?,
+            k_b: file.stack(&name("attn_k_b"), spec.heads, [rank, plain])?,
+            v_b: file.stack(&name("attn_v_b"), spec.heads, [latent.value_dim, rank])?,
+        }))
     }
 }
 
@@ -264,18 +318,22 @@ impl ExpertWeights {
         let (hidden, width) = (experts.hidden, spec.gated_width(experts.hidden));
         let mut inputs = Vec::new();
         if file.has(&name("ffn_gate_up_exps.weight")) && width > hidden {
-            inputs.push(file.stack(&name("ffn_gate_up_exps"), width, spec.dim)?);
+            inputs.push(file.stack(&name("ffn_gate_up_exps"), experts.count, [width, spec.dim])?);
         } else {
             if width > hidden {
-                inputs.push(file.stack(&name("ffn_gate_exps"), hidden, spec.dim)?);
+                inputs.push(file.stack(
+                    &name("ffn_gate_exps"),
+                    experts.count,
+                    [hidden, spec.dim],
+                )?);
             }
-            inputs.push(file.stack(&name("ffn_up_exps"), hidden, spec.dim)?);
+            inputs.push(file.stack(&name("ffn_up_exps"), experts.count, [hidden, spec.dim])?);
         }
         Ok(Some(Self {
             router,
             bias: file.bias(&name("exp_probs_b"), experts.count)?,
             inputs,
-            down: file.stack(&name("ffn_down_exps"), spec.dim, hidden)?,
+            down: file.stack(&name("ffn_down_exps"), experts.count, [spec.dim, hidden])?,
         }))
     }
 }
@@ -335,14 +393,13 @@ impl<'a> File<'a> {
         Ok(Linear { weight, bias })
     }
 
-    /// A matrix for each expert.
-    fn stack(&mut self, name: &str, rows: usize, columns: usize) -> Result<Linear> {
-        let experts = self.spec.experts.map_or(0, |experts| experts.count);
+    /// `count` matrices.
+    fn stack(&mut self, name: &str, count: usize, [rows, columns]: [usize; 2]) -> Result<Linear> {
         let tensor = self.tensor(&format!("{name}.weight"))?;
-        let weight = Matrix::stack(tensor, experts, rows, columns)?;
+        let weight = Matrix::stack(tensor, count, rows, columns)?;
         let bias = self.find(&format!("{name}.bias"));
         let bias = bias
-            .map(|bias| tensor::values(bias, [rows, experts], self.budget))
+            .map(|bias| tensor::values(bias, [rows, count], self.budget))
             .transpose()?;
         Ok(Linear { weight, bias })
     }

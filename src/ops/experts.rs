@@ -1,7 +1,7 @@
 //! Mixtures of experts: how a token chooses, and products with the weights of those it chose.
 //!
 //! Source: Shazeer et al., "Outrageously Large Neural Networks", 2017; bounded groups and biases of
-//! the choice: DeepSeek-AI, "DeepSeek-V2", 2024, and "DeepSeek-V3", 2024.
+//! the choice: arXiv 2405.04434, section 2.2, and arXiv 2412.19437, section 2.1.2.
 
 use crate::float;
 use crate::kernel::{Input, Kernels};

@@ -289,4 +289,105 @@ CASES = [
     Case("dots1", "dots1", {}, "3 of 8 experts by sigmoids and a bias, the first layer dense"),
     Case("gpt-oss", "gpt-oss", {}, "sinks, window 9 in every other layer, biased bounded experts"),
     Case("llama4", "llama4", {}, "chunks of 16, temperature, experts in every other layer"),
+    Case(
+        "llama4-long",
+        "llama4",
+        dict(vocab_size=48, attention_chunk_size=100, max_position_embeddings=512),
+        "the same with chunks of 100 over 300 tokens: more than a span of attention",
+        lengths=(300,),
+    ),
+]
+
+
+# ---- latent attention ----
+
+
+def latent_tensors(inner):
+    """The projection to keys and values is two stacks of matrices, the first turned."""
+
+    def change(config, parameters):
+        rest = dict(parameters)
+        for name in [name for name in rest if "kv_b_proj" in name]:
+            values = rest.pop(name)
+            heads = values.reshape(config.num_attention_heads, -1, values.shape[-1])
+            keys, made = np.split(heads, [config.qk_nope_head_dim], axis=1)
+            yield block(name) + ".attn_k_b.weight", keys.swapaxes(1, 2), [name]
+            yield block(name) + ".attn_v_b.weight", made, []
+        yield from inner(config, rest)
+
+    return change
+
+
+def latent_keys(config):
+    turning, rank = config.qk_rope_head_dim, config.kv_lora_rank
+    if config.q_lora_rank:
+        yield "{arch}.attention.q_lora_rank", config.q_lora_rank
+    yield "{arch}.attention.kv_lora_rank", rank
+    yield "{arch}.attention.head_count_kv", 1
+    yield "{arch}.attention.key_length", rank + turning
+    yield "{arch}.attention.value_length", rank
+    yield "{arch}.attention.key_length_mla", config.qk_nope_head_dim + turning
+    yield "{arch}.attention.value_length_mla", config.v_head_dim
+    yield "{arch}.rope.dimension_count", turning
+    if "mscale_all_dim" in config.rope_parameters:
+        factor = 0.1 * config.rope_parameters["mscale_all_dim"]
+        yield "{arch}.rope.scaling.yarn_log_multiplier", factor
+
+
+LATENT = {
+    **UNTIED,
+    **GROUPED,
+    "num_key_value_heads": 4,
+    "kv_lora_rank": 16,
+    "q_lora_rank": 12,
+    "qk_nope_head_dim": 10,
+    "qk_rope_head_dim": 6,
+    "v_head_dim": 9,
+    "rms_norm_eps": 1e-6,
+}
+YARN = rope(
+    1000.0,
+    "yarn",
+    factor=4.0,
+    original_max_position_embeddings=64,
+    beta_fast=32.0,
+    beta_slow=1.0,
+    mscale=0.8,
+    mscale_all_dim=0.8,
+)
+LATENT_COUNTS = counts(
+    "n_routed_experts", "num_experts_per_tok", "moe_intermediate_size", *GROUP_KEYS
+)
+
+ARCHITECTURES["deepseek2"] = decoder(
+    "DeepseekV2",
+    "DEEPSEEK2",
+    {**LATENT, "topk_method": "group_limited_greedy", "norm_topk_prob": False},
+    LATENT_COUNTS,
+    key("expert_gating_func", lambda c: 1),
+    latent_keys,
+    special=STACKS,
+    around=latent_tensors,
+)
+ARCHITECTURES["deepseek3"] = decoder(
+    "DeepseekV3",
+    "DEEPSEEK2",
+    {**LATENT, "rope_parameters": YARN},
+    LATENT_COUNTS,
+    SIGMOID,
+    latent_keys,
+    special=STACKS,
+    name="deepseek2",
+    around=latent_tensors,
+)
+
+CASES += [
+    Case("deepseek2", "deepseek2", {}, "latent attention, 3 of 8 experts in the best 2 of 4 groups"),
+    Case(
+        "deepseek2-lite",
+        "deepseek2",
+        dict(q_lora_rank=None, topk_method="greedy", n_group=1, topk_group=1),
+        "queries made at once, experts without groups",
+    ),
+    Case("deepseek3", "deepseek3", {}, "sigmoids, a bias, sums of two a group; yarn of scores"),
 ]

@@ -275,7 +275,7 @@ ARCHITECTURES = {
     "stablelm": decoder(
         "StableLm",
         "STABLELM",
-        {**SMALL, "rope_parameters": rope(partial_rotary_factor=0.25), "use_qkv_bias": True},
+        {**SMALL, "rope_parameters": rope(partial_rotary_factor=0.5), "use_qkv_bias": True},
         key("use_parallel_residual", lambda c: c.use_parallel_residual),
         around=stacked,
     ),
@@ -385,7 +385,7 @@ CASES = [
         "parallel blocks with two norms, grouped fused projections",
     ),
     Case("starcoder2", "starcoder2", {}, "layer norms, biases, tanh GELU without gate"),
-    Case("stablelm", "stablelm", {}, "layer norms, gate, a quarter of a head turns, biases"),
+    Case("stablelm", "stablelm", {}, "layer norms, gate, half of a head turns, biases"),
     Case(
         "stablelm-parallel",
         "stablelm",

@@ -35,7 +35,6 @@ import more
 from parts import Case, fill
 
 HERE = Path(__file__).resolve().parent
-LENGTHS = (5, 24, 70)  # tokens of the three sequences
 GREEDY = 16  # tokens that continue each
 MARGIN = 0.01  # the least gap between the two best logits of a greedy step
 DISTINCT = 6  # the least number of different tokens in a greedy continuation
@@ -59,10 +58,10 @@ def build(case: Case, seed: int):
     return model, config, fill(model, config.hidden_size, seed, arch)
 
 
-def sequences(vocab: int, seed: int) -> list:
+def sequences(vocab: int, seed: int, lengths: tuple) -> list:
     """Random tokens after the begin token 1."""
     rng = np.random.RandomState(seed ^ 0x5EED)
-    return [[1] + rng.randint(3, vocab, length - 1).tolist() for length in LENGTHS]
+    return [[1] + rng.randint(3, vocab, length - 1).tolist() for length in lengths]
 
 
 @torch.no_grad()
@@ -87,7 +86,7 @@ def search(case: Case):
     first = zlib.crc32(case.name.encode()) % 100_000
     for seed in range(first, first + 200):
         model, config, parameters = build(case, seed)
-        tokens = sequences(config.vocab_size, seed)
+        tokens = sequences(config.vocab_size, seed, case.lengths)
         greedy = [continue_greedily(model, sequence) for sequence in tokens]
         margin = min(lead for _, lead in greedy)
         each = [set(ids) for ids, _ in greedy]

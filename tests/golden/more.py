@@ -148,6 +148,13 @@ CASES = [
     Case("command-r", "command-r", {}, "parallel blocks, norm without bias, factor of logits"),
     Case("command-r-norms", "command-r", dict(use_qk_norm=True), "the same with norms of each head"),
     Case("cohere2", "cohere2", {}, "window 9 with rotation in three of four layers, none in the last"),
+    Case(
+        "cohere2-long",
+        "cohere2",
+        dict(vocab_size=48, sliding_window=40, max_position_embeddings=512),
+        "the same with window 40 over 300 tokens: more than a span of attention",
+        lengths=(300,),
+    ),
     Case("internlm2", "internlm2", {}, "as llama: the reference is its class"),
     Case("glm4", "glm4", {}, "norms on both sides, half of a head turns in pairs, biases"),
     Case("exaone4", "exaone4", {}, "norms behind, window 9 with rotation in three of four layers"),

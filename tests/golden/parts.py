@@ -34,6 +34,7 @@ class Case:
     note: str
     omit: tuple = ()  # metadata keys that the file does not hold: their defaults must apply
     add: tuple = ()  # (key, value) metadata that the config does not express
+    lengths: tuple = (5, 24, 70)  # tokens of the sequences
 
 
 # ---- weights: what a parameter's name says about its size ----

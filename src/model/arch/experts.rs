@@ -1,13 +1,14 @@
 //! Decoders with mixtures of experts: what each has that others do not.
 
 use crate::error::Result;
+use crate::float;
 use crate::kernel::Window;
-use crate::model::spec::{Experts, Gating, QkNorm, Spec, Temperature};
+use crate::model::spec::{Experts, Gating, Latent, QkNorm, Spec, Temperature};
 use crate::ops::experts::{Gate, Routing};
 use crate::ops::norm::NormKind;
-use crate::ops::rope::Style;
+use crate::ops::rope::{Scaling, Style};
 
-use super::keys::Keys;
+use super::keys::{Keys, inverse_root};
 use super::rms;
 
 /// How a family routes where its files do not say.
@@ -149,6 +150,45 @@ pub fn llama4(keys: &Keys<'_>) -> Result<Spec> {
         ..experts
     });
     Ok(Spec { experts, ..spec })
+}
+
+/// Keys and values are made of narrow vectors. Its YaRN leaves rotations as long as they are, and
+/// makes scores larger instead.
+pub fn deepseek2(keys: &Keys<'_>) -> Result<Spec> {
+    let spec = rms::llama(keys)?;
+    let latent = Latent {
+        q_rank: keys.or("attention.q_lora_rank", 0)?,
+        kv_rank: keys.required("attention.kv_lora_rank")?,
+        head_dim: keys.required("attention.key_length_mla")?,
+        value_dim: keys.required("attention.value_length_mla")?,
+    };
+    let (mut ropes, mut growth) = (spec.ropes, 1.0);
+    if let Scaling::Yarn(yarn) = &mut ropes[0].scaling {
+        let step = f64::from(keys.number_or("rope.scaling.yarn_log_multiplier", 0.0)?);
+        growth = 1.0 + step * float::ln64(yarn.factor);
+        yarn.growth = if step > 0.0 { 0.0 } else { yarn.growth };
+    }
+    let spec = Spec {
+        kv_heads: 1,
+        k_dim: latent.kv_rank.saturating_add(ropes[0].dims),
+        v_dim: latent.kv_rank,
+        attention_scale: inverse_root(latent.head_dim as f32) * (growth * growth) as f32,
+        latent: Some(latent),
+        ropes,
+        ..spec
+    };
+    let gate = match keys.or("expert_gating_func", 1)? {
+        2 => Gate::Sigmoid,
+        _ => Gate::Softmax,
+    };
+    let routing = Routing {
+        gate,
+        group_best: if gate == Gate::Sigmoid { 2 } else { 1 },
+        normalise: false,
+        ..SOFTMAX
+    };
+    let dense = keys.or("leading_dense_block_count", 0)?;
+    keys.with_experts(spec, routing, |layer| layer >= dense)
 }
 
 fn every_layer(_: usize) -> bool {

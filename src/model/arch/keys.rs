@@ -83,6 +83,7 @@ impl<'a> Keys<'a> {
             qk_norm: QkNorm::None,
             parallel: false,
             residual_scale: 1.0,
+            latent: None,
             ropes: Vec::new(),
             attention_scale: 1.0 / (k_dim as f32).sqrt(),
             attention_softcap: 0.0,

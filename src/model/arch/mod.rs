@@ -34,6 +34,7 @@ const TABLE: &[Architecture] = &{
         row("bloom", layer_norm::bloom),
         row("cohere2", layer_norm::cohere2),
         row("command-r", layer_norm::command_r),
+        row("deepseek2", experts::deepseek2),
         row("dots1", experts::dots1),
         row("ernie4_5", rms::llama),
         row("ernie4_5-moe", experts::ernie4_5_moe),

@@ -217,7 +217,7 @@ impl Pass {
             .as_ref()
             .map_or(&[][..], |sinks| &sinks[heads]);
         let out = std::slice::from_ref(&weights.attention_out);
-        let pack = wants_quants(out) && columns.end == width;
+        let pack = wants_quants(out) && columns.end == width && spec.latent.is_none();
         context.run(&mut self.task, parts, |task, (attended, quants)| {
             let row = &made[task * spans.row_len()..][..spans.row_len()];
             let out = &mut attended[columns.clone()];
@@ -251,7 +251,7 @@ impl Pass {
         context: &Context<'_>,
         out: &Linear,
     ) -> Result<Flow> {
-        let width = context.network.spec.attended_width();
+        let width = context.network.spec.out_width();
         let x = Input {
             columns: width,
             stride: width,

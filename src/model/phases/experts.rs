@@ -239,7 +239,7 @@ impl Pass {
 
 impl Context<'_> {
     /// out = the rows of x, each times the matrices of its expert, side by side.
-    fn products(
+    pub(super) fn products(
         &self,
         (task, threads): (&mut usize, usize),
         (stacks, experts): (&[Linear], usize),

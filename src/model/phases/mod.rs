@@ -6,6 +6,7 @@
 mod attention;
 mod experts;
 mod ffn;
+mod latent;
 
 use crate::control::{Flow, Signals};
 use crate::error::{Code, Error, Result};
