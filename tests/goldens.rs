@@ -77,7 +77,9 @@ fn the_models_page_lists_architectures_and_goldens() {
     let rows = page.lines().filter_map(|line| {
         let cells: Vec<&str> = line.strip_prefix("| `")?.split(" | ").collect();
         let goldens = cells.get(3)?.trim_end_matches(" |").split(", ");
-        Some((cells[0].trim_end_matches('`'), goldens.collect()))
+        let mut goldens: Vec<&str> = goldens.collect();
+        goldens.sort_unstable();
+        Some((cells[0].trim_end_matches('`'), goldens))
     });
     let listed: BTreeMap<&str, Vec<&str>> = rows.collect();
     let mut there: BTreeMap<String, Vec<String>> = BTreeMap::new();

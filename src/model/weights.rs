@@ -404,14 +404,14 @@ impl<'a> File<'a> {
         Ok(Linear { weight, bias })
     }
 
-    /// A norm of rows of `width`; its bias is optional.
+    /// A norm of rows of `width`; the bias of one by mean and deviation is optional.
     fn norm(&mut self, name: &str, width: usize) -> Result<Norm> {
         let spec = self.spec.norm;
         let weight = match spec.weights {
             true => self.vector(&format!("{name}.weight"), width)?,
             false => self.budget.allocate_filled(Tag::Misc, width, 1.0)?,
         };
-        let bias = match spec.weights {
+        let bias = match spec.weights && spec.kind == NormKind::Layer {
             true => self.bias(name, width)?,
             false => None,
         };
@@ -446,7 +446,10 @@ impl<'a> File<'a> {
             false => (dim, [dim, 1]),
         };
         let weight = tensor::values(tensor, shape, self.budget)?;
-        let bias = self.bias(name, weight.len())?;
+        let bias = match spec.norm.kind {
+            NormKind::Layer => self.bias(name, weight.len())?,
+            NormKind::Rms => None,
+        };
         Ok(Some(HeadNorm {
             norm: Norm {
                 kind: spec.norm.kind,

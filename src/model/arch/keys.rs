@@ -314,11 +314,13 @@ impl<'a> Keys<'a> {
         )?;
         match kind {
             _ if is_old => Ok(Scaling::Linear(factor)),
-            None | Some("none" | "longrope") => Ok(Scaling::None),
+            None | Some("none") => Ok(Scaling::None),
+            // The factors say it all.
+            Some("longrope") if self.has("rope_factors_long.weight") => Ok(Scaling::None),
             Some("linear") => Ok(Scaling::Linear(factor)),
             Some("yarn") => self.yarn(factor).map(Scaling::Yarn),
             Some(other) => {
-                let message = format!("expected none, linear, longrope or yarn, found '{other}'");
+                let message = format!("expected none, linear or yarn, found '{other}'");
                 Err(Error::new(
                     Code::Unsupported,
                     self.place("rope.scaling.type"),
@@ -342,13 +344,11 @@ impl<'a> Keys<'a> {
     pub fn original_context(&self) -> Result<usize> {
         let context = self.required("context_length")?;
         let name = "rope.scaling.original_context_length";
-        let original = self.or(name, context)?;
-        require(
-            original > 0,
-            || self.place(name),
-            "a number above 0",
-            original,
-        )?;
+        let Some(original) = self.count(name)? else {
+            return Ok(context);
+        };
+        let place = || self.place(name);
+        require(original > 0, place, "a number above 0", original)?;
         Ok(original)
     }
 
