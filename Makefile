@@ -60,11 +60,15 @@ help:
 	@echo "               [TOOL=1] and the tool in PREFIX/bin"
 	@echo "make clean     remove what was built"
 
+# The library does not depend on the tool's feature, but cargo keeps one library for all features
+# and would build it anew whenever they change: so both are built with the same.
+BUILD := $(CARGO) build --release --features cli --locked $(NAMELESS)
+
 library:
-	$(CARGO) build --release --lib --locked $(NAMELESS)
+	$(BUILD) --lib
 
 tool:
-	$(CARGO) build --release --bin lightgpt --features cli --locked $(NAMELESS)
+	$(BUILD) --bin lightgpt
 
 # The shared library under the names that programs look for.
 shared:
@@ -153,8 +157,9 @@ install-files: shared static
 	ln -sf liblightgpt.so.$(ABI) $(DESTDIR)$(LIBDIR)/liblightgpt.so
 	$(INSTALL) -m 644 $(OUT)/liblightgpt.a $(DESTDIR)$(LIBDIR)/
 	$(INSTALL) -m 644 include/lightgpt.h include/lightgpt.hpp $(DESTDIR)$(INCLUDEDIR)/
-	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@INCLUDEDIR@|$(INCLUDEDIR)|' \
-		-e 's|@VERSION@|$(VERSION)|' lightgpt.pc.in > $(OUT)/lightgpt.pc
+	sed -e 's|@PREFIX@|$(abspath $(PREFIX))|' -e 's|@LIBDIR@|$(abspath $(LIBDIR))|' \
+		-e 's|@INCLUDEDIR@|$(abspath $(INCLUDEDIR))|' -e 's|@VERSION@|$(VERSION)|' \
+		lightgpt.pc.in > $(OUT)/lightgpt.pc
 	$(INSTALL) -m 644 $(OUT)/lightgpt.pc $(DESTDIR)$(LIBDIR)/pkgconfig/
 ifneq ($(TOOL),)
 	$(INSTALL) -d $(DESTDIR)$(BINDIR)

@@ -189,6 +189,18 @@ def metadata_of(options, model):
     return metadata
 
 
+def check_room(options, model):
+    """Ends all before anything is measured if the model's context is too short."""
+    metadata = metadata_of(options, model)
+    context = metadata[f"{metadata['general.architecture']}.context_length"]
+    need = max(options.prefill) + max(options.decode)
+    if need > context:
+        sys.exit(
+            f"compare: {model}: --prefill and --decode need {need} tokens, its context has "
+            f"{context}; `lightgpt make-model --context N` makes a model with more"
+        )
+
+
 def peers(options, model):
     found = []
     if not options.no_llama:
@@ -234,6 +246,8 @@ def compare(options, model):
 
 def main():
     options = arguments()
+    for model in options.models:
+        check_room(options, model)
     summaries = [compare(options, model) for model in options.models]
     table = report.markdown(summaries)
     print(table)

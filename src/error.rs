@@ -77,6 +77,11 @@ impl Error {
         &self.place
     }
 
+    /// What was expected and found, without the place.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
     /// The same error with the offset of its place.
     pub fn at_offset(self, offset: u64) -> Self {
         let place = format!("{} at offset {offset}", self.place).into_boxed_str();

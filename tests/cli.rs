@@ -74,7 +74,7 @@ fn every_example_runs() {
 fn failures_have_their_codes_and_places() {
     let wrong_ids = ["logits", MODEL, "--out", "/dev/null", "--ids"];
     let with_ids = |ids| [&wrong_ids[..], &[ids]].concat();
-    let cases: [(i32, &[&str], &str); 21] = [
+    let cases: [(i32, &[&str], &str); 25] = [
         (2, &[], "Usage"),
         (2, &["sing"], "unrecognized subcommand 'sing'"),
         (2, &["run", MODEL], "--prompt"),
@@ -88,21 +88,29 @@ fn failures_have_their_codes_and_places() {
         (
             2,
             &["run", MODEL, "-p", "a", "--temperature", "-1"],
-            "temperature: ",
+            "--temperature: ",
         ),
-        (2, &["run", MODEL, "-p", "a", "--top-p", "1.5"], "top_p: "),
+        (2, &["run", MODEL, "-p", "a", "--top-p", "1.5"], "--top-p: "),
         (2, &["run", MODEL, "-p", "a", "--kv", "f8"], "f8"),
         (
             2,
             &["run", MODEL, "-p", "a", "--context", "9999"],
-            "context: ",
+            "--context: ",
         ),
         (
             2,
             &["run", MODEL, "-p", "a", "--threads", "9999"],
-            "threads: ",
+            "--threads: ",
         ),
-        (2, &["run", "models", "-p", "a"], "models: "),
+        (2, &["run", MODEL, "-p", "a", "--stop", ""], "--stop: "),
+        (
+            2,
+            &["run", MODEL, "-p", "", "--no-add-special"],
+            "--prompt: expected text that makes a token",
+        ),
+        (1, &["run", "models", "-p", "a"], "models: "),
+        (1, &["inspect", "models"], "models: "),
+        (1, &["tokenize", "models", "-p", "a"], "models: "),
         (1, &["run", "absent.gguf", "-p", "a"], "absent.gguf: "),
         (
             1,
@@ -113,15 +121,19 @@ fn failures_have_their_codes_and_places() {
         (
             1,
             &["run", MODEL, "-p", "a", "--context", "1"],
-            "text: expected at most 1 tokens",
+            "--prompt: expected at most 1 token (--context), found 2",
         ),
         (2, &with_ids(""), "--ids: "),
         (
             2,
             &with_ids("1,two"),
-            "id 1: expected a token id, found 'two'",
+            "--ids: id 1: expected a token id, found 'two'",
         ),
-        (2, &with_ids("1,99999"), "token 1: expected tokens below"),
+        (
+            2,
+            &with_ids("1,99999"),
+            "--ids: token 1: expected tokens below",
+        ),
         (2, &["detokenize", MODEL, "99999"], "expected an id below"),
         (2, &["inspect", MODEL, "--context", "9999"], "--context: "),
     ];
@@ -150,6 +162,8 @@ fn a_full_device_is_a_failure() {
         &["run", MODEL, "-p", "a", "-n", "5"][..],
         &["inspect", MODEL],
         &["completions", "bash"],
+        &["--help"],
+        &["run", "--help"],
         &["logits", MODEL, "--ids", "1", "--out", "/dev/full"],
     ] {
         let full = fs::File::create("/dev/full").unwrap();
@@ -207,6 +221,8 @@ fn threads_come_from_the_option_or_the_environment() {
         threads(&[], None).lines().next()
     );
     assert!(threads(&[], Some("many")).contains("RAYON_NUM_THREADS: expected a number"));
+    assert!(threads(&[], Some("9999")).contains("RAYON_NUM_THREADS: expected at most"));
+    assert!(threads(&["--threads", "1"], None).contains(" 1 thread\n"));
 }
 
 #[test]
@@ -429,6 +445,7 @@ fn completions_know_the_commands() {
         for command in commands() {
             assert!(text.contains(&command), "{shell}: {command}");
         }
+        assert!(!text.contains("test-odd"), "{shell}");
     }
 }
 

@@ -56,7 +56,7 @@ fn every_type_makes_models_that_run() {
     assert_eq!(left, 2 * TYPES.len(), "no part of a file is left");
 }
 
-/// An architecture that this build may not run yet is written all the same.
+/// An architecture that this build cannot run is written all the same, and told of.
 #[test]
 fn every_shape_can_be_made() {
     let place = folder("shapes");
@@ -71,12 +71,20 @@ fn every_shape_can_be_made() {
         let path = place.join("model.gguf");
         let out = path.to_str().unwrap();
         let layers = ["--layers", "1", "--out", out];
-        let made = [&["make-model", name, "--type", "q4_0"][..], &layers].concat();
-        assert_eq!(quiet(&run(&made)), "");
+        // Names of shapes and types are known by any case.
+        let name = name.to_uppercase();
+        let made = run(&[&["make-model", &name, "--type", "q4_0"][..], &layers].concat());
+        assert_eq!(made.status.code(), Some(0), "{made:?}");
         let (options, control) = (OpenOptions::default(), &mut Control::none());
         match Model::open(Source::Path(&path), &options, control) {
-            Ok(model) => assert!(model.network().is_ok()),
-            Err(error) => assert_eq!(error.code(), Code::Unsupported, "{error}"),
+            Ok(model) => {
+                assert_eq!(error(&made), "");
+                assert!(model.network().is_ok());
+            }
+            Err(refused) => {
+                assert_eq!(refused.code(), Code::Unsupported, "{refused}");
+                assert!(error(&made).contains("this build cannot run the model"));
+            }
         }
     }
 }
@@ -100,12 +108,94 @@ fn a_model_that_is_there_is_not_made_again() {
     let (remade, same, _) = make(&["--force"]);
     assert!(remade > made && same == bytes);
     let (_, other, at) = make(&["--seed", "2"]);
-    assert!(at == path && other.len() == bytes.len() && other != bytes);
-    assert_eq!(make(&[]).1, bytes);
+    assert!(at != path && other.len() == bytes.len() && other != bytes);
+    assert_eq!(make(&[]).0, remade);
     assert_ne!(make(&["--layers", "3"]).2, path);
+    assert_ne!(make(&["--context", "3"]).2, path);
     // What was cut short is no model.
     fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
     assert_eq!(make(&[]).1, bytes);
+
+    // What runs that were ended left is removed; what is being written is not.
+    let beside = |end: &str| path.with_file_name(format!("other.gguf.{end}"));
+    let (left, locked, theirs) = (beside("7.part"), beside("8.part"), beside("part"));
+    let file = [&left, &locked, &theirs].map(|path| fs::File::create(path).unwrap());
+    file[1].lock().unwrap();
+    make(&[]);
+    assert!(!left.exists() && locked.exists() && theirs.exists());
+}
+
+#[test]
+fn the_context_can_be_chosen() {
+    let path = folder("context").join("model.gguf");
+    let out = path.to_str().unwrap();
+    let context = |more: &[&str]| {
+        let made = ["make-model", "test", "--type", "Q4_0", "--out", out];
+        assert_eq!(quiet(&run(&[&made[..], more].concat())), "");
+        let text = quiet(&run(&["inspect", out, "--json"]));
+        let json: Value = serde_json::from_str(&text).unwrap();
+        json["memory"]["context"].as_u64().unwrap()
+    };
+    assert_eq!(context(&[]), 2048);
+    assert_eq!(context(&["--context", "30000"]), 30_000);
+}
+
+#[cfg(unix)]
+#[test]
+fn only_models_made_here_are_replaced() {
+    let place = folder("replaced");
+    let at = |name: &str| place.join(name);
+    let make = |name: &str, more: &[&str]| {
+        let path = at(name).display().to_string();
+        let made = ["make-model", "test", "--type", "Q4_0", "--out", &path];
+        run(&[&made[..], more].concat())
+    };
+    let refused = |name: &str, more: &[&str], message: &str| {
+        let output = make(name, more);
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        let start = format!("lightgpt: {}: expected ", at(name).display());
+        let error = error(&output);
+        assert!(
+            error.starts_with(&start) && error.contains(message),
+            "{error}"
+        );
+    };
+    fs::write(at("notes"), "mine").unwrap();
+    fs::create_dir(at("folder")).unwrap();
+    let fifo = std::process::Command::new("mkfifo")
+        .arg(at("fifo"))
+        .status();
+    assert!(fifo.unwrap().success());
+    for (link, to) in [
+        ("device", "/dev/full"),
+        ("nowhere", "absent"),
+        ("link", "real.gguf"),
+    ] {
+        std::os::unix::fs::symlink(to, at(link)).unwrap();
+    }
+    refused("notes", &[], "another file; --force replaces it");
+    assert_eq!(fs::read(at("notes")).unwrap(), b"mine");
+    for more in [&[][..], &["--force"]] {
+        refused("folder", more, "a folder");
+        refused("fifo", more, "a device, FIFO or socket");
+        refused("device", more, "a device, FIFO or socket");
+        refused("nowhere", more, "a link that leads nowhere");
+    }
+    quiet(&make("notes", &["--force"]));
+    let small = fs::read(at("notes")).unwrap();
+    assert_eq!(small[..4], *b"GGUF");
+    // One of ours is replaced by another, also behind a link.
+    fs::write(at("real.gguf"), &small).unwrap();
+    quiet(&make("link", &["--layers", "1"]));
+    assert!(at("link").is_symlink());
+    assert!(fs::read(at("real.gguf")).unwrap().len() < small.len());
+    let standard = run(&["make-model", "test", "--type", "Q4_0", "--out", "-"]);
+    assert_eq!(standard.status.code(), Some(2), "{standard:?}");
+    assert!(error(&standard).contains("--out: expected a file, found '-'"));
+    let absent = make("absent/model.gguf", &[]);
+    let path = at("absent/model.gguf");
+    let message = format!("lightgpt: {}: No such file", path.display());
+    assert!(error(&absent).starts_with(&message), "{absent:?}");
 }
 
 #[test]
@@ -210,8 +300,31 @@ fn tokens_before_a_measurement_are_not_measured() {
     assert_eq!(results[0]["context_depth"], 50);
     let nothing = run(&["bench", MODEL, "--prefill", "0", "--decode", "0"]);
     assert_eq!(nothing.status.code(), Some(2), "{nothing:?}");
-    let long = run(&["bench", MODEL, "--prefill", "99999"]);
+    let long = run(&["bench", MODEL, "--prefill", "200, 8", "--decode", "50,100"]);
     assert_eq!(long.status.code(), Some(2), "{long:?}");
+    let message = "--depth 0, --prefill 200, --decode 100: expected at most 256 tokens in all (the \
+                   model's context), found 300";
+    assert!(error(&long).contains(message), "{long:?}");
+}
+
+#[test]
+fn what_is_not_chosen_fits_the_model() {
+    for (more, fits) in [
+        (&[][..], "--prefill 192 --decode 64"),
+        (&["--prefill", "200"], "--prefill 200 --decode 56"),
+        (
+            &["--decode", "6", "--depth", "50"],
+            "--prefill 200 --decode 6",
+        ),
+    ] {
+        let once = ["bench", MODEL, "--repetitions", "1", "--warmup", "0"];
+        let output = run(&[&once[..], more].concat());
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        assert_eq!(
+            error(&output),
+            format!("lightgpt: the model's context of 256 tokens has room for {fits}\n")
+        );
+    }
 }
 
 #[test]

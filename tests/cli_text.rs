@@ -79,6 +79,47 @@ fn a_prompt_may_begin_with_a_hyphen() {
     }
 }
 
+#[cfg(unix)]
+#[test]
+fn a_prompt_that_does_not_fit_is_refused() {
+    let path = folder("prompt").join("long.txt");
+    fs::write(&path, "one day ".repeat(400)).unwrap();
+    let path = path.to_str().unwrap();
+    let count = quiet(&run(&["tokenize", MODEL, "-f", path]));
+    let count = count.split_whitespace().count();
+    let refused = |arguments: &[&str], message: &str| {
+        let output = run(&[arguments, &["--file", path]].concat());
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        assert_eq!(error(&output), format!("lightgpt: {path}: {message}\n"));
+    };
+    let message = format!("expected at most 256 tokens (the model's context), found {count}");
+    refused(&["run", MODEL], &message);
+    refused(&["check-sampling", MODEL], &message);
+    let message = format!("expected at most 40 tokens (--context), found {count}");
+    refused(&["run", MODEL, "--context", "40"], &message);
+    // An input without end is not read to its end.
+    let endless = run(&["run", MODEL, "--file", "/dev/zero"]);
+    assert_eq!(endless.status.code(), Some(1));
+    let message = "lightgpt: /dev/zero: expected at most 64.0 MiB of text, found more\n";
+    assert_eq!(error(&endless), message);
+}
+
+#[test]
+fn a_prompt_that_fills_the_context_is_told() {
+    let context = |context: &str| {
+        let output = run(&["run", MODEL, "-p", "One day", "--context", context]);
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        (output.stdout.len(), error(&output))
+    };
+    let tokens = quiet(&run(&["tokenize", MODEL, "-p", "One day"]));
+    let tokens = tokens.split_whitespace().count();
+    let (written, told) = context(&tokens.to_string());
+    assert_eq!((written, told.lines().count()), (0, 1), "{told}");
+    assert!(told.contains(&format!("the context of {tokens} tokens")));
+    let (written, told) = context(&(tokens + 1).to_string());
+    assert!(written > 0 && told.is_empty(), "{told}");
+}
+
 #[test]
 fn stop_strings_end_the_text() {
     let arguments = ["run", MODEL, "-p", "", "--temperature", "0", "-n", "40"];
@@ -98,7 +139,7 @@ fn stop_strings_end_the_text() {
     assert!(error(&told).contains("a stop string came"));
     let refused = run(&[&arguments[..], &["--stop", ""]].concat());
     assert_eq!(refused.status.code(), Some(2));
-    assert!(error(&refused).contains("options.stops: "));
+    assert!(error(&refused).contains("--stop: "));
 }
 
 #[test]
@@ -154,7 +195,7 @@ fn each_option_of_sampling_has_an_effect() {
 
 #[test]
 fn options_of_sampling_out_of_range_are_wrong_usage() {
-    let cases: [(&[&str], &str); 9] = [
+    let cases: [(&[&str], &str); 10] = [
         (
             &["--samplers", "top-k,foo"],
             "expected `none`, or some of logit-bias,penalties,",
@@ -165,11 +206,15 @@ fn options_of_sampling_out_of_range_are_wrong_usage() {
             "--logit-bias: expected tokens below",
         ),
         (&["--penalty-last", "most"], "expected a number or `all`"),
-        (&["--min-p", "-0.5"], "min_p: "),
+        (&["--min-p", "-0.5"], "--min-p: "),
         (&["--mirostat", "3"], "possible values: off, 1, 2"),
-        (&["--mirostat-eta", "nan"], "mirostat_eta: "),
-        (&["--dry-base", "0"], "dry_base: "),
-        (&["--dry-breaker", ""], "dry_breakers: "),
+        (&["--mirostat-eta", "nan"], "--mirostat-eta: "),
+        (&["--dry-base", "0"], "--dry-base: "),
+        (&["--dry-breaker", ""], "--dry-breaker: "),
+        (
+            &["--mirostat", "2", "--adaptive-target", "0.5"],
+            "--mirostat, --adaptive-target: expected one of them",
+        ),
     ];
     for (arguments, message) in cases {
         let output = run(&[&["run", MODEL, "-p", "a"][..], arguments].concat());
@@ -193,18 +238,29 @@ fn frequencies_follow_the_distribution() {
         &["--min-p", "0.02"],
         &["--xtc-probability", "0.5"],
         &["--top-k", "3"],
+        &["--kv", "f32"],
     ] {
         let output = check(&[&draws[..], more].concat());
         assert_eq!(output.status.code(), Some(0), "{output:?}");
-        assert!(
-            quiet(&output).contains(" degrees of freedom, p "),
-            "{output:?}"
-        );
+        assert!(quiet(&output).contains(" of freedom, p 0."), "{output:?}");
     }
-    // No p is above 1.
-    let output = check(&[&draws[..], &["--p-min", "1.1"]].concat());
+    let output = check(&[&draws[..], &["--p-min", "1"]].concat());
     assert_eq!(output.status.code(), Some(1));
-    assert!(error(&output).contains("frequencies: expected p of at least 1.1"));
+    assert!(error(&output).contains("frequencies: expected p of at least 1, found 0."));
+    for p in ["1.5", "-1", "nan", "much"] {
+        let refused = check(&["--p-min", p]);
+        assert_eq!(refused.status.code(), Some(2));
+        assert!(error(&refused).contains("--p-min"), "{refused:?}");
+    }
+    for nothing in [
+        &["--draws", "1"][..],
+        &["--temperature", "0"],
+        &["--top-k", "1"],
+    ] {
+        let output = check(nothing);
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        assert!(error(&output).contains("nothing was checked"), "{output:?}");
+    }
     for draws in ["0", "100000001", "18446744073709551615"] {
         let refused = check(&["--draws", draws]);
         assert_eq!(refused.status.code(), Some(2));
@@ -233,4 +289,10 @@ fn diversity_is_measured() {
     let nothing = run_with(b" ", &["diversity", "-"]);
     assert_eq!(nothing.status.code(), Some(1));
     assert!(error(&nothing).contains("texts: expected words, found none"));
+    let some = run_with(b" ", &["diversity", "models/tales-4m.md", "-"]);
+    assert_eq!(some.status.code(), Some(0));
+    assert_eq!(
+        error(&some),
+        "lightgpt: standard input: left out, as it has no words\n"
+    );
 }

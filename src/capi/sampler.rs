@@ -10,6 +10,7 @@ use super::objects::{Handle, Object, enter, free, insert};
 use super::options::{OutStruct, Struct, read};
 use super::sampler_options::{STAGES_MAX, lightgpt_sampler_options, sampler_options};
 use super::status::LIGHTGPT_OK;
+use crate::control::Control;
 use crate::error::{Code, Error, Result};
 use crate::sampler::{Custom, Sampler, SamplerOptions, StageKind, check_frequencies};
 
@@ -241,8 +242,9 @@ pub unsafe extern "C" fn lightgpt_sampler_check(
             let history = input(history, history_len, "history")?;
             (out, some(logits, logits_len)?, history)
         };
-        let found =
-            enter(sampler)?.with(|sampler| check_frequencies(sampler, logits, history, draws))?;
+        let found = enter(sampler)?.with(|sampler| {
+            check_frequencies(sampler, logits, history, draws, &mut Control::none())
+        })?;
         out.set(&lightgpt_chi_square {
             struct_size: 0,
             reserved: 0,

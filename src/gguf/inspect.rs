@@ -15,10 +15,12 @@ impl fmt::Display for Inspection<'_> {
         let (keys, tensors) = (gguf.metadata().len(), gguf.tensors().len());
         writeln!(
             f,
-            "GGUF version {}, {} bytes in {} files, {keys} keys, {tensors} tensors",
+            "GGUF version {}, {} bytes in {}, {}, {}",
             gguf.version(),
             gguf.file_bytes(),
-            gguf.parts()
+            counted(gguf.parts(), "file"),
+            counted(keys, "key"),
+            counted(tensors, "tensor"),
         )?;
         for (key, value) in gguf.metadata().iter() {
             writeln!(
@@ -46,12 +48,19 @@ impl fmt::Display for Inspection<'_> {
             if count > 0 {
                 writeln!(
                     f,
-                    "{}: {count} tensors, {} bytes",
+                    "{}: {}, {} bytes",
                     format.name(),
+                    counted(count, "tensor"),
                     bytes.sum::<usize>()
                 )?;
             }
         }
         Ok(())
     }
+}
+
+/// `1 file`, `2 files`.
+fn counted(count: usize, thing: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {thing}{plural}")
 }

@@ -43,7 +43,8 @@ macro_rules! instance {
         |$row:ident, $quants:ident| $quantize:expr,
         |$work:ident, $room:ident, $result:ident| $attend:expr
         $(, $features:literal)?) => {
-        use crate::kernel::logits::{self, LogitFunctions, Ranked, Reach, Steps};
+        use crate::kernel::logits::{self, LogitFunctions, Reach, Steps};
+        use crate::kernel::selection::{self, Keys, Ranked};
         use crate::kernel::dense::Widen;
         use crate::kernel::panel::Unpack;
         use crate::kernel::{
@@ -81,6 +82,7 @@ macro_rules! instance {
                     nearness,
                     count_from,
                     mask,
+                    exclude,
                     divide,
                     masses_from,
                     group_maxima,
@@ -166,15 +168,17 @@ macro_rules! instance {
             weighted_depth(x: &[f32], weights: &[f32], max: f32) -> f64
                 { logits::weighted_depth };
             moments(x: &[f32], centre: f32) -> [f64; 3] { logits::moments };
-            nearness(x: &[f32], centre: f32, out: &mut [f32]) { logits::nearness };
+            nearness(x: &[f32], centre: f32, out: &mut [f32]) { selection::nearness };
             count_from(x: &[f32], threshold: f32) -> usize { logits::count_from };
-            mask(keys: &[f32], threshold: f32, fill: f32, values: &mut [f32]) { logits::mask };
+            mask(keys: Keys<'_>, threshold: f32, fill: f32, values: &mut [f32]) { selection::mask };
+            exclude(keys: Keys<'_>, threshold: f32, weights: &mut [f32], sums: &mut [f32])
+                -> f64 { selection::exclude };
             divide(x: &mut [f32], divisor: f32) { logits::divide };
-            masses_from(keys: &[f32], weights: &[f32], thresholds: &Steps<f32>) -> Steps<f64>
-                { logits::masses_from };
-            group_maxima(x: &[f32], rows: usize, maxima: &mut [f32]) { logits::group_maxima };
-            collect(keys: &[f32], range: [f32; 2], reach: Reach<'_>, found: &mut [Ranked])
-                -> usize { logits::collect };
+            masses_from(keys: Keys<'_>, weights: &[f32], thresholds: &Steps<f32>) -> Steps<f64>
+                { selection::masses_from };
+            group_maxima(x: &[f32], rows: usize, maxima: &mut [f32]) { selection::group_maxima };
+            collect(keys: Keys<'_>, range: [f32; 2], reach: Reach<'_>, found: &mut [Ranked])
+                -> usize { selection::collect };
             floor(x: &mut [f32], threshold: f32) { logits::floor };
         );
     };

@@ -8,6 +8,7 @@ use std::hint::black_box;
 
 use crate::float::{self, sum_lanes};
 
+use super::selection::{Keys, Ranked};
 use super::{Kernels, LANES};
 
 /// Logits that share a maximum and a sum.
@@ -20,22 +21,13 @@ pub const STEPS: usize = 4;
 pub type Steps<T> = [T; STEPS];
 
 /// See [`Kernels::masses_from`].
-type MassesFrom = unsafe fn(&[f32], &[f32], &Steps<f32>) -> Steps<f64>;
+type MassesFrom = unsafe fn(Keys<'_>, &[f32], &Steps<f32>) -> Steps<f64>;
 
 /// The maxima of blocks, and what a block's must reach to be looked at.
 pub type Reach<'a> = (&'a [f32], f32);
 
 /// Differences below which a weight is 0; it keeps subnormal numbers, which are slow, out.
 const DEEPEST: f32 = -80.0;
-
-/// A position and the key it is ranked by.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub struct Ranked {
-    /// Larger is better.
-    pub key: f32,
-    /// Where it stands; the lower of two with one key is better.
-    pub position: u32,
-}
 
 /// All pointers are unsafe to call without the CPU's features; see [`Kernels`].
 pub(super) struct LogitFunctions {
@@ -46,11 +38,12 @@ pub(super) struct LogitFunctions {
     pub moments: unsafe fn(&[f32], f32) -> [f64; 3],
     pub nearness: unsafe fn(&[f32], f32, &mut [f32]),
     pub count_from: unsafe fn(&[f32], f32) -> usize,
-    pub mask: unsafe fn(&[f32], f32, f32, &mut [f32]),
+    pub mask: unsafe fn(Keys<'_>, f32, f32, &mut [f32]),
+    pub exclude: unsafe fn(Keys<'_>, f32, &mut [f32], &mut [f32]) -> f64,
     pub divide: unsafe fn(&mut [f32], f32),
     pub masses_from: MassesFrom,
     pub group_maxima: unsafe fn(&[f32], usize, &mut [f32]),
-    pub collect: unsafe fn(&[f32], [f32; 2], Reach<'_>, &mut [Ranked]) -> usize,
+    pub collect: unsafe fn(Keys<'_>, [f32; 2], Reach<'_>, &mut [Ranked]) -> usize,
     pub floor: unsafe fn(&mut [f32], f32),
 }
 
@@ -105,10 +98,29 @@ impl Kernels {
     }
 
     /// `values = fill` where `keys` are below `threshold`.
-    pub fn mask(&self, keys: &[f32], threshold: f32, fill: f32, values: &mut [f32]) {
-        assert_eq!(keys.len(), values.len(), "one length");
+    pub fn mask(&self, keys: Keys<'_>, threshold: f32, fill: f32, values: &mut [f32]) {
+        assert_eq!(keys.logits.len(), values.len(), "one length");
         // SAFETY: `self` proves the CPU's features.
         unsafe { (self.functions.logits.mask)(keys, threshold, fill, values) }
+    }
+
+    /// `weights = 0` where `keys` are below `threshold`; then the sum of each block of 64 weights.
+    /// Returns the whole sum.
+    pub fn exclude(
+        &self,
+        keys: Keys<'_>,
+        threshold: f32,
+        weights: &mut [f32],
+        sums: &mut [f32],
+    ) -> f64 {
+        assert_eq!(keys.logits.len(), weights.len(), "one length");
+        assert_eq!(
+            sums.len(),
+            keys.logits.len().div_ceil(BLOCK),
+            "a sum a block"
+        );
+        // SAFETY: `self` proves the CPU's features.
+        unsafe { (self.functions.logits.exclude)(keys, threshold, weights, sums) }
     }
 
     /// Excludes the logits below `threshold`.
@@ -126,11 +138,11 @@ impl Kernels {
     /// For each threshold the sum of the weights whose keys reach it.
     pub fn masses_from(
         &self,
-        keys: &[f32],
+        keys: Keys<'_>,
         weights: &[f32],
         thresholds: &Steps<f32>,
     ) -> Steps<f64> {
-        assert_eq!(keys.len(), weights.len(), "one length");
+        assert_eq!(keys.logits.len(), weights.len(), "one length");
         // SAFETY: `self` proves the CPU's features.
         unsafe { (self.functions.logits.masses_from)(keys, weights, thresholds) }
     }
@@ -144,18 +156,18 @@ impl Kernels {
     }
 
     /// The keys from `low` up to, without it, `high`, by rising position; returns how many. Only
-    /// blocks of 64 whose maxima reach `reach` are looked at.
+    /// blocks of 64 whose largest logits reach `reach` are looked at.
     pub fn collect(
         &self,
-        keys: &[f32],
+        keys: Keys<'_>,
         range: [f32; 2],
         (maxima, reach): Reach<'_>,
         found: &mut [Ranked],
     ) -> usize {
-        assert!(found.len() >= keys.len(), "room for all");
+        assert!(found.len() >= keys.logits.len(), "room for all");
         assert_eq!(
             maxima.len(),
-            keys.len().div_ceil(BLOCK),
+            keys.logits.len().div_ceil(BLOCK),
             "a maximum a block"
         );
         // SAFETY: `self` proves the CPU's features.
@@ -165,7 +177,12 @@ impl Kernels {
 
 /// Block number `at` of `x`; the last one is filled up in `room`.
 #[inline(always)]
-fn block<'a>(x: &'a [f32], at: usize, fill: f32, room: &'a mut [f32; BLOCK]) -> &'a [f32; BLOCK] {
+pub(super) fn block<'a>(
+    x: &'a [f32],
+    at: usize,
+    fill: f32,
+    room: &'a mut [f32; BLOCK],
+) -> &'a [f32; BLOCK] {
     let x = &x[at * BLOCK..];
     if let Some(block) = x.first_chunk() {
         return block;
@@ -224,7 +241,7 @@ pub(super) fn block_sums(x: &[f32], sums: &mut [f32]) {
 
 /// The lanes go through memory, lest the tree be woven into the loops around it.
 #[inline(always)]
-fn block_sum(block: &[f32; BLOCK]) -> f32 {
+pub(super) fn block_sum(block: &[f32; BLOCK]) -> f32 {
     let mut lanes = [0.0; LANES];
     for x in block.as_chunks::<LANES>().0 {
         for i in 0..LANES {
@@ -309,14 +326,6 @@ pub(super) fn moments(x: &[f32], centre: f32) -> [f64; 3] {
     totals
 }
 
-/// See [`Kernels::nearness`].
-#[inline(always)]
-pub(super) fn nearness(x: &[f32], centre: f32, out: &mut [f32]) {
-    for (x, out) in x.iter().zip(out) {
-        *out = -(x - centre).abs();
-    }
-}
-
 /// See [`Kernels::count_from`].
 #[inline(always)]
 pub(super) fn count_from(x: &[f32], threshold: f32) -> usize {
@@ -335,14 +344,6 @@ pub(super) fn count_from(x: &[f32], threshold: f32) -> usize {
         count += lanes.iter().sum::<u32>() as usize;
     }
     count
-}
-
-/// See [`Kernels::mask`].
-#[inline(always)]
-pub(super) fn mask(keys: &[f32], threshold: f32, fill: f32, values: &mut [f32]) {
-    for (key, value) in keys.iter().zip(values) {
-        *value = if *key < threshold { fill } else { *value };
-    }
 }
 
 /// See [`Kernels::floor`].
@@ -365,121 +366,5 @@ pub(super) fn divide(x: &mut [f32], divisor: f32) {
         let y = if y > f32::MAX { f32::MAX } else { y };
         let y = if y < f32::MIN { f32::MIN } else { y };
         *x = if *x > f32::NEG_INFINITY { y } else { *x };
-    }
-}
-
-/// See [`Kernels::masses_from`]. Sums are taken in f32 within 1,024 (as within a block), in f64 over
-/// these.
-#[inline(always)]
-pub(super) fn masses_from(keys: &[f32], weights: &[f32], thresholds: &Steps<f32>) -> Steps<f64> {
-    const SPAN: usize = 1024;
-    let mut masses = [0.0; STEPS];
-    for (keys, weights) in keys.chunks(SPAN).zip(weights.chunks(SPAN)) {
-        let mut lanes = [[0.0; LANES]; STEPS];
-        let (rows, rest) = keys.as_chunks();
-        let (weight_rows, weight_rest) = weights.as_chunks();
-        for (keys, weights) in rows.iter().zip(weight_rows) {
-            add_reached(&mut lanes, keys, weights, thresholds);
-        }
-        if !rest.is_empty() {
-            add_reached(&mut lanes, &row(rest), &row(weight_rest), thresholds);
-        }
-        for (mass, lanes) in masses.iter_mut().zip(&lanes) {
-            *mass += f64::from(sum_lanes(&black_box(*lanes)));
-        }
-    }
-    masses
-}
-
-#[inline(always)]
-fn add_reached(
-    lanes: &mut [[f32; LANES]; STEPS],
-    keys: &[f32; LANES],
-    weights: &[f32; LANES],
-    thresholds: &Steps<f32>,
-) {
-    for i in 0..LANES {
-        let (key, weight) = (keys[i], weights[i]);
-        for step in 0..STEPS {
-            let sum = lanes[step][i];
-            let more = sum + weight;
-            lanes[step][i] = if key >= thresholds[step] { more } else { sum };
-        }
-    }
-}
-
-/// The end of a list, filled up with zeros.
-#[inline(always)]
-fn row(x: &[f32]) -> [f32; LANES] {
-    let mut row = [0.0; LANES];
-    row[..x.len()].copy_from_slice(x);
-    row
-}
-
-/// See [`Kernels::group_maxima`].
-#[inline(always)]
-pub(super) fn group_maxima(x: &[f32], rows: usize, maxima: &mut [f32]) {
-    let groups = x.chunks(rows * LANES);
-    for (x, maxima) in groups.zip(maxima.as_chunks_mut::<LANES>().0) {
-        let mut lanes = [f32::NEG_INFINITY; LANES];
-        let (rows, rest) = x.as_chunks::<LANES>();
-        for x in rows {
-            for i in 0..LANES {
-                lanes[i] = float::max(lanes[i], x[i]);
-            }
-        }
-        for (lane, x) in lanes.iter_mut().zip(rest) {
-            *lane = float::max(*lane, *x);
-        }
-        *maxima = lanes;
-    }
-}
-
-/// See [`Kernels::collect`].
-#[inline(always)]
-pub(super) fn collect(
-    keys: &[f32],
-    range: [f32; 2],
-    (maxima, reach): Reach<'_>,
-    found: &mut [Ranked],
-) -> usize {
-    let (blocks, rest) = keys.as_chunks();
-    let mut count = 0;
-    for (at, (keys, max)) in blocks.iter().zip(maxima).enumerate() {
-        if *max >= reach {
-            collect_block(keys, at, range, found, &mut count);
-        }
-    }
-    if !rest.is_empty() {
-        let mut room = [0.0; BLOCK];
-        let keys = block(rest, 0, f32::NEG_INFINITY, &mut room);
-        collect_block(keys, blocks.len(), range, found, &mut count);
-    }
-    count
-}
-
-#[inline(always)]
-fn collect_block(
-    keys: &[f32; BLOCK],
-    at: usize,
-    [low, high]: [f32; 2],
-    found: &mut [Ranked],
-    count: &mut usize,
-) {
-    let mut hits = [0u8; BLOCK];
-    for i in 0..BLOCK {
-        hits[i] = u8::from((keys[i] >= low) & (keys[i] < high));
-    }
-    for (word, hits) in hits.as_chunks().0.iter().enumerate() {
-        let mut hits = u64::from_le_bytes(*hits);
-        while hits != 0 {
-            let i = word * 8 + hits.trailing_zeros() as usize / 8;
-            found[*count] = Ranked {
-                key: keys[i],
-                position: (at * BLOCK + i) as u32,
-            };
-            *count += 1;
-            hits &= hits - 1;
-        }
     }
 }

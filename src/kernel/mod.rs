@@ -17,6 +17,7 @@ mod measure;
 mod panel;
 mod piece;
 mod room;
+mod selection;
 mod simd;
 mod unpack;
 
@@ -38,9 +39,10 @@ use crate::team::Tile;
 pub use attention::{Attention, PAGE_TOKENS, SPAN_TOKENS, Scoring, Window, result_len};
 pub use elementwise::{Nonlinearity, Xielu};
 pub use lanes::LANES;
-pub use logits::{BLOCK, Ranked, Reach, STEPS, Steps};
+pub use logits::{BLOCK, Reach, STEPS, Steps};
 pub use measure::Peak;
 pub use room::Room;
+pub use selection::{Keys, Ranked};
 
 /// An instruction set that has kernels, from the plainest to the widest of each architecture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -392,7 +392,7 @@ fn selections_of_logits() {
         let weights: Vec<f32> = floats(2, len).iter().map(|x| x.abs()).collect();
         let thresholds = [3.0, 0.25, 0.0, f32::MIN];
         same("masses_from", |k| {
-            let masses = k.masses_from(&x, &weights, &thresholds);
+            let masses = k.masses_from(x[..].into(), &weights, &thresholds);
             for (mass, threshold) in masses.iter().zip(thresholds) {
                 let reached = x.iter().zip(&weights).filter(|(x, _)| **x >= threshold);
                 let expected: f64 = reached.map(|(_, weight)| f64::from(*weight)).sum();
@@ -400,6 +400,25 @@ fn selections_of_logits() {
             }
             wide(&masses)
         });
+        let centre = Some(0.25);
+        let near = Keys { logits: &x, centre };
+        let far: Vec<f32> = x.iter().map(|x| near.of(*x)).collect();
+        for kernels in available() {
+            // Keys made on the way are those that were made before.
+            let masses = |keys| wide(&kernels.masses_from(keys, &weights, &thresholds));
+            assert_eq!(bits(&masses(near)), bits(&masses(far[..].into())));
+            let (mut masked, mut expected) = (weights.clone(), weights.clone());
+            kernels.mask(near, -0.5, -1.0, &mut masked);
+            kernels.mask(far[..].into(), -0.5, -1.0, &mut expected);
+            assert_eq!(masked, expected);
+            let collected = |keys| {
+                let mut found = vec![Ranked::default(); len];
+                let reach = (&vec![0.0; blocks][..], 0.0);
+                let count = kernels.collect(keys, [-0.5, 0.0], reach, &mut found);
+                found[..count].to_vec()
+            };
+            assert_eq!(collected(near), collected(far[..].into()));
+        }
         for rows in [1, 4, 7] {
             same("group_maxima", |k| {
                 let mut maxima = vec![0.0; len.div_ceil(rows * LANES) * LANES];
@@ -423,7 +442,7 @@ fn selections_of_logits() {
                 let mut maxima = vec![0.0; blocks];
                 k.block_maxima(&x, &mut maxima);
                 let mut found = vec![Ranked::default(); len];
-                let count = k.collect(&x, [low, high], (&maxima, low), &mut found);
+                let count = k.collect(x[..].into(), [low, high], (&maxima, low), &mut found);
                 let within = (0..).zip(&x).filter(|(_, x)| (low..high).contains(*x));
                 let expected = within.map(|(position, key)| Ranked {
                     key: *key,
@@ -446,10 +465,17 @@ fn filters_of_logits() {
             same("filters", |k| {
                 let (mut floor, mut mask) = (x.clone(), weights.clone());
                 k.floor(&mut floor, threshold);
-                k.mask(&x, threshold, -1.0, &mut mask);
+                k.mask(x[..].into(), threshold, -1.0, &mut mask);
                 let count = k.count_from(&x, threshold);
                 assert_eq!(count, x.iter().filter(|x| **x >= threshold).count());
-                [floor, mask].concat()
+                let (mut kept, mut sums) = (weights.clone(), vec![0.0; blocks]);
+                let total = k.exclude(x[..].into(), threshold, &mut kept, &mut sums);
+                let (mut zeroed, mut expected) = (weights.clone(), sums.clone());
+                k.mask(x[..].into(), threshold, 0.0, &mut zeroed);
+                k.block_sums(&zeroed, &mut expected);
+                assert_eq!((&kept, &sums), (&zeroed, &expected));
+                assert_eq!(total, expected.iter().map(|sum| f64::from(*sum)).sum());
+                [floor, mask, kept].concat()
             });
         }
         for divisor in [0.3, 1e-38, 1e30] {

@@ -30,6 +30,8 @@ pub struct Candidates<'a> {
     largest: Option<f32>,
     /// What the weights refer to, while they hold.
     reference: Option<f32>,
+    /// The sum of the weights, while `buffers.room` has those of their blocks.
+    total: Option<f64>,
     /// What has no weight is excluded, but its logit is still there.
     pending: bool,
     chosen: Option<usize>,
@@ -55,6 +57,7 @@ impl<'a> Candidates<'a> {
             all: true,
             largest: None,
             reference: None,
+            total: None,
             pending: false,
             chosen: None,
         })
@@ -197,8 +200,9 @@ impl<'a> Candidates<'a> {
     /// Makes the weights and the sums of their blocks in `buffers.room`; returns the whole sum.
     pub(super) fn weigh(&mut self) -> Result<f64> {
         if self.reference.is_some() {
-            let total = self.sum_blocks();
+            let total = self.total.unwrap_or_else(|| self.sum_blocks());
             if total > 0.0 {
+                self.total = Some(total);
                 return Ok(total);
             }
         }
@@ -219,7 +223,9 @@ impl<'a> Candidates<'a> {
             &mut weights[..self.len],
             &mut room[..logits.len().div_ceil(BLOCK)],
         );
-        Ok(self.kernels.exp_weights(logits, largest, weights, sums))
+        let total = self.kernels.exp_weights(logits, largest, weights, sums);
+        self.total = Some(total);
+        Ok(total)
     }
 
     /// Sums the weights of each block into `buffers.room`; returns the whole sum.

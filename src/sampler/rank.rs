@@ -8,7 +8,7 @@
 use std::cmp::Ordering;
 
 use crate::float;
-use crate::kernel::{BLOCK, Kernels, LANES, Ranked, Reach, STEPS, Steps};
+use crate::kernel::{BLOCK, Kernels, Keys, LANES, Ranked, Reach, STEPS, Steps};
 
 /// As many are sorted rather than narrowed down.
 const FEW: usize = 64;
@@ -74,7 +74,7 @@ impl Cut {
 pub(super) struct Ranking<'a> {
     pub kernels: &'static Kernels,
     /// Minus infinity: excluded.
-    pub keys: &'a [f32],
+    pub keys: Keys<'a>,
     /// As long as the keys.
     pub order: &'a mut [Ranked],
 }
@@ -88,12 +88,13 @@ pub(super) fn better(a: &Ranked, b: &Ranked) -> Ordering {
 }
 
 impl Ranking<'_> {
-    /// Cuts after `count`. `maxima` are those of the blocks of keys; `room`: [`group_room`].
+    /// Cuts after `count`; the keys are logits. `maxima` are those of their blocks; `room`:
+    /// [`group_room`].
     ///
     /// If there is room, what was looked at stays in `order`, by rising position: the number that
     /// is returned, of which the cut keeps some; else that is 0.
     pub fn by_count(&mut self, count: usize, maxima: &[f32], room: &mut [f32]) -> (Cut, usize) {
-        if count == 0 || count >= self.keys.len() {
+        if count == 0 || count >= self.keys.logits.len() {
             return (Cut::NONE, 0);
         }
         let threshold = self.threshold(count, maxima, room);
@@ -137,7 +138,7 @@ impl Ranking<'_> {
             sum: 0.0,
         };
         let reached = maxima.iter().filter(|max| **max >= reach).count();
-        if 2 * reached > maxima.len() && self.keys.len() > BLOCK {
+        if 2 * reached > maxima.len() && self.keys.logits.len() > BLOCK {
             search.close_in(self.keys, weights, (wanted, total), room);
         }
         let Search { mut sum, range, .. } = search;
@@ -172,10 +173,10 @@ impl Ranking<'_> {
     /// largest maximum, of groups that are as large as they may be for that.
     fn threshold(&self, count: usize, maxima: &[f32], room: &mut [f32]) -> f32 {
         let groups = if 2 * count > maxima.len() {
-            let rows = (self.keys.len() / (2 * LANES * count)).max(GROUP_ROWS);
-            let groups = self.keys.len().div_ceil(rows * LANES) * LANES;
+            let rows = (self.keys.logits.len() / (2 * LANES * count)).max(GROUP_ROWS);
+            let groups = self.keys.logits.len().div_ceil(rows * LANES) * LANES;
             self.kernels
-                .group_maxima(self.keys, rows, &mut room[..groups]);
+                .group_maxima(self.keys.logits, rows, &mut room[..groups]);
             groups
         } else {
             // Of whole blocks: larger groups make fewer maxima to choose from.
@@ -210,12 +211,12 @@ impl Search {
     /// Leaves a small range, by a guess from a sample if that holds.
     fn close_in(
         &mut self,
-        keys: &[f32],
+        keys: Keys<'_>,
         weights: &[f32],
         (wanted, total): (f64, f64),
         room: &mut [f32],
     ) {
-        let (sample, sample_weights) = if keys.len() < SAMPLED_FROM {
+        let (sample, sample_weights) = if keys.logits.len() < SAMPLED_FROM {
             (keys, weights)
         } else {
             sample(keys, weights, room)
@@ -223,26 +224,29 @@ impl Search {
         // The few large weights may not be in the sample: what is not reached tells more.
         let all = [f32::NEG_INFINITY; STEPS];
         let [sampled, ..] = self.kernels.masses_from(sample, sample_weights, &all);
-        let share = sample.len() as f64 / keys.len() as f64;
+        let share = sample.logits.len() as f64 / keys.logits.len() as f64;
         let mut guess = Self { ..*self };
         for _ in 0..ROUNDS {
             let wanted = sampled - (total - wanted) * share;
             guess.divide(sample, sample_weights, wanted, guess.within());
         }
         let [low, high] = guess.limits();
+        // Where few large weights lie on both sides, the guess is off by several widths.
         let width = high - low;
-        let around = [high + width, high, low, low - width];
+        let around = [high + 2.0 * width, high, low, low - 2.0 * width];
         let before = self.range;
         self.divide(keys, weights, wanted, around);
-        if self.range[0] == before[0] || self.range[1] == before[1] {
-            for _ in 0..ROUNDS {
-                self.divide(keys, weights, wanted, self.within());
-            }
+        if self.range[0] == before[0] {
+            let at = [4.0, 8.0, 16.0, 48.0].map(|widths| low - widths * width);
+            self.divide(keys, weights, wanted, at);
+        } else if self.range[1] == before[1] {
+            let at = [48.0, 16.0, 8.0, 4.0].map(|widths| high + widths * width);
+            self.divide(keys, weights, wanted, at);
         }
     }
 
     /// Leaves that part of the range, divided at falling keys, in which the sum is `wanted`.
-    fn divide(&mut self, keys: &[f32], weights: &[f32], wanted: f64, at: Steps<f32>) {
+    fn divide(&mut self, keys: Keys<'_>, weights: &[f32], wanted: f64, at: Steps<f32>) {
         let masses = self.kernels.masses_from(keys, weights, &at);
         for (at, mass) in at.into_iter().zip(masses) {
             if mass >= wanted {
@@ -271,20 +275,22 @@ impl Search {
     }
 }
 
-/// Copies some blocks of keys and weights.
-fn sample<'r>(keys: &[f32], weights: &[f32], room: &'r mut [f32]) -> (&'r [f32], &'r [f32]) {
-    let (keys, weights) = (keys.as_chunks::<BLOCK>().0, weights.as_chunks::<BLOCK>().0);
-    let len = keys.len() / SAMPLED * BLOCK;
-    let (key_room, weight_room) = room[..2 * len].split_at_mut(len);
+/// Copies some blocks of logits and weights.
+fn sample<'r>(keys: Keys<'r>, weights: &[f32], room: &'r mut [f32]) -> (Keys<'r>, &'r [f32]) {
+    let logits = keys.logits.as_chunks::<BLOCK>().0;
+    let weights = weights.as_chunks::<BLOCK>().0;
+    let len = logits.len() / SAMPLED * BLOCK;
+    let (logit_room, weight_room) = room[..2 * len].split_at_mut(len);
     let every = |blocks: &[[f32; BLOCK]], room: &mut [f32]| {
         let chosen = blocks.iter().skip(SAMPLED / 2).step_by(SAMPLED);
         for (room, block) in room.as_chunks_mut().0.iter_mut().zip(chosen) {
             *room = *block;
         }
     };
-    every(keys, key_room);
+    every(logits, logit_room);
     every(weights, weight_room);
-    (key_room, weight_room)
+    let logits = logit_room;
+    (Keys { logits, ..keys }, weight_room)
 }
 
 /// How many numbers a ranking of `keys` needs room for.

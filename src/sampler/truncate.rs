@@ -61,35 +61,45 @@ pub(super) fn typical(candidates: &mut Candidates<'_>, p: f32, min_keep: usize) 
     let centre = (reference + float::ln64(total) - entropy) as f32;
     let farthest = (largest - centre).max(centre - bound(candidates, total, p));
 
-    let len = candidates.len();
-    let kernels = candidates.kernels;
+    let Ranks {
+        mut ranking,
+        maxima,
+        room,
+        weights,
+    } = candidates.ranking()?;
+    ranking.keys.centre = Some(centre);
+    let (masses, range) = ((total * f64::from(p), total), (0.0, -farthest));
+    // What is farther away lies below: the largest logit does not.
+    let reach = (maxima, centre - farthest);
+    let mut cut = ranking.by_mass(weights, masses, range, reach, room);
+    if min_keep > 1 {
+        cut = cut.or(nearest(candidates, centre, min_keep));
+    }
+    candidates.keep_near(centre, cut);
+    Ok(())
+}
+
+/// Where the `count` logits nearest to `centre` end.
+fn nearest(candidates: &mut Candidates<'_>, centre: f32, count: usize) -> Cut {
+    let (len, kernels) = (candidates.len(), candidates.kernels);
     let mut keys = std::mem::take(&mut candidates.buffers.keys);
     kernels.nearness(candidates.logits(), centre, &mut keys[..len]);
     let Buffers {
-        weights,
         order,
         maxima,
         room,
         ..
     } = &mut candidates.buffers;
+    let maxima = &mut maxima[..len.div_ceil(BLOCK)];
+    kernels.block_maxima(&keys[..len], maxima);
     let mut ranking = Ranking {
         kernels,
-        keys: &keys[..len],
+        keys: keys[..len].into(),
         order: &mut order[..len],
     };
-    let blocks = len.div_ceil(BLOCK);
-    let maxima = &mut maxima[..blocks];
-    let (masses, range) = ((total * f64::from(p), total), (0.0, -farthest));
-    // What is farther away lies below: the largest logit does not.
-    let reach = (&*maxima, centre - farthest);
-    let mut cut = ranking.by_mass(&weights[..len], masses, range, reach, room);
-    if min_keep > 1 {
-        kernels.block_maxima(&keys[..len], maxima);
-        cut = cut.or(ranking.by_count(min_keep, maxima, room).0);
-    }
+    let cut = ranking.by_count(count, maxima, room).0;
     candidates.buffers.keys = keys;
-    candidates.keep_by_keys(cut);
-    Ok(())
+    cut
 }
 
 /// Keeps the logits that lie at most `n` standard deviations below the largest.

@@ -3,6 +3,7 @@
 //! Sources: Pearson, "On the criterion that a given system of deviations ...", 1900; the p-value is
 //! the regularized upper incomplete gamma function (Abramowitz and Stegun, 1964, 6.5.29 and 6.5.31).
 
+use crate::control::Control;
 use crate::error::{Code, Error, Result};
 use crate::float::{exp64, ln64};
 use crate::sampler::buffers::room;
@@ -52,16 +53,20 @@ pub fn chi_square(observed: &[f64], expected: &[f64]) -> ChiSquare {
 pub const DRAWS_MAX: u64 = 100_000_000;
 
 /// Samples `draws` times, from the state the sampler is in, and compares the frequencies with the
-/// distribution that its stages leave; the sampler does not change.
+/// distribution that its stages leave; the sampler does not change. Now and then `control` is told
+/// of the draws done; its deadline is not used.
 ///
 /// # Errors
-/// As [`Sampler::sample`]; `INVALID_ARGUMENT` unless there are 1 to [`DRAWS_MAX`] draws.
+/// As [`Sampler::sample`]; `INVALID_ARGUMENT` unless there are 1 to [`DRAWS_MAX`] draws;
+/// `CANCELLED`.
 pub fn check_frequencies(
     sampler: &Sampler,
     logits: &[f32],
     history: &[u32],
     draws: u64,
+    control: &mut Control<'_>,
 ) -> Result<ChiSquare> {
+    const DRAWS_PER_REPORT: u64 = 64;
     if !(1..=DRAWS_MAX).contains(&draws) {
         let message = format!("expected 1 to {DRAWS_MAX}, found {draws}");
         return Err(Error::new(Code::InvalidArgument, "draws", message));
@@ -74,6 +79,9 @@ pub fn check_frequencies(
     observed.resize(logits.len(), 0.0);
     expected.resize(logits.len(), 0.0);
     for step in 0..draws {
+        if step % DRAWS_PER_REPORT == 0 {
+            control.report(step, draws)?;
+        }
         if step == 0 || moves {
             let share = if moves { 1.0 } else { draws as f64 };
             for chance in sampler.distribution(logits, history, step)? {

@@ -1,7 +1,7 @@
 //! Arguments that several commands take, and what they are turned into.
 
 use std::env;
-use std::fs;
+use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,10 +12,11 @@ use lightgpt::control::Control;
 use lightgpt::gguf::{LoadOptions, Source};
 use lightgpt::kv::KvFormat;
 use lightgpt::model::{Model, OpenOptions};
+use lightgpt::session::Session;
 use lightgpt::team::{Team, TeamOptions};
 use lightgpt::tokenizer::EncodeOptions;
 
-use crate::output::Failure;
+use crate::output::{Failure, bytes, counted};
 
 /// How keys and values are stored.
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -85,7 +86,7 @@ pub fn open_vocabulary(path: &Path) -> Result<Arc<Model>, Failure> {
 
 fn open(path: &Path, options: &OpenOptions) -> Result<Arc<Model>, Failure> {
     Model::open(Source::Path(path), options, &mut Control::none())
-        .map_err(|error| Failure::model(path, error))
+        .map_err(|error| Failure::opening(path, error))
 }
 
 /// How many threads work.
@@ -124,20 +125,27 @@ impl ThreadArguments {
             niceness: self.niceness,
             ..TeamOptions::default()
         };
-        Ok(Team::new(options)?)
+        Team::new(options).map_err(|error| match (error.place(), self.threads) {
+            ("threads", None) => Failure::named(THREADS_VARIABLE, error),
+            _ => Failure::option(error),
+        })
     }
 }
 
+/// Counts where `--threads` is absent.
+const THREADS_VARIABLE: &str = "RAYON_NUM_THREADS";
+
 /// `RAYON_NUM_THREADS`; 0 if it is not set.
 fn threads_of_environment() -> Result<usize, Failure> {
-    const NAME: &str = "RAYON_NUM_THREADS";
-    let Some(value) = env::var_os(NAME).filter(|value| !value.is_empty()) else {
+    let Some(value) = env::var_os(THREADS_VARIABLE).filter(|value| !value.is_empty()) else {
         return Ok(0);
     };
     let number = value.to_str().and_then(|value| value.parse().ok());
     number.ok_or_else(|| {
         let found = value.to_string_lossy();
-        Failure::Usage(format!("{NAME}: expected a number, found '{found}'"))
+        Failure::Usage(format!(
+            "{THREADS_VARIABLE}: expected a number, found '{found}'"
+        ))
     })
 }
 
@@ -156,10 +164,43 @@ pub struct PromptArguments {
 impl PromptArguments {
     /// The prompt's text.
     pub fn text(&self) -> Result<String, Failure> {
-        match &self.prompt {
-            Some(text) => Ok(text.clone()),
-            None => read_text(self.file.as_ref().unwrap_or(&standard_input())),
+        match (&self.prompt, &self.file) {
+            (Some(text), _) => Ok(text.clone()),
+            (None, file) => read_at_most(file.as_deref(), PROMPT_BYTES_MAX),
         }
+    }
+
+    /// Queues the tokens of the prompt's `text`.
+    pub fn feed(
+        &self,
+        session: &mut Session,
+        text: &str,
+        encode: &EncodeArguments,
+    ) -> Result<(), Failure> {
+        let model = session.model().clone();
+        let mut tokens = Vec::new();
+        model
+            .tokenizer()?
+            .encode(text, encode.options(), &mut tokens)?;
+        let name = match self.prompt {
+            Some(_) => "--prompt".into(),
+            None => text_name(self.file.as_deref()),
+        };
+        if tokens.is_empty() {
+            let message = format!("{name}: expected text that makes a token, found none");
+            return Err(Failure::Usage(message));
+        }
+        let (context, found) = (session.context(), tokens.len());
+        if found > context {
+            let limit = match context < model.network()?.spec.context {
+                true => "--context",
+                false => "the model's context",
+            };
+            let most = counted(context, "token");
+            let message = format!("{name}: expected at most {most} ({limit}), found {found}");
+            return Err(Failure::Failed(message));
+        }
+        Ok(session.feed(&tokens)?)
     }
 }
 
@@ -184,21 +225,40 @@ impl EncodeArguments {
     }
 }
 
-/// The text in the file at `path`; of standard input, if it is `-`.
+/// The longest prompt that is read: far more than any context holds.
+const PROMPT_BYTES_MAX: u64 = 64 << 20;
+/// The longest text that is read: longer ones cannot be tokenized.
+const TEXT_BYTES_MAX: u64 = i32::MAX as u64;
+
+/// The text in the file at `path`; of standard input, if that is `-` or `None`.
 ///
 /// # Errors
-/// What the system refuses, and bytes that are not UTF-8, with their offset.
-pub fn read_text(path: &Path) -> Result<String, Failure> {
-    let (name, bytes) = match path.to_str() {
-        Some("-") => {
-            let mut bytes = Vec::new();
-            let read = io::stdin().lock().read_to_end(&mut bytes);
-            ("standard input".into(), read.map(|_| bytes))
+/// What the system refuses, a text that is too long, and bytes that are not UTF-8, with their
+/// offset.
+pub fn read_text(path: Option<&Path>) -> Result<String, Failure> {
+    read_at_most(path, TEXT_BYTES_MAX)
+}
+
+/// As [`read_text`]; an input without end is not read to its end.
+fn read_at_most(path: Option<&Path>, bytes_max: u64) -> Result<String, Failure> {
+    let name = text_name(path);
+    let mut found = Vec::new();
+    let read = match path.filter(|path| !is_standard(path)) {
+        None => io::stdin()
+            .lock()
+            .take(bytes_max + 1)
+            .read_to_end(&mut found),
+        Some(path) => {
+            File::open(path).and_then(|file| file.take(bytes_max + 1).read_to_end(&mut found))
         }
-        _ => (path.display().to_string(), fs::read(path)),
     };
-    let bytes = bytes.map_err(|error| Failure::Failed(format!("{name}: {error}")))?;
-    String::from_utf8(bytes).map_err(|error| {
+    read.map_err(|error| Failure::Failed(format!("{name}: {error}")))?;
+    if found.len() as u64 > bytes_max {
+        let most = bytes(bytes_max);
+        let message = format!("{name}: expected at most {most} of text, found more");
+        return Err(Failure::Failed(message));
+    }
+    String::from_utf8(found).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
         let byte = error.as_bytes()[at];
         Failure::Failed(format!(
@@ -207,20 +267,30 @@ pub fn read_text(path: &Path) -> Result<String, Failure> {
     })
 }
 
-/// The path that stands for standard input.
-pub fn standard_input() -> PathBuf {
-    PathBuf::from("-")
+/// Whether `path` stands for standard input or output.
+pub fn is_standard(path: &Path) -> bool {
+    path.as_os_str() == "-"
 }
 
-/// Token ids separated by commas or white space; what is wrong is a usage error.
-pub fn parse_ids(text: &str) -> Result<Vec<u32>, Failure> {
+/// What a text that is read from `path` is called.
+pub fn text_name(path: Option<&Path>) -> String {
+    match path.filter(|path| !is_standard(path)) {
+        None => "standard input".into(),
+        Some(path) => path.display().to_string(),
+    }
+}
+
+/// Token ids separated by commas or white space; what is wrong is a usage error at `place`.
+pub fn parse_ids(place: &str, text: &str) -> Result<Vec<u32>, Failure> {
     text.split(|c: char| c == ',' || c.is_whitespace())
         .filter(|word| !word.is_empty())
         .enumerate()
         .map(|(i, word)| {
             word.parse().map_err(|_| {
                 let shown: String = word.chars().take(40).collect();
-                Failure::Usage(format!("id {i}: expected a token id, found '{shown}'"))
+                Failure::Usage(format!(
+                    "{place}: id {i}: expected a token id, found '{shown}'"
+                ))
             })
         })
         .collect()

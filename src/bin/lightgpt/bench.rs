@@ -1,6 +1,7 @@
 //! `lightgpt bench`: how fast a model reads a prompt and writes tokens, beside what the machine
 //! can do at best.
 
+mod lengths;
 mod report;
 mod statistics;
 mod work;
@@ -26,6 +27,7 @@ use crate::output::{Failure, standard};
 use crate::progress::Progress;
 use crate::system;
 
+use lengths::Lengths;
 use report::Report;
 use work::Work;
 
@@ -51,22 +53,14 @@ Examples:
 pub struct Arguments {
     /// The model: a GGUF file
     model: PathBuf,
-    /// Prompt tokens; several numbers are measured one after the other; 0: none
-    #[arg(
-        long,
-        value_name = "N,...",
-        value_delimiter = ',',
-        default_value = "512"
-    )]
-    prefill: Vec<u32>,
-    /// Tokens evaluated one by one after each of the prompts; 0: none
-    #[arg(
-        long,
-        value_name = "N,...",
-        value_delimiter = ',',
-        default_value = "128"
-    )]
-    decode: Vec<u32>,
+    /// Prompt tokens; several numbers are measured one after the other; 0: none [default: 512, or
+    /// what the model's context has room for]
+    #[arg(long, value_name = "N,...", value_delimiter = ',', value_parser = parse_tokens)]
+    prefill: Option<Vec<u32>>,
+    /// Tokens evaluated one by one after each of the prompts; 0: none [default: 128, or what the
+    /// model's context has room for]
+    #[arg(long, value_name = "N,...", value_delimiter = ',', value_parser = parse_tokens)]
+    decode: Option<Vec<u32>>,
     /// Tokens that are there before each prompt
     #[arg(long, value_name = "N", default_value_t = 0)]
     depth: u32,
@@ -134,16 +128,12 @@ struct Bench {
 
 /// Measures, and writes the numbers to standard output.
 pub fn perform(arguments: &Arguments) -> Result<(), Failure> {
-    let measurements = arguments.measurements();
-    if measurements.is_empty() {
-        let message = "--prefill, --decode: expected something to measure, found only 0";
-        return Err(Failure::Usage(message.into()));
-    }
     let team = arguments.threads.team()?;
     let began = Instant::now();
     let model = arguments.load.open(&arguments.model)?;
     let open_us = began.elapsed().as_micros() as u64;
-    let mut bench = Bench::new(arguments, &model, &team, measurements)?;
+    let lengths = Lengths::new(arguments, model.network()?.spec.context)?;
+    let mut bench = Bench::new(arguments, &model, &team, lengths.measurements()?)?;
     for i in 0..arguments.warmup {
         bench.repetition(&format!("warm-up {}", i + 1))?;
     }
@@ -215,25 +205,9 @@ fn turn_json(measurements: &[Measurement], seconds: &[f64]) -> Json {
     json!({"results": results.collect::<Vec<_>>()})
 }
 
-impl Arguments {
-    /// All measurements of a repetition, in order.
-    fn measurements(&self) -> Vec<Measurement> {
-        let mut all = Vec::new();
-        for &prompt in &self.prefill {
-            all.push(Measurement {
-                kind: Kind::Prefill,
-                tokens: prompt as usize,
-                depth: self.depth as usize,
-            });
-            all.extend(self.decode.iter().map(|&tokens| Measurement {
-                kind: Kind::Decode,
-                tokens: tokens as usize,
-                depth: self.depth as usize + prompt as usize,
-            }));
-        }
-        all.retain(|one| one.tokens > 0);
-        all
-    }
+fn parse_tokens(text: &str) -> Result<u32, String> {
+    let parsed = text.trim().parse();
+    parsed.map_err(|_| "expected numbers of tokens, separated by commas".into())
 }
 
 impl Kind {
@@ -284,7 +258,8 @@ impl Bench {
             budget: None,
         };
         Ok(Self {
-            session: Session::new(model.clone(), team.clone(), &options)?,
+            session: Session::new(model.clone(), team.clone(), &options)
+                .map_err(Failure::option)?,
             measurements,
             vocab: model.network()?.spec.vocab,
             progress: Progress::new(),

@@ -2,9 +2,10 @@
 
 use std::io::Write;
 
-use clap::{Args, CommandFactory};
+use clap::{Arg, Args, CommandFactory};
 use clap_complete::{Shell, generate};
 
+use crate::make_model;
 use crate::output::{Failure, standard};
 
 const EXAMPLES: &str = "\
@@ -24,7 +25,9 @@ pub struct Arguments {
 pub fn perform(arguments: &Arguments) -> Result<(), Failure> {
     // `generate` cannot report a failed write, so it writes to memory.
     let mut text = Vec::new();
-    let mut command = crate::Cli::command();
+    let visible = |shape: Arg| shape.value_parser(make_model::visible_shapes());
+    let mut command = crate::Cli::command()
+        .mut_subcommand("make-model", |command| command.mut_arg("shape", visible));
     generate(arguments.shell, &mut command, "lightgpt", &mut text);
     let mut out = standard();
     out.write_all(&text)?;

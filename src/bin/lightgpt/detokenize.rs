@@ -7,7 +7,7 @@ use clap::Args;
 
 use lightgpt::tokenizer::DecodeOptions;
 
-use crate::arguments::{open_vocabulary, parse_ids, read_text, standard_input};
+use crate::arguments::{open_vocabulary, parse_ids, read_text};
 use crate::output::{Failure, end_text, standard};
 
 const EXAMPLES: &str = "\
@@ -35,8 +35,8 @@ pub struct Arguments {
 /// Writes the text to standard output.
 pub fn perform(arguments: &Arguments) -> Result<(), Failure> {
     let ids = match arguments.ids.is_empty() {
-        true => parse_ids(&read_text(&standard_input())?)?,
-        false => parse_ids(&arguments.ids.join(" "))?,
+        true => parse_ids("standard input", &read_text(None)?)?,
+        false => parse_ids("IDS", &arguments.ids.join(" "))?,
     };
     let model = open_vocabulary(&arguments.model)?;
     let options = DecodeOptions {

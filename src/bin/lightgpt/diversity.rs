@@ -10,8 +10,8 @@ use lightgpt::sampler::diversity::{
     distinct, entropy, repetition, repetition_rate, self_bleu, words,
 };
 
-use crate::arguments::read_text;
-use crate::output::{self, Failure, standard};
+use crate::arguments::{read_text, text_name};
+use crate::output::{self, Failure, complain, standard};
 
 const EXAMPLES: &str = "\
 Texts are compared by their words: what white space separates.
@@ -43,7 +43,7 @@ pub struct Arguments {
 
 /// Writes the measures to standard output.
 pub fn perform(arguments: &Arguments) -> Result<(), Failure> {
-    let files = arguments.files.iter().map(|path| read_text(path));
+    let files = arguments.files.iter().map(|path| read_text(Some(path)));
     let files = files.collect::<Result<Vec<String>, Failure>>()?;
     let texts: Vec<Vec<&str>> = match arguments.lines {
         true => files
@@ -57,6 +57,12 @@ pub fn perform(arguments: &Arguments) -> Result<(), Failure> {
     let texts: Vec<&[&str]> = texts.into_iter().filter(|text| !text.is_empty()).collect();
     if texts.is_empty() {
         return Err(Failure::Failed("texts: expected words, found none".into()));
+    }
+    for (path, file) in arguments.files.iter().zip(&files) {
+        if words(file).is_empty() {
+            let name = text_name(Some(path));
+            complain(&format!("{name}: left out, as it has no words"));
+        }
     }
     let total: usize = texts.iter().map(|text| text.len()).sum();
     let measures = measures(&texts);

@@ -76,7 +76,7 @@ fn open(path: &Path) -> Result<Opened, Failure> {
         Err(reason) => reason,
     };
     let file = Gguf::open(Source::Path(path), &LoadOptions::default(), control);
-    let file = file.map_err(|error| Failure::model(path, error))?;
+    let file = file.map_err(|error| Failure::opening(path, error))?;
     Ok(Opened::File(Box::new(file), reason))
 }
 

@@ -7,15 +7,17 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use lightgpt::control::Control;
+use lightgpt::error::{Code, Error};
 use lightgpt::session::{Session, SessionOptions};
 
-use crate::arguments::{Kv, LoadArguments, ThreadArguments, parse_ids, read_text, standard_input};
+use crate::arguments::{Kv, LoadArguments, ThreadArguments, is_standard, parse_ids, read_text};
 use crate::output::{Failure, standard};
+use crate::progress::Progress;
 
 const EXAMPLES: &str = "\
 The file holds one little-endian f32 for each position and token of the vocabulary, (positions,
 vocabulary), without a header: row i holds the logits after ids 0 to i. No token is added. Keys and
-values are kept as f32, so that the logits are those of the model.
+values are kept as f32 unless --kv says otherwise, so that the logits are those of the model.
 
 Examples:
   lightgpt logits models/tales-4m-q8_0.gguf --ids 1,403,407 --out logits.f32
@@ -45,8 +47,8 @@ pub struct Arguments {
 /// Writes the logits to the file.
 pub fn perform(arguments: &Arguments) -> Result<(), Failure> {
     let ids = match arguments.ids.as_str() {
-        "-" => parse_ids(&read_text(&standard_input())?)?,
-        ids => parse_ids(ids)?,
+        "-" => parse_ids("--ids", &read_text(None)?)?,
+        ids => parse_ids("--ids", ids)?,
     };
     if ids.is_empty() {
         return Err(Failure::Usage(
@@ -60,10 +62,22 @@ pub fn perform(arguments: &Arguments) -> Result<(), Failure> {
         ..SessionOptions::default()
     };
     let mut session = Session::new(model, team, &options)?;
-    session.feed(&ids)?;
-    match arguments.out.to_str() {
-        Some("-") => write(&mut session, &mut standard(), Failure::from),
-        _ => write_file(&mut session, &arguments.out),
+    session
+        .feed(&ids)
+        .map_err(|error| refused(error, session.context(), ids.len()))?;
+    match is_standard(&arguments.out) {
+        true => write(&mut session, &mut standard(), Failure::from),
+        false => write_file(&mut session, &arguments.out),
+    }
+}
+
+/// Why the ids cannot be fed.
+fn refused(error: Error, context: usize, found: usize) -> Failure {
+    match error.code() {
+        Code::ContextFull => Failure::Failed(format!(
+            "--ids: expected at most {context} (the model's context), found {found}"
+        )),
+        _ => error.within("--ids").into(),
     }
 }
 
@@ -80,8 +94,10 @@ fn write(
     out: &mut impl Write,
     failure: impl Fn(std::io::Error) -> Failure,
 ) -> Result<(), Failure> {
-    let mut written = Ok(());
-    session.logits_of_each(&mut Control::none(), &mut |_, row| {
+    let (mut written, mut progress) = (Ok(()), Progress::new());
+    let total = session.tokens().len();
+    session.logits_of_each(&mut Control::none(), &mut |position, row| {
+        progress.show(|| format!("{} of {total} tokens", position + 1));
         for logit in row {
             if written.is_ok() {
                 written = out.write_all(&logit.to_le_bytes());

@@ -68,12 +68,20 @@ fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            // Help for a reader that is gone is no failure.
-            let _ = error.print();
-            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+            let code = ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+            return match error.print() {
+                // Help that could not be written.
+                Err(refused) if !error.use_stderr() => end(Err(refused.into())),
+                _ => code,
+            };
         }
     };
-    match perform(&cli.command) {
+    end(perform(&cli.command))
+}
+
+/// Says what went wrong, and gives it its exit code.
+fn end(result: Result<(), Failure>) -> ExitCode {
+    match result {
         Ok(()) | Err(Failure::ReaderGone) => ExitCode::SUCCESS,
         Err(Failure::Failed(message)) => {
             complain(&message);

@@ -1,13 +1,13 @@
 //! `lightgpt make-model`: a model of a real shape with random weights, to measure with.
 
 mod shapes;
+mod target;
 mod types;
 
 use std::env;
-use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
+use std::fs;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::process;
 
 use clap::Args;
 use clap::builder::{PossibleValue, PossibleValuesParser};
@@ -15,21 +15,25 @@ use clap::builder::{PossibleValue, PossibleValuesParser};
 use lightgpt::control::Control;
 use lightgpt::error::Error;
 use lightgpt::gguf::{Gguf, LoadOptions, Source, Strings, Value, Writer};
+use lightgpt::model::architectures;
 use lightgpt::quant::{Format, random_blocks};
 use lightgpt::random::Random;
 
-use crate::output::{Failure, bytes, standard};
+use crate::arguments::is_standard;
+use crate::output::{Failure, bytes, complain, standard};
 use crate::progress::Progress;
 
 use shapes::{SCORED_TOKENIZER, SHAPES, Shape};
+use target::Target;
 use types::{Place, Role, TYPES, Type};
 
 const EXAMPLES: &str = "\
 The model says nothing of sense, but costs what a real one of its shape and type costs: sizes,
 formats and the mixture of formats are those of published files, and all numbers stay in range. Its
 tokenizer has as many tokens as the shape asks for, none of them meant. Without --out it goes
-into the folder lightgpt/models of $XDG_CACHE_HOME, or of ~/.cache, and its path is printed; a model
-that is there already, made with the same options, is not made again.
+into the folder lightgpt/models of $XDG_CACHE_HOME, or of ~/.cache if that is not set or not an
+absolute path, and its path is printed; a model that is there already, made with the same options,
+is not made again. With --out, only a model that this command has made is replaced.
 
 Examples:
   lightgpt make-model tinyllama-1.1b --type Q4_0 --layers 1
@@ -40,28 +44,40 @@ Examples:
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
     /// Sizes of the model
-    #[arg(value_parser = shape_names())]
+    #[arg(ignore_case = true, value_parser = shapes())]
     shape: String,
     /// Storage format of the weights, as file names give it
     #[arg(long = "type", value_name = "TYPE", ignore_case = true, value_parser = type_names())]
     kind: String,
-    /// The file to write
+    /// The file to write, in place of one in the cache
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
     /// Another seed gives other weights
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = SEED)]
     seed: u64,
     /// So many layers instead of the shape's
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     layers: Option<u16>,
-    /// Make it again if it is there already
+    /// Tokens that the model attends over at most, instead of the shape's
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=CONTEXT_MAX))]
+    context: Option<u32>,
+    /// Make it again if it is there already; with --out, replace whatever file is there
     #[arg(long)]
     force: bool,
 }
 
-fn shape_names() -> PossibleValuesParser {
+/// The longest context that models may have.
+const CONTEXT_MAX: i64 = 1 << 24;
+
+fn shapes() -> PossibleValuesParser {
     let name = |shape: &Shape| PossibleValue::new(shape.name).hide(shape.hidden_name);
     SHAPES.iter().map(name).collect::<Vec<_>>().into()
+}
+
+/// The shapes that users are told of.
+pub fn visible_shapes() -> PossibleValuesParser {
+    let visible = SHAPES.iter().filter(|shape| !shape.hidden_name);
+    visible.map(|shape| shape.name).collect::<Vec<_>>().into()
 }
 
 fn type_names() -> PossibleValuesParser {
@@ -87,12 +103,29 @@ struct Tensor {
 pub fn perform(arguments: &Arguments) -> Result<(), Failure> {
     let plan = Plan::new(arguments);
     let path = match &arguments.out {
+        Some(path) if is_standard(path) => {
+            let message =
+                "--out: expected a file, found '-': a model does not go to standard output";
+            return Err(Failure::Usage(message.into()));
+        }
         Some(path) => path.clone(),
         None => cache()?.join(plan.file_name()),
     };
-    if arguments.force || !plan.is_at(&path) {
-        make(&plan, &path)?;
+    let target = Target::new(&path)?;
+    let found = target.is_there().then(|| description(&path));
+    if arguments.force || found != Some(plan.description()) {
+        // In the cache all files are ours, also those that are not whole.
+        let is_ours = |found: &String| arguments.out.is_none() || found.starts_with(DESCRIPTION);
+        if !arguments.force && !found.is_none_or(|found| is_ours(&found)) {
+            return Err(Failure::Failed(format!(
+                "{}: expected no file, or a model made by this command, found another file; \
+                --force replaces it",
+                path.display()
+            )));
+        }
+        target.write(|out| write(&plan, &path, out))?;
     }
+    plan.warn();
     if arguments.out.is_none() {
         let mut out = standard();
         writeln!(out, "{}", path.display())?;
@@ -113,26 +146,23 @@ fn cache() -> Result<PathBuf, Failure> {
     };
     let folder = root.join("lightgpt").join("models");
     fs::create_dir_all(&folder).map_err(|error| Failure::file(&folder, &error))?;
+    target::remove_parts(&folder, None);
     Ok(folder)
 }
 
-/// Writes beside `path` first, so that what is there is whole.
-fn make(plan: &Plan, path: &Path) -> Result<(), Failure> {
-    let mut part = path.as_os_str().to_owned();
-    part.push(format!(".{}.part", process::id()));
-    let part = PathBuf::from(part);
-    let written = write(plan, &part).and_then(|()| {
-        let renamed = fs::rename(&part, path);
-        renamed.map_err(|error| Failure::file(path, &error))
+/// What the file at `path` says of itself; nothing, if it is no whole model.
+fn description(path: &Path) -> String {
+    let (options, control) = (LoadOptions::default(), &mut Control::none());
+    let gguf = Gguf::open(Source::Path(path), &options, control);
+    let description = gguf.ok().and_then(|gguf| {
+        let description = gguf.metadata().str("general.description").ok()?;
+        description.map(String::from)
     });
-    if written.is_err() {
-        // What was wrong is told; the half file is of no use.
-        let _ = fs::remove_file(&part);
-    }
-    written
+    description.unwrap_or_default()
 }
 
-fn write(plan: &Plan, path: &Path) -> Result<(), Failure> {
+/// Writes the model to `out`; errors are those of the file at `path`.
+fn write(plan: &Plan, path: &Path, out: &mut impl Write) -> Result<(), Failure> {
     let tensors = plan.tensors();
     let mut writer = Writer::new();
     plan.set_metadata(&mut writer)?;
@@ -140,10 +170,8 @@ fn write(plan: &Plan, path: &Path) -> Result<(), Failure> {
         writer.promise(&tensor.name, tensor.format, &tensor.dims)?;
     }
     let total = writer.tensor_bytes();
-    let file = File::create(path).map_err(|error| Failure::file(path, &error))?;
-    let mut out = BufWriter::new(file);
     let (mut progress, mut done, mut next) = (Progress::new(), 0, 0);
-    let written = writer.write_with(&mut out, &mut |_, out| {
+    let written = writer.write_with(out, &mut |_, out| {
         let tensor = &tensors[next];
         next += 1;
         tensor.write(plan.seed, next as u64, out, &mut |bytes_written| {
@@ -151,19 +179,24 @@ fn write(plan: &Plan, path: &Path) -> Result<(), Failure> {
             progress.show(|| format!("{} of {}", bytes(done), bytes(total)));
         })
     });
-    written.map_err(|error| Failure::model(path, error))?;
-    out.flush().map_err(|error| Failure::file(path, &error))
+    written.map_err(|error| Failure::model(path, error))
 }
+
+/// How the descriptions of all models begin that are made here.
+const DESCRIPTION: &str = "random weights: shape ";
+/// The seed that file names do not tell.
+const SEED: u64 = 1;
 
 impl Plan {
     fn new(arguments: &Arguments) -> Self {
         let mut shape = *SHAPES
             .iter()
-            .find(|shape| shape.name == arguments.shape)
+            .find(|shape| shape.name.eq_ignore_ascii_case(&arguments.shape))
             .expect("the parser takes only names of the table");
         if let Some(layers) = arguments.layers {
             shape.layers = layers.into();
         }
+        shape.context = arguments.context.unwrap_or(shape.context);
         let kind = TYPES
             .iter()
             .find(|row| row.name.eq_ignore_ascii_case(&arguments.kind))
@@ -175,29 +208,48 @@ impl Plan {
         }
     }
 
+    /// Its name in the cache: shape and type, and what differs from the published shape.
     fn file_name(&self) -> String {
-        let published = SHAPES.iter().find(|shape| shape.name == self.shape.name);
-        let layers = match self.shape.layers {
-            layers if published.is_some_and(|shape| shape.layers == layers) => String::new(),
-            layers => format!("-{layers}-layers"),
-        };
-        format!("{}{layers}-{}.gguf", self.shape.name, self.kind.name)
+        let Shape {
+            name,
+            layers,
+            context,
+            ..
+        } = self.shape;
+        let published = SHAPES.iter().find(|shape| shape.name == name);
+        let mut file = String::from(name);
+        if published.is_none_or(|shape| shape.layers != layers) {
+            file += &format!("-{layers}-layers");
+        }
+        if published.is_none_or(|shape| shape.context != context) {
+            file += &format!("-{context}-context");
+        }
+        if self.seed != SEED {
+            file += &format!("-seed-{}", self.seed);
+        }
+        format!("{file}-{}.gguf", self.kind.name)
     }
 
     /// What a file of this plan says of itself.
     fn description(&self) -> String {
-        let Shape { name, layers, .. } = self.shape;
+        let Shape {
+            name,
+            layers,
+            context,
+            ..
+        } = self.shape;
         let (kind, seed) = (self.kind.name, self.seed);
-        format!("random weights: shape {name}, {layers} layers, type {kind}, seed {seed}")
+        format!("{DESCRIPTION}{name}, {layers} layers, context {context}, type {kind}, seed {seed}")
     }
 
-    /// Whether the file at `path` is a whole one of this plan.
-    fn is_at(&self, path: &Path) -> bool {
-        let (options, control) = (LoadOptions::default(), &mut Control::none());
-        Gguf::open(Source::Path(path), &options, control).is_ok_and(|gguf| {
-            let found = gguf.metadata().str("general.description");
-            found.is_ok_and(|found| found == Some(&self.description()))
-        })
+    /// Tells of a model that can be made, but not run.
+    fn warn(&self) {
+        let architecture = self.shape.architecture;
+        if !architectures().any(|known| known == architecture) {
+            complain(&format!(
+                "this build cannot run the model: it does not know the architecture '{architecture}'"
+            ));
+        }
     }
 
     fn set_metadata(&self, writer: &mut Writer<'_>) -> Result<(), Error> {

@@ -31,6 +31,31 @@ impl Failure {
             false => error.within(&path).into(),
         }
     }
+
+    /// The model at `path` could not be opened, whatever was wrong with it: no wrong usage.
+    pub fn opening(path: &Path, error: Error) -> Self {
+        match Self::model(path, error) {
+            Self::Usage(message) => Self::Failed(message),
+            failure => failure,
+        }
+    }
+
+    /// An error of the library, whose place is its own name for an option.
+    pub fn option(error: Error) -> Self {
+        let name = match error.place() {
+            "options.stops" => "stop".into(),
+            place => place.replace('_', "-"),
+        };
+        Self::named(&format!("--{name}"), error)
+    }
+
+    /// An error of the library about what `name` says.
+    pub fn named(name: &str, error: Error) -> Self {
+        match error.code() {
+            Code::InvalidArgument => Self::Usage(format!("{name}: {}", error.message())),
+            _ => error.into(),
+        }
+    }
 }
 
 impl From<Error> for Failure {
@@ -80,6 +105,12 @@ pub fn complain(message: &str) {
 /// A line on standard error.
 pub fn note(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
+}
+
+/// A number of things for people: `1 thread`, `2 threads`.
+pub fn counted(count: usize, thing: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {thing}{plural}")
 }
 
 /// A number of bytes for people: `260.0 MiB`.

@@ -10,7 +10,7 @@ use lightgpt::control::Control;
 use lightgpt::session::{Finish, GenerateOptions, Session, SessionOptions, Step};
 
 use crate::arguments::{EncodeArguments, Kv, LoadArguments, PromptArguments, ThreadArguments};
-use crate::output::{Failure, bytes, end_text, note, standard};
+use crate::output::{Failure, bytes, complain, counted, end_text, note, standard};
 use crate::sampler::SamplerArguments;
 
 const EXAMPLES: &str = "\
@@ -89,8 +89,10 @@ pub fn perform(arguments: &Arguments) -> Result<(), Failure> {
         chunk: arguments.session.chunk,
         budget: None,
     };
-    let mut session = Session::new(model, team, &options)?;
-    session.feed_text(&prompt, arguments.encode.options())?;
+    let mut session = Session::new(model, team, &options).map_err(Failure::option)?;
+    arguments
+        .prompt
+        .feed(&mut session, &prompt, &arguments.encode)?;
 
     let seed = sampler.seed();
     let finish = generate(
@@ -104,8 +106,14 @@ pub fn perform(arguments: &Arguments) -> Result<(), Failure> {
             stops: arguments.stop.clone(),
         },
     )?;
+    if finish == Finish::ContextFull && session.metrics().generated_tokens == 0 {
+        let context = counted(session.context(), "token");
+        complain(&format!(
+            "the prompt fills the context of {context}: there is no room to generate"
+        ));
+    }
     if arguments.verbose {
-        note(&format!("seed {seed}, {threads} threads"));
+        note(&format!("seed {seed}, {}", counted(threads, "thread")));
         report(&session, finish, opened)?;
     }
     Ok(())
@@ -114,7 +122,7 @@ pub fn perform(arguments: &Arguments) -> Result<(), Failure> {
 /// Generates to the end; every piece of text is written as soon as it is whole.
 fn generate(session: &mut Session, options: &GenerateOptions) -> Result<Finish, Failure> {
     let mut out = standard();
-    session.begin(options)?;
+    session.begin(options).map_err(Failure::option)?;
     loop {
         let step = session.step(&mut Control::none())?;
         if !session.text().is_empty() {
@@ -132,8 +140,9 @@ fn report(session: &Session, finish: Finish, opened: Duration) -> Result<(), Fai
     let metrics = session.metrics();
     let speed = |tokens: u64, us: u64| {
         let speed = tokens as f64 * 1e6 / us.max(1) as f64;
+        let tokens = counted(tokens as usize, "token");
         format!(
-            "{tokens} tokens in {:.1} ms ({speed:.1} a second)",
+            "{tokens} in {:.1} ms ({speed:.1} a second)",
             us as f64 / 1e3
         )
     };

@@ -13,7 +13,7 @@ use crate::output::Failure;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Sampling", allow_negative_numbers = true)]
 pub struct SamplerArguments {
-    /// Seed of the picks; without it a random one, which --verbose tells
+    /// Seed of the picks; without it a random one, which `run --verbose` and check-sampling tell
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
     #[arg(long, value_name = "LIST", value_parser = parse_stages, help = stages_help())]
@@ -105,7 +105,8 @@ struct PickArguments {
     /// Prefers to end early, for filling a gap in a text
     #[arg(long)]
     infill: bool,
-    /// Lets this version of mirostat pick; it takes the place of the stages from top-n-sigma to XTC
+    /// Lets this version of mirostat pick; it takes the place of the stages from top-n-sigma to XTC,
+    /// and excludes --adaptive-target
     #[arg(long, value_enum, value_name = "VERSION", default_value_t = Version::Off)]
     mirostat: Version,
     /// Mirostat's target, in bits a token
@@ -114,10 +115,10 @@ struct PickArguments {
     /// Mirostat's rate of learning
     #[arg(long, value_name = "X", default_value_t = standard().mirostat_eta)]
     mirostat_eta: f32,
-    /// Lets adaptive-p pick tokens of about this probability; below 0: off
+    /// Lets adaptive-p pick tokens of about this probability; below 0: off. Excludes --mirostat
     #[arg(long, value_name = "P", default_value_t = standard().adaptive_target)]
     adaptive_target: f32,
-    /// Adaptive-p's weight of the past
+    /// Adaptive-p's weight of the past, at most 0.99
     #[arg(long, value_name = "P", default_value_t = standard().adaptive_decay)]
     adaptive_decay: f32,
 }
@@ -156,11 +157,15 @@ impl SamplerArguments {
     /// The sampler, for the vocabulary of `model`.
     pub fn sampler(&self, model: &Model) -> Result<Sampler, Failure> {
         let options = self.options(model)?;
-        Ok(Sampler::new(&options)?)
+        Sampler::new(&options).map_err(Failure::option)
     }
 
     fn options(&self, model: &Model) -> Result<SamplerOptions, Failure> {
         let (filters, penalties, pick) = (&self.filters, &self.penalties, &self.pick);
+        if !matches!(pick.mirostat, Version::Off) && pick.adaptive_target >= 0.0 {
+            let message = "--mirostat, --adaptive-target: expected one of them, found both";
+            return Err(Failure::Usage(message.into()));
+        }
         let infill = match pick.infill {
             true => Some(Infill::new(model.tokenizer()?)?),
             false => None,
@@ -213,7 +218,12 @@ fn breakers(texts: &[String], model: &Model) -> Result<Vec<Vec<u32>>, Failure> {
         let mut tokens = Vec::new();
         let tokenizer = model.tokenizer()?;
         tokenizer.encode(text, EncodeOptions::default(), &mut tokens)?;
-        Ok(tokens)
+        match tokens.is_empty() {
+            false => Ok(tokens),
+            true => Err(Failure::Usage(format!(
+                "--dry-breaker: expected text that makes a token, found '{text}'"
+            ))),
+        }
     };
     texts.iter().map(tokens).collect()
 }

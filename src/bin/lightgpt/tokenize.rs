@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::arguments::{EncodeArguments, open_vocabulary, read_text, standard_input};
+use crate::arguments::{EncodeArguments, open_vocabulary, read_text};
 use crate::output::{Failure, standard};
 
 const EXAMPLES: &str = "\
@@ -40,7 +40,7 @@ pub struct Arguments {
 pub fn perform(arguments: &Arguments) -> Result<(), Failure> {
     let text = match &arguments.prompt {
         Some(text) => text.clone(),
-        None => read_text(arguments.file.as_ref().unwrap_or(&standard_input()))?,
+        None => read_text(arguments.file.as_deref())?,
     };
     let model = open_vocabulary(&arguments.model)?;
     let mut ids = Vec::new();

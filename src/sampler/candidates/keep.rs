@@ -6,7 +6,7 @@
 use std::mem;
 
 use crate::error::Result;
-use crate::kernel::{BLOCK, Kernels, Ranked};
+use crate::kernel::{BLOCK, Keys, Ranked};
 use crate::sampler::buffers::Buffers;
 use crate::sampler::candidates::Candidates;
 use crate::sampler::rank::{Cut, Ranking, better};
@@ -15,15 +15,15 @@ impl Candidates<'_> {
     /// What is needed to rank the logits: maxima, ranking, room, weights.
     pub(in crate::sampler) fn ranking(&mut self) -> Result<Ranks<'_>> {
         self.largest()?;
+        self.total = None;
         let blocks = self.len.div_ceil(BLOCK);
         let buffers = &mut self.buffers;
         Ok(Ranks {
             ranking: Ranking {
                 kernels: self.kernels,
-                keys: if self.borrowed {
-                    self.input
-                } else {
-                    &buffers.logits[..self.len]
+                keys: match self.borrowed {
+                    true => self.input.into(),
+                    false => buffers.logits[..self.len].into(),
                 },
                 order: &mut buffers.order[..self.len],
             },
@@ -86,19 +86,10 @@ impl Candidates<'_> {
         if !weighed {
             self.own();
         }
-        let Buffers {
-            logits, weights, ..
-        } = &mut self.buffers;
         if weighed {
-            let logits = if self.borrowed {
-                self.input
-            } else {
-                &logits[..self.len]
-            };
-            exclude(self.kernels, logits, cut, &mut weights[..self.len]);
-            self.pending = true;
+            self.exclude_by(None, cut);
         } else {
-            let logits = &mut logits[..self.len];
+            let logits = &mut self.buffers.logits[..self.len];
             if cut.tied {
                 let behind = &mut logits[cut.position as usize + 1..];
                 let tied = behind.iter_mut().filter(|logit| **logit == cut.key);
@@ -111,13 +102,35 @@ impl Candidates<'_> {
         Ok(())
     }
 
-    /// Keeps what a cut of `buffers.keys` keeps; needs the weights.
-    pub(in crate::sampler) fn keep_by_keys(&mut self, cut: Cut) {
-        let Buffers { weights, keys, .. } = &mut self.buffers;
-        let (keys, weights) = (&keys[..self.len], &mut weights[..self.len]);
-        exclude(self.kernels, keys, cut, weights);
-        self.pending = true;
+    /// Keeps what a cut by nearness to `centre` keeps; needs the weights.
+    pub(in crate::sampler) fn keep_near(&mut self, centre: f32, cut: Cut) {
+        self.exclude_by(Some(centre), cut);
         self.largest = None;
+    }
+
+    /// Takes the weight of what a cut of the logits, or of their nearness to a centre, does not
+    /// keep.
+    fn exclude_by(&mut self, centre: Option<f32>, cut: Cut) {
+        let Buffers {
+            logits,
+            weights,
+            room,
+            ..
+        } = &mut self.buffers;
+        let logits = match self.borrowed {
+            true => self.input,
+            false => &logits[..self.len],
+        };
+        let (keys, weights) = (Keys { logits, centre }, &mut weights[..self.len]);
+        if cut.tied {
+            let behind = cut.position as usize + 1;
+            let pairs = logits[behind..].iter().zip(&mut weights[behind..]);
+            let tied = pairs.filter(|(logit, _)| keys.of(**logit) == cut.key);
+            tied.for_each(|(_, weight)| *weight = 0.0);
+        }
+        let sums = &mut room[..self.len.div_ceil(BLOCK)];
+        self.total = Some(self.kernels.exclude(keys, cut.key, weights, sums));
+        self.pending = true;
     }
 
     /// Excludes in the logits what the weights exclude: a stage that wants logits needs that. A
@@ -132,7 +145,7 @@ impl Candidates<'_> {
         } = &mut self.buffers;
         let (weights, logits) = (&weights[..self.len], &mut logits[..self.len]);
         let kernels = self.kernels;
-        kernels.mask(weights, f32::MIN_POSITIVE, f32::NEG_INFINITY, logits);
+        kernels.mask(weights.into(), f32::MIN_POSITIVE, f32::NEG_INFINITY, logits);
     }
 
     /// Excludes the token at a position.
@@ -140,6 +153,7 @@ impl Candidates<'_> {
         self.own();
         self.buffers.logits[position] = f32::NEG_INFINITY;
         self.buffers.weights[position] = 0.0;
+        self.total = None;
     }
 
     /// Leaves the token at a position alone.
@@ -208,17 +222,6 @@ impl Candidates<'_> {
         self.gather_kept(cut, found);
         Ok(())
     }
-}
-
-/// Takes the weight of what a cut of the keys does not keep.
-fn exclude(kernels: &Kernels, keys: &[f32], cut: Cut, weights: &mut [f32]) {
-    if cut.tied {
-        let behind = cut.position as usize + 1;
-        let pairs = keys[behind..].iter().zip(&mut weights[behind..]);
-        let tied = pairs.filter(|(key, _)| **key == cut.key);
-        tied.for_each(|(_, weight)| *weight = 0.0);
-    }
-    kernels.mask(keys, cut.key, 0.0, weights);
 }
 
 /// What ranking the logits takes.

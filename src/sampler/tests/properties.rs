@@ -2,6 +2,7 @@
 //! relabelling, the same picks on every CPU; and frequencies.
 
 use super::*;
+use crate::control::Control;
 
 /// Reproducible logits of several shapes: flat, peaked, with ties, with excluded tokens.
 fn logits(seed: u64, vocab: usize) -> Vec<f32> {
@@ -431,13 +432,21 @@ fn frequencies_follow_the_distribution() {
     for stages in chains {
         let name = format!("{stages:?}");
         let sampler = Sampler::from_stages(stages, Some(1)).unwrap();
-        let found = check_frequencies(&sampler, &logits, &[], 100_000).unwrap();
+        let found =
+            check_frequencies(&sampler, &logits, &[], 100_000, &mut Control::none()).unwrap();
         println!("{name}: {found:?}");
         assert!(found.p_value > 1e-3, "{name}: {found:?}");
     }
     // A larger vocabulary, many blocks.
     let sampler = sampler_of(vec![]);
-    let found = check_frequencies(&sampler, &vec![0.0; 3_000], &[], 300_000).unwrap();
+    let found = check_frequencies(
+        &sampler,
+        &vec![0.0; 3_000],
+        &[],
+        300_000,
+        &mut Control::none(),
+    )
+    .unwrap();
     println!("3000 alike: {found:?}");
     assert!(found.p_value > 1e-3 && found.degrees == 2_999, "{found:?}");
 }

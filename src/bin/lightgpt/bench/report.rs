@@ -7,7 +7,7 @@ use serde_json::{Value as Json, json};
 
 use lightgpt::model::Model;
 
-use crate::output::{Failure, bytes, standard};
+use crate::output::{Failure, bytes, counted, standard};
 use crate::system;
 
 use super::statistics::Summary;
@@ -76,11 +76,11 @@ impl Report<'_> {
         let opened = self.open_us as f64 / 1e3;
         let private = self.private_bytes.map_or("unknown".into(), bytes);
         writeln!(out, "opened in {opened:.1} ms, private memory {private}")?;
-        let (isa, threads) = (self.isa(), self.threads);
+        let (isa, threads) = (self.isa(), counted(self.threads, "thread"));
         let (integer, float) = (limits.integer.1 / 1e9, limits.float.1 / 1e9);
         writeln!(
             out,
-            "{isa}, {threads} threads; at best: reading {:.1} GB/s (of {}), multiply-adds \
+            "{isa}, {threads}; at best: reading {:.1} GB/s (of {}), multiply-adds \
             {integer:.0} G/s of integers, {float:.0} G/s of floats",
             limits.read / 1e9,
             bytes(limits.read_bytes)

@@ -20,7 +20,7 @@ pub struct Shape {
     pub qk_norms: bool,
     pub norm_epsilon: f32,
     pub rope_base: f32,
-    /// At least 32768, so that long contexts can be measured.
+    /// As published.
     pub context: u32,
     /// For tests: not shown in the help.
     pub hidden_name: bool,
@@ -43,7 +43,7 @@ const LLAMA: Shape = Shape {
     qk_norms: false,
     norm_epsilon: 1e-5,
     rope_base: 10_000.0,
-    context: 32_768,
+    context: 2048,
     hidden_name: false,
 };
 
@@ -96,6 +96,7 @@ pub const SHAPES: [Shape; 6] = [
         kv_heads: 3,
         vocab: 49_152,
         rope_base: 100_000.0,
+        context: 8192,
         ..LLAMA
     },
     // Eight query heads a key head: types give them other formats than fewer.

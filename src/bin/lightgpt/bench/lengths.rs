@@ -1,0 +1,100 @@
+//! How many tokens are measured: what the options say, and for what they leave open numbers that fit
+//! the model.
+
+use crate::output::{Failure, complain};
+
+use super::{Arguments, Kind, Measurement};
+
+/// Tokens of a prompt, where the model has room for them.
+const PREFILL: usize = 512;
+/// Tokens behind it.
+const DECODE: usize = 128;
+
+/// Numbers of tokens.
+pub struct Lengths {
+    prefill: Vec<usize>,
+    decode: Vec<usize>,
+    depth: usize,
+}
+
+impl Lengths {
+    /// What `arguments` say, for a model that attends over `context` tokens.
+    pub fn new(arguments: &Arguments, context: usize) -> Result<Self, Failure> {
+        let given = |numbers: &Option<Vec<u32>>| -> Option<Vec<usize>> {
+            let numbers = numbers.as_ref()?.iter();
+            Some(numbers.map(|&tokens| tokens as usize).collect())
+        };
+        let (prefill, decode) = (given(&arguments.prefill), given(&arguments.decode));
+        let depth = arguments.depth as usize;
+        let room = context.saturating_sub(depth);
+        let behind =
+            |given: &Option<Vec<usize>>| room.saturating_sub(given.as_deref().map_or(0, max));
+        let decode_default = match prefill {
+            Some(_) => DECODE.min(behind(&prefill)),
+            None => DECODE.min(room / 4),
+        };
+        let prefill_default = match decode {
+            Some(_) => PREFILL.min(behind(&decode)),
+            None => PREFILL.min(room - decode_default),
+        };
+        let smaller = (prefill.is_none() && prefill_default < PREFILL)
+            || (decode.is_none() && decode_default < DECODE);
+        let lengths = Self {
+            prefill: prefill.unwrap_or_else(|| vec![prefill_default]),
+            decode: decode.unwrap_or_else(|| vec![decode_default]),
+            depth,
+        };
+        lengths.check(context)?;
+        if smaller {
+            let (prefill, decode) = (list(&lengths.prefill), list(&lengths.decode));
+            complain(&format!(
+                "the model's context of {context} tokens has room for --prefill {prefill} --decode {decode}"
+            ));
+        }
+        Ok(lengths)
+    }
+
+    fn check(&self, context: usize) -> Result<(), Failure> {
+        let (prefill, decode, depth) = (max(&self.prefill), max(&self.decode), self.depth);
+        let sum = depth + prefill + decode;
+        match sum <= context {
+            true => Ok(()),
+            false => Err(Failure::Usage(format!(
+                "--depth {depth}, --prefill {prefill}, --decode {decode}: expected at most \
+                {context} tokens in all (the model's context), found {sum}"
+            ))),
+        }
+    }
+
+    /// All measurements of a repetition, in order.
+    pub fn measurements(&self) -> Result<Vec<Measurement>, Failure> {
+        let mut all = Vec::new();
+        for &prompt in &self.prefill {
+            all.push(Measurement {
+                kind: Kind::Prefill,
+                tokens: prompt,
+                depth: self.depth,
+            });
+            all.extend(self.decode.iter().map(|&tokens| Measurement {
+                kind: Kind::Decode,
+                tokens,
+                depth: self.depth + prompt,
+            }));
+        }
+        all.retain(|one| one.tokens > 0);
+        if all.is_empty() {
+            let message = "--prefill, --decode: expected something to measure, found only 0";
+            return Err(Failure::Usage(message.into()));
+        }
+        Ok(all)
+    }
+}
+
+fn max(numbers: &[usize]) -> usize {
+    numbers.iter().copied().max().unwrap_or(0)
+}
+
+fn list(numbers: &[usize]) -> String {
+    let numbers: Vec<String> = numbers.iter().map(usize::to_string).collect();
+    numbers.join(",")
+}
