@@ -37,7 +37,9 @@ fn changed(gguf: &Gguf, key: &str, value: Option<&Value>) -> Vec<u8> {
     for tensor in gguf.tensors() {
         let dims = &tensor.dims[..tensor.dimensions as usize];
         let bytes = &tensor.bytes[..];
-        writer.tensor(&tensor.name, tensor.format, dims, bytes).unwrap();
+        writer
+            .tensor(&tensor.name, tensor.format, dims, bytes)
+            .unwrap();
     }
     writer.to_bytes()
 }

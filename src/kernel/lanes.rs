@@ -11,7 +11,7 @@ use crate::quant::{Activation, Blocks, Floats, accumulate, dot_floats};
 use crate::team::Tile;
 
 use super::Plane;
-use super::attention::{Attention, PAGE_TOKENS, SPAN_TOKENS};
+use super::span::{Attention, PAGE_TOKENS, SPAN_TOKENS};
 
 /// Lanes of every body.
 pub const LANES: usize = 16;

@@ -19,6 +19,7 @@ mod piece;
 mod room;
 mod selection;
 mod simd;
+mod span;
 mod unpack;
 
 #[cfg(target_arch = "x86_64")]
@@ -36,13 +37,13 @@ use crate::float::f16_to_f32;
 use crate::quant::{Activation, Format, GROUP};
 use crate::team::Tile;
 
-pub use attention::{Attention, PAGE_TOKENS, SPAN_TOKENS, Scoring, Window, result_len};
 pub use elementwise::{Nonlinearity, Xielu};
 pub use lanes::LANES;
 pub use logits::{BLOCK, Reach, STEPS, Steps};
 pub use measure::Peak;
 pub use room::Room;
 pub use selection::{Keys, Ranked};
+pub use span::{Attention, PAGE_TOKENS, SPAN_TOKENS, Scoring, Window, result_len};
 
 /// An instruction set that has kernels, from the plainest to the widest of each architecture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -1,6 +1,7 @@
 //! Room for scores and decoded pieces of pages.
 
-use super::attention::{BLOCK, PAGE_TOKENS, SPAN_TOKENS};
+use super::attention::BLOCK;
+use super::span::{PAGE_TOKENS, SPAN_TOKENS};
 use crate::budget::{Budget, Buffer, Tag};
 use crate::error::Result;
 

@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::kv::Cache;
 use crate::model::Network;
 use crate::model::batch::Row;
-use crate::model::phases::{Context, Entry, Reads, wants_quants};
+use crate::model::phases::{Context, Entry, Reads, takes_quants, wants_quants};
 use crate::model::scratch::Scratch;
 use crate::model::spec::{Experts, Latent};
 use crate::model::weights::{ExpertWeights, Ffn, LatentWeights, Layer};
@@ -243,6 +243,10 @@ impl Pass {
     fn ffn_entry<'a>(&self, network: &'a Network) -> Entry<'a> {
         let (spec, layer) = (&network.spec, &network.weights.layers[self.layer]);
         let norm = layer.ffn_norm.as_ref();
+        let dense = layer.ffn.iter().flat_map(|ffn| &ffn.inputs);
+        let experts = layer.experts.iter();
+        let experts = experts.flat_map(|experts| experts.router.iter().chain(&experts.inputs));
+        let mut all = dense.chain(experts);
         Entry {
             adds: true,
             behind: layer.attention_post_norm.as_ref(),
@@ -251,14 +255,7 @@ impl Pass {
                 false => Reads::Stream(norm),
             },
             parallel: spec.parallel,
-            pack: layer
-                .ffn
-                .as_ref()
-                .is_some_and(|ffn| wants_quants(&ffn.inputs))
-                || layer
-                    .experts
-                    .as_ref()
-                    .is_some_and(|experts| wants_quants(&experts.router)),
+            pack: all.any(takes_quants),
         }
     }
 }

@@ -178,7 +178,16 @@ ARCHITECTURES = {
         },
         counts("n_routed_experts", "num_experts_per_tok", "moe_intermediate_size", *GROUP_KEYS),
         SIGMOID,
-        special={**renamed(post_attention_layernorm="post_attention_norm"), **STACKS},
+        key("block_count", lambda c: c.num_hidden_layers + 1),
+        key("nextn_predict_layers", lambda c: 1),
+        special={
+            "model.embed_tokens.weight": lambda c, name, values: [
+                ("token_embd.weight", values),
+                (f"blk.{c.num_hidden_layers}.nextn.enorm.weight", values[0]),
+            ],
+            **renamed(post_attention_layernorm="post_attention_norm"),
+            **STACKS,
+        },
     ),
     "hunyuan-moe": decoder(
         "HunYuanMoEV1",
@@ -283,7 +292,12 @@ CASES = [
     Case("qwen3moe", "qwen3moe", {}, "2 of 6 experts, norms of heads"),
     Case("olmoe", "olmoe", {}, "2 of 5 experts, weights as they are, norms of whole rows"),
     Case("granitemoe", "granitemoe", {}, "2 of 4 experts, factors in many places"),
-    Case("glm4moe", "glm4moe", {}, "3 of 8 experts in 2 of 4 groups by sigmoids and a bias"),
+    Case(
+        "glm4moe",
+        "glm4moe",
+        {},
+        "3 of 8 experts in 2 of 4 groups by sigmoids and a bias; a layer that guesses is left out",
+    ),
     Case("hunyuan-moe", "hunyuan-moe", {}, "2 of 4 experts, a shared network"),
     Case("ernie4_5-moe", "ernie4_5-moe", {}, "2 of 5 experts by a bias, the first layer dense"),
     Case("dots1", "dots1", {}, "3 of 8 experts by sigmoids and a bias, the first layer dense"),

@@ -1,7 +1,7 @@
 //! The phases of a mixture of experts: rows of the batch become slots, one for each expert that a row
 //! takes, in the order of the experts, so that the weights of each are read once.
 
-use super::{Context, ffn, layer_not_finite, wants_quants};
+use super::{Context, ffn, layer_not_finite, wants_floats, wants_quants};
 use crate::control::Flow;
 use crate::error::Result;
 use crate::float;
@@ -77,7 +77,7 @@ impl Pass {
         Ok(flow)
     }
 
-    /// slots = the normed row of each slot, quantized if wanted.
+    /// slots = the normed row of each slot, in the forms that are wanted.
     pub(in crate::model) fn gather(
         &mut self,
         context: &Context<'_>,
@@ -89,6 +89,7 @@ impl Pass {
             slots,
             slot_quants,
             normed,
+            quants: normed_quants,
             picks,
             order,
             ..
@@ -98,14 +99,26 @@ impl Pass {
             Chunks::new(&mut slot_quants[..n * groups], groups),
         );
         let (pack, layer, kernels) = (wants_quants(&weights.inputs), self.layer, context.kernels);
+        let scaled = experts.weighs_input;
+        let floats = scaled || wants_floats(&weights.inputs);
         context.run(&mut self.task, parts, |slot, (x, quants)| {
             let pick = order[slot] as usize;
-            x.copy_from_slice(&normed[pick / used * dim..][..dim]);
-            if experts.weighs_input {
+            let row = pick / used;
+            if floats {
+                x.copy_from_slice(&normed[row * dim..][..dim]);
+            }
+            if scaled {
                 kernels.scale(x, picks[pick].weight);
             }
-            let finite = !pack || kernels.quantize_row(x, quants);
-            finite.then_some(()).ok_or_else(|| layer_not_finite(layer))
+            match pack {
+                true if scaled => {
+                    let finite = kernels.quantize_row(x, quants);
+                    return finite.then_some(()).ok_or_else(|| layer_not_finite(layer));
+                }
+                true => quants.copy_from_slice(&normed_quants[row * groups..][..groups]),
+                false => {}
+            }
+            Ok(())
         })
     }
 

@@ -251,9 +251,17 @@ impl Context<'_> {
 
 /// Whether one of the matrices takes quantized rows.
 pub(super) fn wants_quants(linears: &[Linear]) -> bool {
-    linears
-        .iter()
-        .any(|linear| linear.weight.format().block_len() > 1)
+    linears.iter().any(takes_quants)
+}
+
+/// Whether a matrix takes quantized rows.
+pub(super) fn takes_quants(linear: &Linear) -> bool {
+    linear.weight.format().block_len() > 1
+}
+
+/// Whether one of the matrices takes rows as they are.
+fn wants_floats(linears: &[Linear]) -> bool {
+    !linears.iter().all(takes_quants)
 }
 
 fn layer_not_finite(layer: usize) -> Error {
