@@ -10,8 +10,8 @@ use std::time::Instant;
 
 use lightgpt::budget::Budget;
 use lightgpt::kernel::{
-    self, Attention, Input, Kernels, PAGE_TOKENS, Peak, Plane, Room, SPAN_TOKENS, Scaled,
-    result_len,
+    self, Attention, Input, Kernels, PAGE_TOKENS, Peak, Plane, Room, SPAN_TOKENS, Scaled, Scoring,
+    Window, result_len,
 };
 use lightgpt::quant::{self, Activation, Format, GROUP};
 use lightgpt::random::Random;
@@ -218,7 +218,13 @@ impl Bench {
                     v_dim: dim,
                     pages: &pages,
                     seen: SPAN_TOKENS as isize,
-                    scale: 0.125,
+                    start: 0,
+                    scoring: Scoring {
+                        scale: 0.125,
+                        softcap: 0.0,
+                        window: Window::All,
+                    },
+                    slopes: &[],
                 };
                 let work = Work {
                     bytes: 2 * bytes,

@@ -22,7 +22,25 @@ impl Matrix {
     /// # Errors
     /// `FORMAT` if its shape is another, `UNSUPPORTED` if its format cannot be multiplied with.
     pub fn new(tensor: &TensorInfo, rows: usize, columns: usize) -> Result<Self> {
-        check_shape(tensor, [columns, rows])?;
+        check_shape(tensor, [columns, rows, 1])?;
+        Self::whole(tensor, rows, columns)
+    }
+
+    /// The tensor as `count` matrices of `rows` outputs and `columns` inputs, one after the other: a
+    /// matrix of all their outputs.
+    ///
+    /// # Errors
+    /// As [`Matrix::new`].
+    pub fn stack(tensor: &TensorInfo, count: usize, rows: usize, columns: usize) -> Result<Self> {
+        check_shape(tensor, [columns, rows, count])?;
+        let all = rows.checked_mul(count).ok_or_else(|| {
+            let message = format!("no room for {count} matrices of {rows} rows");
+            Error::new(Code::Format, place(tensor), message)
+        })?;
+        Self::whole(tensor, all, columns)
+    }
+
+    fn whole(tensor: &TensorInfo, rows: usize, columns: usize) -> Result<Self> {
         let row_bytes = tensor
             .format
             .bytes(columns as u64)
@@ -71,14 +89,27 @@ impl Matrix {
 
 /// A tensor of one dimension as f32, for norms and biases: (len). Charged to `budget`.
 pub fn vector(tensor: &TensorInfo, len: usize, budget: &Budget) -> Result<Buffer<f32>> {
-    check_shape(tensor, [len, 1])?;
+    values(tensor, [len, 1], budget)
+}
+
+/// A tensor of two dimensions as f32: (rows, columns). Charged to `budget`.
+pub fn values(
+    tensor: &TensorInfo,
+    [columns, rows]: [usize; 2],
+    budget: &Budget,
+) -> Result<Buffer<f32>> {
+    check_shape(tensor, [columns, rows, 1])?;
+    let len = usize::try_from(tensor.dims[0] * tensor.dims[1]).map_err(|_| {
+        let message = format!("no memory for {columns} x {rows} values");
+        Error::new(Code::OutOfMemory, place(tensor), message)
+    })?;
     let mut out = budget.allocate(Tag::Misc, len)?;
     quant::decode(tensor.format, &tensor.bytes, &mut out).map_err(|e| e.within(&place(tensor)))?;
     Ok(out)
 }
 
-fn check_shape(tensor: &TensorInfo, [columns, rows]: [usize; 2]) -> Result<()> {
-    let expected = [columns as u64, rows as u64, 1, 1];
+fn check_shape(tensor: &TensorInfo, [columns, rows, count]: [usize; 3]) -> Result<()> {
+    let expected = [columns as u64, rows as u64, count as u64, 1];
     if tensor.dims != expected {
         let message = format!("expected the shape {expected:?}, found {:?}", tensor.dims);
         return Err(Error::new(Code::Format, place(tensor), message));

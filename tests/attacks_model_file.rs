@@ -50,16 +50,43 @@ fn row_37_architecture_and_experts() {
         tiny.set(KEY, "mamba");
     };
     refused("r37-arch-bare", bare, Code::Unsupported, &[KEY, "mamba"]);
-    for experts in [1, 8, u32::MAX] {
-        let change = |tiny: &mut Tiny| _ = tiny.set("llama.expert_count", experts);
-        let found = format!("found {experts} experts");
-        refused(
-            "r37-experts",
-            change,
-            Code::Unsupported,
-            &["llama.expert_count", &found],
-        );
+    for (experts, used, place) in [
+        (8, 0, "expert_used_count"),
+        (8, 9, "expert_used_count"),
+        (8, u32::MAX, "expert_used_count"),
+        (5000, 2, "expert_count"),
+        (u32::MAX, 2, "expert_count"),
+        (8, 2, "tensor 'blk.0.ffn_gate_inp.weight'"),
+    ] {
+        let change = |tiny: &mut Tiny| {
+            tiny.set("llama.expert_count", experts);
+            tiny.set("llama.expert_used_count", used);
+        };
+        broken("r37-experts", change, &[place]);
     }
+    for (key, value) in [
+        ("expert_group_count", 3),
+        ("expert_group_count", 9),
+        ("expert_group_used_count", 2),
+        ("expert_feed_forward_length", u32::MAX),
+        ("expert_shared_feed_forward_length", u32::MAX),
+        ("expert_shared_count", u32::MAX),
+    ] {
+        let change = |tiny: &mut Tiny| {
+            tiny.set("llama.expert_count", 8u32);
+            tiny.set("llama.expert_used_count", 2u32);
+            tiny.set(&format!("llama.{key}"), value);
+        };
+        let place = key.replace("shared_count", "shared_feed_forward_length");
+        broken("r37-experts", change, &[&place]);
+    }
+    let gate = |tiny: &mut Tiny| {
+        tiny.set("llama.expert_count", 8u32);
+        tiny.set("llama.expert_used_count", 2u32);
+        tiny.set("llama.expert_gating_func", 7u32);
+    };
+    let places = ["llama.expert_gating_func", "found 7"];
+    refused("r37-experts", gate, Code::Unsupported, &places);
     bad_key("expert_count", "8", &["expected u32, found string"]);
     accepted("r37-no-experts", |tiny| {
         _ = tiny.set("llama.expert_count", 0u32)

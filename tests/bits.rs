@@ -16,13 +16,17 @@ use lightgpt::model::{Model, OpenOptions};
 use lightgpt::session::{Session, SessionOptions};
 use lightgpt::team::{Executor, Team, TeamOptions};
 
-/// A model with float weights and one with blocks, the second over several pages and spans.
-fn models() -> [(PathBuf, usize); 3] {
+/// Models with float weights, one with blocks over several pages, and what attends through windows
+/// over several spans, by experts, with sinks or narrow vectors.
+fn models() -> [(PathBuf, usize); 6] {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     [
         (root.join("tests/golden/llama-mha-odd/model.gguf"), 70),
         (root.join("tests/golden/llama-gqa/model.gguf"), 70),
         (root.join("models/tales-4m-q8_0.gguf"), 150),
+        (root.join("tests/golden/cohere2-long/model.gguf"), 300),
+        (root.join("tests/golden/gpt-oss/model.gguf"), 50),
+        (root.join("tests/golden/deepseek3/model.gguf"), 40),
     ]
 }
 

@@ -10,41 +10,91 @@
     reason = "tests report what they measured"
 )]
 
+#[path = "support/golden.rs"]
+mod golden;
 mod support;
 #[path = "support/timeline.rs"]
 mod timeline;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use golden::{Case, TOLERANCE, floats, ids, is_off, json, largest, number};
 use support::shared;
 use timeline::Timeline;
-
-/// The largest difference of a logit that F32 models may show: other orders of the same float32
-/// sums differ by 3e-5 here, any mistake by far more.
-const TOLERANCE: f32 = 1e-3;
 
 /// The root mean square difference that quantized activations may cause in a golden of quantized
 /// weights, whose reference left activations alone.
 const QUANTIZED_RMS: f64 = 0.09;
 
 /// Cases of `../shared/data/golden` with F32 tensors and architectures that we know.
-const SHARED: [&str; 4] = ["llama", "llama-tied-bias", "llama-yarn", "llama3-rope"];
+const SHARED: [&str; 12] = [
+    "deepseek2",
+    "gemma2",
+    "gpt-oss",
+    "gpt2",
+    "llama",
+    "llama-tied-bias",
+    "llama-yarn",
+    "llama3-rope",
+    "mixtral",
+    "phi3-longrope",
+    "qwen2-tied",
+    "qwen3",
+];
 
 #[test]
 fn own_goldens() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
-    let mut folders: Vec<PathBuf> = fs::read_dir(&root)
-        .expect("tests/golden is part of the checkout")
-        .map(|entry| entry.expect("readable").path())
-        .filter(|path| path.join("case.json").is_file())
-        .collect();
-    folders.sort();
+    let folders = golden::own_cases();
     assert!(folders.len() >= 9, "only {} cases there", folders.len());
     let faults: Vec<String> = folders.iter().flat_map(|path| judge(path)).collect();
     assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+#[test]
+fn every_architecture_has_a_golden() {
+    let folders = golden::own_cases();
+    let have: Vec<String> = folders
+        .iter()
+        .map(|folder| Case::read(folder).architecture)
+        .collect();
+    let known: Vec<&str> = lightgpt::model::architectures().collect();
+    let missing: Vec<&&str> = known
+        .iter()
+        .filter(|name| !have.iter().any(|have| have == **name))
+        .collect();
+    assert!(missing.is_empty(), "no golden of {missing:?}");
+}
+
+/// The table of `docs/models.md` has a row for each architecture, with all its goldens.
+#[test]
+fn the_models_page_lists_architectures_and_goldens() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/models.md");
+    let page = fs::read_to_string(page).expect("part of the checkout");
+    let rows = page.lines().filter_map(|line| {
+        let cells: Vec<&str> = line.strip_prefix("| `")?.split(" | ").collect();
+        let goldens = cells.get(3)?.trim_end_matches(" |").split(", ");
+        let mut goldens: Vec<&str> = goldens.collect();
+        goldens.sort_unstable();
+        Some((cells[0].trim_end_matches('`'), goldens))
+    });
+    let listed: BTreeMap<&str, Vec<&str>> = rows.collect();
+    let mut there: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for folder in golden::own_cases() {
+        let name = folder.file_name().expect("a folder").to_string_lossy();
+        let goldens = there.entry(Case::read(&folder).architecture).or_default();
+        goldens.push(name.into_owned());
+    }
+    assert!(lightgpt::model::architectures().all(|name| there.contains_key(name)));
+    let listed = format!("{listed:#?}");
+    assert_eq!(
+        listed,
+        format!("{there:#?}"),
+        "docs/models.md and tests/golden"
+    );
 }
 
 #[test]
@@ -235,67 +285,8 @@ fn go_on(timeline: &mut Timeline, logits: &[f32], count: usize) -> Vec<u32> {
     made
 }
 
-/// A golden case: the files of its folder.
-struct Case {
-    vocab: usize,
-    tokens: Vec<Vec<u32>>,
-    greedy: Vec<Vec<u32>>,
-    logits: Vec<f32>, // (positions of all sequences, vocab)
-}
-
-impl Case {
-    fn read(folder: &Path) -> Case {
-        let about = json(&folder.join("case.json"));
-        let lists = |key: &str| -> Vec<Vec<u32>> {
-            about[key]
-                .as_array()
-                .expect("sequences")
-                .iter()
-                .map(ids)
-                .collect()
-        };
-        let shape = ids(&about["logits"]["shape"]);
-        let bytes = fs::read(folder.join("logits.f32")).expect("a case has logits");
-        let (words, rest) = bytes.as_chunks::<4>();
-        let case = Case {
-            vocab: shape[1] as usize,
-            tokens: lists("tokens"),
-            greedy: lists("greedy"),
-            logits: words.iter().map(|&word| f32::from_le_bytes(word)).collect(),
-        };
-        let positions: usize = case.tokens.iter().map(Vec::len).sum();
-        assert_eq!(shape[0] as usize, positions, "{folder:?}: positions");
-        assert_eq!(
-            case.logits.len(),
-            positions * case.vocab,
-            "{folder:?}: size"
-        );
-        assert!(rest.is_empty() && case.tokens.len() == case.greedy.len());
-        case
-    }
-}
-
 fn shared_case(test: &str, name: &str) -> Option<PathBuf> {
     shared(test, &format!("data/golden/{name}"))
-}
-
-fn json(path: &Path) -> Value {
-    let text = fs::read(path).expect("readable");
-    serde_json::from_slice(&text).expect("JSON")
-}
-
-fn number(value: &Value) -> f64 {
-    value.as_f64().expect("a number")
-}
-
-fn floats(value: &Value) -> Vec<f32> {
-    let values = value.as_array().expect("a list");
-    values.iter().map(|value| number(value) as f32).collect()
-}
-
-fn ids(value: &Value) -> Vec<u32> {
-    let values = value.as_array().expect("a list");
-    values.iter().map(|value| number(value) as u32).collect()
 }
 
 fn bits(values: &[f32]) -> Vec<u32> {
@@ -315,27 +306,6 @@ fn best(logits: &[f32]) -> u32 {
         }
     }
     best as u32
-}
-
-/// Whether a difference is more than rounding (or not a number).
-fn is_off(difference: f32) -> bool {
-    difference.is_nan() || difference > TOLERANCE
-}
-
-/// The largest difference; NaN if any is.
-fn largest(made: &[f32], expected: &[f32]) -> f32 {
-    assert_eq!(made.len(), expected.len(), "number of logits");
-    let mut worst = 0f32;
-    for (made, expected) in made.iter().zip(expected) {
-        let difference = (made - expected).abs();
-        if difference.is_nan() || difference > worst {
-            worst = difference;
-        }
-        if worst.is_nan() {
-            break;
-        }
-    }
-    worst
 }
 
 fn rms(made: &[f32], expected: &[f32]) -> f64 {

@@ -6,20 +6,13 @@
 
 use std::ops::Range;
 
-use crate::quant::GROUP;
 use crate::team::Tile;
 
+use super::lanes;
 use super::piece::{Lanes, Load, Piece, load_some, store_some};
 use super::room::Room;
 use super::simd::Simd;
-use super::{Plane, lanes};
-
-/// Tokens in a page.
-pub const PAGE_TOKENS: usize = 64;
-
-/// Tokens in a span, by absolute position: attention is a softmax for each span, then a join
-/// (`docs/numerics.md`), so the way a context is cut over calls or threads does not show.
-pub const SPAN_TOKENS: usize = 4 * PAGE_TOKENS;
+use super::span::{Attention, PAGE_TOKENS, SPAN_TOKENS};
 
 /// Queries that share a decoded piece of a page, at most.
 pub(super) const BLOCK: usize = 72;
@@ -29,103 +22,6 @@ const TILE: usize = 6;
 
 /// Up to so many queries, a page is read as it is stored: decoding it first costs more.
 const FEW: usize = 3;
-
-/// Floats of the result of a query: the values weighted, (v_dim), the largest score, the sum of the
-/// weights; then what aligns the next.
-pub fn result_len(v_dim: usize) -> usize {
-    (v_dim + 2).next_multiple_of(lanes::LANES)
-}
-
-/// Query heads of consecutive positions, and the keys and values of a span.
-#[derive(Debug, Clone, Copy)]
-pub struct Attention<'a> {
-    /// (rows, stride), of which the first `heads * k_dim` count.
-    pub queries: &'a [f32],
-    /// Distance between rows of queries.
-    pub stride: usize,
-    /// Query heads of a row; all of them see the same keys.
-    pub heads: usize,
-    /// Values in a query and a key.
-    pub k_dim: usize,
-    /// Values in a value row.
-    pub v_dim: usize,
-    /// Keys, (k_dim, PAGE_TOKENS), and values, (PAGE_TOKENS, v_dim), of the span's pages, as many
-    /// as the last row sees.
-    pub pages: &'a [(Plane<'a>, Plane<'a>)],
-    /// Keys up to and behind the beginning of the span that the first row sees; each row sees one
-    /// more than the row before it, up to the end of the span.
-    pub seen: isize,
-    /// Factor of the scores.
-    pub scale: f32,
-}
-
-impl Attention<'_> {
-    /// Whether the sizes fit an output of so many rows and columns.
-    pub(super) fn check(&self, rows: usize, columns: usize) {
-        let width = self.heads * self.k_dim;
-        assert!(rows > 0 && self.heads > 0, "there are queries");
-        assert_eq!(
-            columns,
-            self.heads * result_len(self.v_dim),
-            "a result a head"
-        );
-        assert!(width <= self.stride, "the stride holds a row");
-        assert!(
-            self.queries.len() >= (rows - 1) * self.stride + width,
-            "as many rows"
-        );
-        let seen = self.seen(rows - 1);
-        assert!(
-            self.pages.len() >= seen.div_ceil(PAGE_TOKENS),
-            "what is seen"
-        );
-        for (keys, values) in self.pages {
-            if let (Plane::Q8(keys), Plane::Q8(values)) = (keys, values) {
-                let (k, v) = (self.k_dim.div_ceil(GROUP), self.v_dim.div_ceil(GROUP));
-                assert_eq!((keys.rows, values.rows), (GROUP, 1), "blocks of dimensions");
-                assert_eq!(keys.scales.len(), k * PAGE_TOKENS, "scales of keys");
-                assert_eq!(values.scales.len(), v * PAGE_TOKENS, "scales of values");
-            }
-            assert_eq!(keys.len(), self.k_dim * PAGE_TOKENS, "a page of keys");
-            assert_eq!(values.len(), self.v_dim * PAGE_TOKENS, "a page of values");
-        }
-    }
-
-    /// Keys of the span that `row` sees.
-    #[inline(always)]
-    pub(super) fn seen(&self, row: usize) -> usize {
-        (self.seen + row as isize).clamp(0, SPAN_TOKENS as isize) as usize
-    }
-
-    /// The first row that sees a key.
-    #[inline(always)]
-    pub(super) fn first_row(&self) -> usize {
-        (1 - self.seen).max(0) as usize
-    }
-
-    /// Whether the pages can only be read decoded.
-    fn is_quantized(&self) -> bool {
-        matches!(self.pages, [(Plane::Q8(_), _), ..])
-    }
-
-    /// Query `head` of `row`.
-    #[inline(always)]
-    pub(super) fn query(&self, row: usize, head: usize) -> &[f32] {
-        &self.queries[row * self.stride + head * self.k_dim..][..self.k_dim]
-    }
-
-    /// The result of query head `head` in a row of the output: the values weighted, (v_dim), and
-    /// the largest score and the sum of the weights.
-    #[inline(always)]
-    pub(super) fn result<'o>(
-        &self,
-        row: &'o mut [f32],
-        head: usize,
-    ) -> (&'o mut [f32], &'o mut [f32; 2]) {
-        let (values, rest) = row[head * result_len(self.v_dim)..].split_at_mut(self.v_dim);
-        (values, rest.first_chunk_mut().expect("as long as a result"))
-    }
-}
 
 /// `out` is (rows, heads, result). Rows that see no key are left alone. A register tile has `N`
 /// vectors.
@@ -137,8 +33,9 @@ pub(super) fn attend<V: Simd, const N: usize>(
     out: &mut Tile<'_, f32>,
 ) {
     const { assert!(PAGE_TOKENS.is_multiple_of(N * V::LANES)) };
-    let all = out.row_range().len() * work.heads;
-    let mut first = work.first_row() * work.heads;
+    let rows = work.rows(out.row_range().len());
+    let all = rows.end * work.heads;
+    let mut first = rows.start * work.heads;
     while first < all {
         // Blocks of about one size, of whole tiles.
         let count = (all - first).div_ceil((all - first).div_ceil(BLOCK));
@@ -153,7 +50,8 @@ pub(super) fn attend<V: Simd, const N: usize>(
         for (query, number) in block.queries.iter_mut().zip(first..first + count) {
             query.row = number / work.heads;
             query.head = number % work.heads;
-            query.seen = work.seen(query.row);
+            let keys = work.keys(query.row);
+            (query.first, query.seen) = (keys.start, keys.end);
         }
         let reads = count <= FEW && work.v_dim.is_multiple_of(V::LANES) && !work.is_quantized();
         let len = if reads { 0 } else { PAGE_TOKENS * PAGE_TOKENS };
@@ -170,11 +68,14 @@ pub(super) fn attend<V: Simd, const N: usize>(
 struct Query {
     row: usize,
     head: usize,
-    /// Keys that it sees.
+    /// The first key that it sees.
+    first: usize,
+    /// Keys up to the last that it sees.
     seen: usize,
 }
 
-/// Queries that are computed together; each sees as many keys as the one before it, or more.
+/// Queries that are computed together; what one sees begins and ends no earlier than what the one
+/// before it sees.
 struct Block<'a, V> {
     v: V,
     work: &'a Attention<'a>,
@@ -218,24 +119,31 @@ impl<V: Simd> Block<'_, V> {
         start + rest.div_ceil(rest.div_ceil(TILE))
     }
 
-    /// Keys of `page` that the query sees.
+    /// Keys of `page` that the query sees; if none, the end may be before the start.
     #[inline(always)]
-    fn seen(&self, query: usize, page: usize) -> usize {
-        self.queries[query]
-            .seen
-            .saturating_sub(page * PAGE_TOKENS)
-            .min(PAGE_TOKENS)
+    fn keys(&self, query: usize, page: usize) -> Range<usize> {
+        let within = |key: usize| key.saturating_sub(page * PAGE_TOKENS).min(PAGE_TOKENS);
+        let Query { first, seen, .. } = self.queries[query];
+        within(first)..within(seen)
+    }
+
+    /// Pages that one of the queries sees keys of.
+    #[inline(always)]
+    fn pages(&self) -> Range<usize> {
+        let last = self.queries[self.count - 1].seen.div_ceil(PAGE_TOKENS);
+        self.queries[0].first / PAGE_TOKENS..last
     }
 
     /// Scores of the keys that are seen, not yet scaled.
     #[inline(always)]
     fn score<const N: usize>(&mut self, room: &mut [f32]) {
         let dims = self.work.k_dim;
-        for (page, (keys, _)) in self.work.pages.iter().enumerate() {
+        for page in self.pages() {
+            let (keys, _) = self.work.pages[page];
             for first in (0..dims).step_by(PAGE_TOKENS) {
                 let part = first..dims.min(first + PAGE_TOKENS);
                 let whole = (PAGE_TOKENS, 0..PAGE_TOKENS);
-                match Piece::new(self.v, *keys, part.clone(), whole, room) {
+                match Piece::new(self.v, keys, part.clone(), whole, room) {
                     Piece::Decoded(lanes) => self.score_page::<f32, N>(lanes, page, part),
                     Piece::Halves(lanes) => self.score_page::<[u8; 2], N>(lanes, page, part),
                 }
@@ -254,7 +162,9 @@ impl<V: Simd> Block<'_, V> {
         let mut query = 0;
         while query < self.count {
             let end = self.tile_end(query);
-            for lane in (0..self.seen(end - 1, page)).step_by(N * V::LANES) {
+            let lanes = self.keys(query, page).start..self.keys(end - 1, page).end;
+            let first = lanes.start / (N * V::LANES) * (N * V::LANES);
+            for lane in (first..lanes.end).step_by(N * V::LANES) {
                 let at = At { query, page, lane };
                 with_queries!(end - query, E, self.score_tile::<N>(keys, at, dims.clone()));
             }
@@ -295,25 +205,16 @@ impl<V: Simd> Block<'_, V> {
     /// Turns scores into weights; gives their maxima and sums out.
     #[inline(always)]
     fn weigh(&mut self, out: &mut Tile<'_, f32>) {
-        let v = self.v;
-        let (scale, none) = (v.splat_float(self.work.scale), f32::INFINITY);
+        let plain = self.work.is_plain();
         let scores = self.scores.chunks_exact_mut(SPAN_TOKENS);
         for (query, scores) in self.queries.iter().zip(scores) {
-            let scores = lanes::whole_lanes(scores, query.seen);
-            let (mut maxima, mut minima) = ([-none; lanes::LANES], [none; lanes::LANES]);
-            for at in (0..lanes::LANES).step_by(V::LANES) {
-                let (mut max, mut min) = (v.splat_float(-none), v.splat_float(none));
-                for chunk in scores.iter_mut() {
-                    let score = v.mul(v.load(&chunk[at..]), scale);
-                    v.store(score, &mut chunk[at..]);
-                    max = v.max(max, score);
-                    min = v.min(min, score);
-                }
-                v.store(max, &mut maxima[at..]);
-                v.store(min, &mut minima[at..]);
-            }
-            let (_, ends) = self.work.result(out.row_mut(query.row), query.head);
-            *ends = lanes::weights(scores, query.seen, (&maxima, &minima));
+            let Query { row, head, .. } = *query;
+            let keys = query.first..query.seen;
+            let (_, ends) = self.work.result(out.row_mut(row), head);
+            *ends = match plain {
+                true => scaled_softmax(self.v, scores, keys, self.work.scoring.scale),
+                false => lanes::softmax(scores, keys, |scores| self.work.shape(row, head, scores)),
+            };
         }
     }
 
@@ -321,12 +222,13 @@ impl<V: Simd> Block<'_, V> {
     #[inline(always)]
     fn add_values<const N: usize>(&mut self, room: &mut [f32], out: &mut Tile<'_, f32>) {
         let dims = self.work.v_dim;
-        for (page, (_, values)) in self.work.pages.iter().enumerate() {
-            let tokens = self.seen(self.count - 1, page);
+        for page in self.pages() {
+            let (_, values) = self.work.pages[page];
+            let tokens = self.keys(self.count - 1, page).end;
             for first in (0..dims).step_by(PAGE_TOKENS) {
                 let part = first..dims.min(first + PAGE_TOKENS);
                 let columns = (dims, part.clone());
-                match Piece::new(self.v, *values, 0..tokens, columns, room) {
+                match Piece::new(self.v, values, 0..tokens, columns, room) {
                     Piece::Decoded(lanes) => self.values_page::<f32, N>(lanes, page, part, out),
                     Piece::Halves(lanes) => self.values_page::<[u8; 2], N>(lanes, page, part, out),
                 }
@@ -370,8 +272,8 @@ impl<V: Simd> Block<'_, V> {
         }
     }
 
-    /// All queries of a tile with the keys that all of them see; then each with the rest of its
-    /// own.
+    /// Each query of a tile with the keys before those that all of them see, then all with those,
+    /// then each with the rest of its own.
     #[inline(always)]
     fn values_tile<E: Load, const N: usize, const Q: usize>(
         &self,
@@ -380,14 +282,22 @@ impl<V: Simd> Block<'_, V> {
         dims: &Range<usize>,
         out: &mut Tile<'_, f32>,
     ) {
-        let common = self.seen(at.query, at.page);
-        self.add_keys::<E, N, Q>(values, at, 0..common, dims, out);
-        for q in 0..Q {
-            let query = at.query + q;
-            let seen = self.seen(query, at.page);
-            if seen > common {
+        let (first, last) = (at.query, at.query + Q - 1);
+        let start = self.keys(last, at.page).start;
+        let common = start..self.keys(first, at.page).end.max(start);
+        if self.keys(first, at.page).start < start {
+            for query in first..=last {
+                let keys = self.keys(query, at.page);
                 let at = At { query, ..at };
-                self.add_keys::<E, N, 1>(values, at, common..seen, dims, out);
+                self.add_keys::<E, N, 1>(values, at, keys.start..start.min(keys.end), dims, out);
+            }
+        }
+        self.add_keys::<E, N, Q>(values, at, common.clone(), dims, out);
+        for query in first..=last {
+            let keys = self.keys(query, at.page);
+            if keys.end > common.end {
+                let at = At { query, ..at };
+                self.add_keys::<E, N, 1>(values, at, common.end..keys.end, dims, out);
             }
         }
     }
@@ -402,13 +312,16 @@ impl<V: Simd> Block<'_, V> {
         dims: &Range<usize>,
         out: &mut Tile<'_, f32>,
     ) {
+        if keys.is_empty() {
+            return;
+        }
         let v = self.v;
         let mut weights: [&[f32]; Q] = [&[]; Q];
         let mut sums = [[v.splat_float(0.0); N]; Q];
         for q in 0..Q {
             let start = (at.query + q) * SPAN_TOKENS + at.page * PAGE_TOKENS;
             weights[q] = &self.scores[start..][keys.clone()];
-            if at.page > 0 || keys.start > 0 {
+            if at.page * PAGE_TOKENS + keys.start > self.queries[at.query + q].first {
                 let out = self.result(at.query + q, dims, out);
                 for n in 0..N {
                     sums[q][n] = load_some(v, &out[at.lane + n * V::LANES..]);
@@ -441,6 +354,26 @@ impl<V: Simd> Block<'_, V> {
         let (values, _) = self.work.result(out.row_mut(query.row), query.head);
         &mut values[dims.start..dims.end]
     }
+}
+
+/// Scales the scores of `keys` and turns them into weights, as [`lanes::softmax`].
+#[inline(always)]
+fn scaled_softmax<V: Simd>(v: V, scores: &mut [f32], keys: Range<usize>, scale: f32) -> [f32; 2] {
+    let (scale, none) = (v.splat_float(scale), f32::INFINITY);
+    let (scores, keys) = lanes::whole_lanes(scores, keys);
+    let (mut maxima, mut minima) = ([-none; lanes::LANES], [none; lanes::LANES]);
+    for at in (0..lanes::LANES).step_by(V::LANES) {
+        let (mut max, mut min) = (v.splat_float(-none), v.splat_float(none));
+        for chunk in scores.iter_mut() {
+            let score = v.mul(v.load(&chunk[at..]), scale);
+            v.store(score, &mut chunk[at..]);
+            max = v.max(max, score);
+            min = v.min(min, score);
+        }
+        v.store(max, &mut maxima[at..]);
+        v.store(min, &mut minima[at..]);
+    }
+    lanes::weights(scores, keys, (&maxima, &minima))
 }
 
 /// `sums[q][n] += x[q][k] * b[k][n]`, for all k in order; `n` counts vectors.

@@ -51,7 +51,9 @@ macro_rules! instance {
         use crate::kernel::selection::{self, Keys, Ranked};
         use crate::kernel::dense::Widen;
         use crate::kernel::panel::Unpack;
-        use crate::kernel::{Attention, Functions, Input, Isa, Kernels, Room, lanes};
+        use crate::kernel::{
+            Attention, Functions, Input, Isa, Kernels, Nonlinearity, Room, elementwise, lanes,
+        };
         use crate::quant::{self, Activation, Format, with_format};
         use crate::team::Tile;
 
@@ -61,9 +63,18 @@ macro_rules! instance {
                 matmul,
                 quantize_row,
                 rms_norm,
+                layer_norm,
                 add,
+                add_scaled,
+                multiply,
+                scale,
+                clamp,
+                softcap,
+                activate,
                 swiglu,
+                swiglu_clamped,
                 rope_interleaved,
+                rope_halves,
                 attend,
                 join_spans,
                 logits: LogitFunctions {
@@ -143,11 +154,25 @@ macro_rules! instance {
 
         $crate::kernel::instance::instance!(@ $($features)?; $mul_add;
             rms_norm(x: &mut [f32], weight: &[f32], epsilon: f32) -> bool
-                { lanes::rms_norm::<$mul_add> };
-            add(out: &mut [f32], x: &[f32]) { lanes::add };
-            swiglu(gate: &mut [f32], up: &[f32]) { lanes::swiglu };
-            rope_interleaved(head: &mut [f32], turns: &[[f32; 2]]) { lanes::rope_interleaved };
-            join_spans(spans: &[f32], stride: usize, count: usize, out: &mut [f32]) { lanes::join_spans::<$mul_add> };
+                { elementwise::rms_norm::<$mul_add> };
+            layer_norm(x: &mut [f32], weight: &[f32], epsilon: f32) -> bool
+                { elementwise::layer_norm::<$mul_add> };
+            add(out: &mut [f32], x: &[f32]) { elementwise::add };
+            add_scaled(out: &mut [f32], factor: f32, x: &[f32])
+                { elementwise::add_scaled::<$mul_add> };
+            multiply(out: &mut [f32], x: &[f32]) { elementwise::multiply };
+            scale(x: &mut [f32], factor: f32) { elementwise::scale };
+            clamp(x: &mut [f32], limit: f32) { elementwise::clamp };
+            softcap(x: &mut [f32], cap: f32) { elementwise::softcap };
+            activate(function: Nonlinearity, x: &mut [f32]) { elementwise::activate };
+            swiglu(gate: &mut [f32], up: &[f32]) { elementwise::swiglu };
+            swiglu_clamped(gate: &mut [f32], up: &[f32], alpha: f32, limit: f32)
+                { elementwise::swiglu_clamped };
+            rope_interleaved(head: &mut [f32], turns: &[[f32; 2]])
+                { elementwise::rope_interleaved };
+            rope_halves(head: &mut [f32], turns: &[[f32; 2]]) { elementwise::rope_halves };
+            join_spans(spans: &[f32], place: (usize, usize), sink: f32, out: &mut [f32])
+                { lanes::join_spans::<$mul_add> };
             block_maxima(x: &[f32], maxima: &mut [f32]) -> bool { logits::block_maxima };
             block_sums(x: &[f32], sums: &mut [f32]) { logits::block_sums };
             exp_weights(x: &[f32], max: f32, weights: &mut [f32], sums: &mut [f32]) -> f64

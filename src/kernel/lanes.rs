@@ -4,12 +4,14 @@
 //! instance is made inside a function with the CPU's features, into which the body is inlined.
 //! Where an ISA has something faster, its file holds a function of the same name and result.
 
+use std::ops::Range;
+
 use crate::float::{self, MulAdd, sum_lanes};
 use crate::quant::{Activation, Blocks, Floats, accumulate, dot_floats};
 use crate::team::Tile;
 
 use super::Plane;
-use super::attention::{Attention, PAGE_TOKENS, SPAN_TOKENS};
+use super::span::{Attention, PAGE_TOKENS, SPAN_TOKENS};
 
 /// Lanes of every body.
 pub const LANES: usize = 16;
@@ -99,80 +101,32 @@ pub fn matmul_floats<F: Floats, M: MulAdd>(
     }
 }
 
-/// `x = x / rms(x) * weight`; false if the sum of squares is not finite.
-///
-/// Source: Zhang and Sennrich, "Root Mean Square Layer Normalization", 2019.
-#[inline(always)]
-pub fn rms_norm<M: MulAdd>(x: &mut [f32], weight: &[f32], epsilon: f32) -> bool {
-    let mut lanes = [0.0; LANES];
-    let (chunks, rest) = x.as_chunks::<LANES>();
-    for x in chunks {
-        for i in 0..LANES {
-            lanes[i] = M::mul_add(x[i], x[i], lanes[i]);
-        }
-    }
-    for (lane, x) in lanes.iter_mut().zip(rest) {
-        *lane = M::mul_add(*x, *x, *lane);
-    }
-    let sum = sum_lanes(&lanes);
-    let scale = 1.0 / (sum / x.len() as f32 + epsilon).sqrt();
-    for (x, weight) in x.iter_mut().zip(weight) {
-        *x = *x * scale * weight;
-    }
-    sum.is_finite()
-}
-
-/// `out += x`.
-#[inline(always)]
-pub fn add(out: &mut [f32], x: &[f32]) {
-    for (out, x) in out.iter_mut().zip(x) {
-        *out += x;
-    }
-}
-
-/// `gate = gate * sigmoid(gate) * up`.
-///
-/// Source: Shazeer, "GLU Variants Improve Transformer", 2020.
-#[inline(always)]
-pub fn swiglu(gate: &mut [f32], up: &[f32]) {
-    for (gate, up) in gate.iter_mut().zip(up) {
-        *gate = *gate * float::sigmoid(*gate) * up;
-    }
-}
-
-/// Turns the pairs (2i, 2i + 1) of a head by the angles whose (cosine, sine) `turns` holds.
-///
-/// Source: Su et al., "RoFormer: Enhanced Transformer with Rotary Position Embedding", 2021.
-#[inline(always)]
-pub fn rope_interleaved(head: &mut [f32], turns: &[[f32; 2]]) {
-    for (pair, [cos, sin]) in head.as_chunks_mut::<2>().0.iter_mut().zip(turns) {
-        let [a, b] = *pair;
-        *pair = [a * cos - b * sin, a * sin + b * cos];
-    }
-}
-
 /// Attention of queries to the keys of a span: `out` is (rows, heads, result). Rows that see no key
 /// are left alone.
 #[inline(always)]
 pub(super) fn attend<M: MulAdd>(work: &Attention<'_>, out: &mut Tile<'_, f32>) {
-    for row in work.first_row()..out.row_range().len() {
-        let seen = work.seen(row);
+    for row in work.rows(out.row_range().len()) {
+        let keys = work.keys(row);
         let mut scores = [0.0; SPAN_TOKENS];
         for head in 0..work.heads {
             let (out, [max, sum]) = work.result(out.row_mut(row), head);
             scores.fill(0.0);
-            for ((keys, _), scores) in work
-                .pages
-                .iter()
-                .zip(scores[..seen].chunks_mut(PAGE_TOKENS))
-            {
-                add_scores::<M>(work.query(row, head), *keys, scores);
+            let pages = || {
+                let pages = (0..).step_by(PAGE_TOKENS).zip(work.pages);
+                pages.filter(|(start, _)| *start < keys.end && start + PAGE_TOKENS > keys.start)
+            };
+            for (start, (planes, _)) in pages() {
+                let end = keys.end.min(start + PAGE_TOKENS);
+                add_scores::<M>(work.query(row, head), *planes, &mut scores[start..end]);
             }
-            [*max, *sum] = softmax(&mut scores, seen, work.scale);
+            [*max, *sum] = softmax(&mut scores, keys.clone(), |scores| {
+                work.shape(row, head, scores);
+            });
             out.fill(0.0);
-            let weights = scores[..seen].chunks(PAGE_TOKENS);
-            for ((_, values), weights) in work.pages.iter().zip(weights) {
-                add_values::<M>(weights, *values, out);
+            for (start, (_, values)) in pages() {
+                let keys = keys.start.max(start)..keys.end.min(start + PAGE_TOKENS);
+                let first = keys.start - start;
+                add_values::<M>(&scores[keys], *values, first, out);
             }
         }
     }
@@ -192,13 +146,13 @@ fn add_scores<M: MulAdd>(query: &[f32], keys: Plane<'_>, scores: &mut [f32]) {
     }
 }
 
-/// Adds weighted values to `out`: lanes are dimensions, keys in order. `values` is (PAGE_TOKENS,
-/// out.len()).
+/// Adds values from key `first` of a page on, weighted, to `out`: lanes are dimensions, keys in
+/// order. `values` is (PAGE_TOKENS, out.len()).
 #[inline(always)]
-fn add_values<M: MulAdd>(weights: &[f32], values: Plane<'_>, out: &mut [f32]) {
+fn add_values<M: MulAdd>(weights: &[f32], values: Plane<'_>, first: usize, out: &mut [f32]) {
     let width = out.len();
     let mut lanes = [0.0; PAGE_TOKENS];
-    for (key, weight) in weights.iter().enumerate() {
+    for (key, weight) in (first..).zip(weights) {
         for (part, out) in out.chunks_mut(PAGE_TOKENS).enumerate() {
             let lanes = &mut lanes[..out.len()];
             values.decode(key, width, part * PAGE_TOKENS, lanes);
@@ -209,17 +163,22 @@ fn add_values<M: MulAdd>(weights: &[f32], values: Plane<'_>, out: &mut [f32]) {
     }
 }
 
-/// Turns the first `seen` scores into weights `exp(scale * score - max)`; returns (max, sum of the
-/// weights). Weight `i` adds to lane `i mod 16` of the sum. There is at least one, and room for
-/// whole lanes, in which zeros follow.
+/// Turns the products of `keys` into scores by `shape`, which gets their lanes, and scores into weights
+/// `exp(score - max)`; returns (max, sum of the weights). Weight `i` adds to lane `i mod 16` of the sum. There is
+/// at least one key, and room for whole lanes, in which zeros follow.
 #[inline(always)]
-fn softmax(scores: &mut [f32], seen: usize, scale: f32) -> [f32; 2] {
-    let scores = whole_lanes(scores, seen);
+pub(super) fn softmax(
+    scores: &mut [f32],
+    keys: Range<usize>,
+    shape: impl FnOnce(&mut [[f32; LANES]]),
+) -> [f32; 2] {
+    let lanes = keys.start / LANES..keys.end.div_ceil(LANES);
+    shape(&mut scores.as_chunks_mut::<LANES>().0[lanes]);
+    let (scores, keys) = whole_lanes(scores, keys);
     let mut maxima = [f32::NEG_INFINITY; LANES];
     let mut minima = [f32::INFINITY; LANES];
     for chunk in scores.iter_mut() {
         for i in 0..LANES {
-            chunk[i] *= scale;
             maxima[i] = float::max(maxima[i], chunk[i]);
             minima[i] = if chunk[i] < minima[i] {
                 chunk[i]
@@ -228,43 +187,54 @@ fn softmax(scores: &mut [f32], seen: usize, scale: f32) -> [f32; 2] {
             };
         }
     }
-    weights(scores, seen, (&maxima, &minima))
+    weights(scores, keys, (&maxima, &minima))
 }
 
-/// The lanes of the first `seen` values; copies of one of them make up whole lanes.
+/// The lanes that hold `keys`, and where in them they are; copies of a key's value make up whole
+/// lanes.
 #[inline(always)]
-pub(super) fn whole_lanes(values: &mut [f32], seen: usize) -> &mut [[f32; LANES]] {
-    let chunks = &mut values.as_chunks_mut::<LANES>().0[..seen.div_ceil(LANES)];
-    if let (Some(last), true) = (chunks.last_mut(), !seen.is_multiple_of(LANES)) {
-        for i in seen % LANES..LANES {
+pub(super) fn whole_lanes(
+    values: &mut [f32],
+    keys: Range<usize>,
+) -> (&mut [[f32; LANES]], Range<usize>) {
+    let base = keys.start / LANES;
+    let chunks = &mut values.as_chunks_mut::<LANES>().0[base..keys.end.div_ceil(LANES)];
+    let keys = keys.start - base * LANES..keys.end - base * LANES;
+    if let (Some(first), true) = (chunks.first_mut(), keys.start > 0) {
+        for i in 0..keys.start {
+            first[i] = first[keys.start];
+        }
+    }
+    if let (Some(last), true) = (chunks.last_mut(), !keys.end.is_multiple_of(LANES)) {
+        for i in keys.end % LANES..LANES {
             last[i] = last[0];
         }
     }
-    chunks
+    (chunks, keys)
 }
 
 /// Turns scores into weights, given the largest and the smallest of each lane: [max, sum].
 #[inline(always)]
 pub(super) fn weights(
     scores: &mut [[f32; LANES]],
-    seen: usize,
+    keys: Range<usize>,
     (maxima, minima): (&[f32; LANES], &[f32; LANES]),
 ) -> [f32; 2] {
     let (max, min) = (largest(*maxima), -largest(minima.map(|x| -x)));
     // The faster function has the same bits, and leaves a NaN one.
     let sums = match max - min <= 80.0 {
-        true => exponentials::<true>(scores, seen, max),
-        false => exponentials::<false>(scores, seen, max),
+        true => exponentials::<true>(scores, keys, max),
+        false => exponentials::<false>(scores, keys, max),
     };
     [max, sum_lanes(&sums)]
 }
 
-/// Replaces each of the first `seen` values x by `exp(x - max)`, the rest by 0; returns the sum of
-/// each lane.
+/// Replaces the value x of each of `keys` by `exp(x - max)`, others by 0; returns the sum of each
+/// lane.
 #[inline(always)]
 fn exponentials<const NEAR: bool>(
     values: &mut [[f32; LANES]],
-    seen: usize,
+    keys: Range<usize>,
     max: f32,
 ) -> [f32; LANES] {
     let exp = |x| {
@@ -274,20 +244,26 @@ fn exponentials<const NEAR: bool>(
             float::exp(x)
         }
     };
-    let (whole, last) = values.split_at_mut(seen / LANES);
     let mut sums = [0.0; LANES];
-    for chunk in whole {
-        for i in 0..LANES {
-            chunk[i] = exp(chunk[i] - max);
-            sums[i] += chunk[i];
-        }
-    }
-    for chunk in last {
+    let mut some = |chunk: &mut [f32; LANES], keys: Range<usize>| {
         for i in 0..LANES {
             let weight = exp(chunk[i] - max);
-            chunk[i] = if i < seen % LANES { weight } else { 0.0 };
+            chunk[i] = if keys.contains(&i) { weight } else { 0.0 };
             sums[i] += chunk[i];
         }
+    };
+    // Only the first lanes may have a key that is not seen before those that are.
+    let (first, values) = values.split_at_mut(usize::from(keys.start > 0));
+    let end = keys.end.saturating_sub(first.len() * LANES);
+    for chunk in first {
+        some(chunk, keys.clone());
+    }
+    let (whole, last) = values.split_at_mut(end / LANES);
+    for chunk in whole {
+        some(chunk, 0..LANES);
+    }
+    for chunk in last {
+        some(chunk, 0..end % LANES);
     }
     sums
 }
@@ -303,14 +279,20 @@ fn largest(mut lanes: [f32; LANES]) -> f32 {
     lanes[0]
 }
 
-/// Joins the results of `count` spans of one query, which begin `stride` apart.
-/// `out = sum(e * row) / sum(e * sum)`, `e = exp(max - largest max)`.
+/// Joins the results of `count` spans of one query, which begin `stride` apart, and a sink: a score
+/// without a value, or minus infinity. `out = sum(e * row) / (sum(e * sum) + e(sink))`,
+/// `e = exp(max - largest max)`.
 #[inline(always)]
-pub fn join_spans<M: MulAdd>(spans: &[f32], stride: usize, count: usize, out: &mut [f32]) {
+pub fn join_spans<M: MulAdd>(
+    spans: &[f32],
+    (stride, count): (usize, usize),
+    sink: f32,
+    out: &mut [f32],
+) {
     let each = || spans.chunks(stride).take(count);
     let at = out.len();
-    let largest = each().fold(f32::NEG_INFINITY, |max, span| float::max(max, span[at]));
-    let mut total = 0.0;
+    let largest = each().fold(sink, |max, span| float::max(max, span[at]));
+    let mut total = float::exp(sink - largest);
     out.fill(0.0);
     for span in each() {
         let weight = float::exp(span[at] - largest);

@@ -9,6 +9,7 @@
 
 mod attention;
 mod dense;
+mod elementwise;
 mod instance;
 mod lanes;
 mod logits;
@@ -18,6 +19,7 @@ mod piece;
 mod room;
 mod selection;
 mod simd;
+mod span;
 mod unpack;
 
 #[cfg(target_arch = "x86_64")]
@@ -35,12 +37,13 @@ use crate::float::f16_to_f32;
 use crate::quant::{Activation, Format, GROUP};
 use crate::team::Tile;
 
-pub use attention::{Attention, PAGE_TOKENS, SPAN_TOKENS, result_len};
+pub use elementwise::{Nonlinearity, Xielu};
 pub use lanes::LANES;
 pub use logits::{BLOCK, Reach, STEPS, Steps};
 pub use measure::Peak;
 pub use room::Room;
 pub use selection::{Keys, Ranked};
+pub use span::{Attention, PAGE_TOKENS, SPAN_TOKENS, Scoring, Window, result_len};
 
 /// An instruction set that has kernels, from the plainest to the widest of each architecture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -103,13 +106,25 @@ struct Functions {
     matmul: unsafe fn(Format, &[u8], &Input<'_>, usize, &mut Tile<'_, f32>),
     quantize_row: unsafe fn(&[f32], &mut [Activation]) -> bool,
     rms_norm: unsafe fn(&mut [f32], &[f32], f32) -> bool,
+    layer_norm: unsafe fn(&mut [f32], &[f32], f32) -> bool,
     add: unsafe fn(&mut [f32], &[f32]),
+    add_scaled: unsafe fn(&mut [f32], f32, &[f32]),
+    multiply: unsafe fn(&mut [f32], &[f32]),
+    scale: unsafe fn(&mut [f32], f32),
+    clamp: unsafe fn(&mut [f32], f32),
+    softcap: unsafe fn(&mut [f32], f32),
+    activate: unsafe fn(Nonlinearity, &mut [f32]),
     swiglu: unsafe fn(&mut [f32], &[f32]),
+    swiglu_clamped: unsafe fn(&mut [f32], &[f32], f32, f32),
     rope_interleaved: unsafe fn(&mut [f32], &[[f32; 2]]),
+    rope_halves: unsafe fn(&mut [f32], &[[f32; 2]]),
     attend: unsafe fn(&Attention<'_>, &mut Room, &mut Tile<'_, f32>),
-    join_spans: unsafe fn(&[f32], usize, usize, &mut [f32]),
+    join_spans: JoinSpans,
     logits: logits::LogitFunctions,
 }
+
+/// Spans, their distance and number, a sink, and the joined row.
+type JoinSpans = unsafe fn(&[f32], (usize, usize), f32, &mut [f32]);
 
 /// The rows that a matrix is multiplied with, in both forms that formats may want.
 #[derive(Debug, Clone, Copy)]
@@ -285,11 +300,65 @@ impl Kernels {
         unsafe { (self.functions.rms_norm)(x, weight, epsilon) }
     }
 
+    /// `x = (x - mean(x)) / deviation(x) * weight`, of one length; false if the sum of squares is not
+    /// finite.
+    pub fn layer_norm(&self, x: &mut [f32], weight: &[f32], epsilon: f32) -> bool {
+        assert_eq!(x.len(), weight.len(), "one length");
+        // SAFETY: `self` proves the CPU's features.
+        unsafe { (self.functions.layer_norm)(x, weight, epsilon) }
+    }
+
     /// `out += x`, of one length.
     pub fn add(&self, out: &mut [f32], x: &[f32]) {
         assert_eq!(out.len(), x.len(), "one length");
         // SAFETY: `self` proves the CPU's features.
         unsafe { (self.functions.add)(out, x) }
+    }
+
+    /// `out += factor * x`, of one length, rounded once.
+    pub fn add_scaled(&self, out: &mut [f32], factor: f32, x: &[f32]) {
+        assert_eq!(out.len(), x.len(), "one length");
+        // SAFETY: `self` proves the CPU's features.
+        unsafe { (self.functions.add_scaled)(out, factor, x) }
+    }
+
+    /// `out *= x`, of one length.
+    pub fn multiply(&self, out: &mut [f32], x: &[f32]) {
+        assert_eq!(out.len(), x.len(), "one length");
+        // SAFETY: `self` proves the CPU's features.
+        unsafe { (self.functions.multiply)(out, x) }
+    }
+
+    /// `x *= factor`.
+    pub fn scale(&self, x: &mut [f32], factor: f32) {
+        // SAFETY: `self` proves the CPU's features.
+        unsafe { (self.functions.scale)(x, factor) }
+    }
+
+    /// Values outside `[-limit, limit]` become the nearer end.
+    pub fn clamp(&self, x: &mut [f32], limit: f32) {
+        // SAFETY: `self` proves the CPU's features.
+        unsafe { (self.functions.clamp)(x, limit) }
+    }
+
+    /// `x = cap * tanh(x / cap)`.
+    pub fn softcap(&self, x: &mut [f32], cap: f32) {
+        // SAFETY: `self` proves the CPU's features.
+        unsafe { (self.functions.softcap)(x, cap) }
+    }
+
+    /// Applies an activation function to each value.
+    pub fn activate(&self, function: Nonlinearity, x: &mut [f32]) {
+        // SAFETY: `self` proves the CPU's features.
+        unsafe { (self.functions.activate)(function, x) }
+    }
+
+    /// `gate = g * sigmoid(alpha * g) * (u + 1)`, of one length; `g` is the gate, at most `limit`, `u`
+    /// the value of `up` within `[-limit, limit]`.
+    pub fn swiglu_clamped(&self, gate: &mut [f32], up: &[f32], alpha: f32, limit: f32) {
+        assert_eq!(gate.len(), up.len(), "one length");
+        // SAFETY: `self` proves the CPU's features.
+        unsafe { (self.functions.swiglu_clamped)(gate, up, alpha, limit) }
     }
 
     /// `gate = silu(gate) * up`, of one length.
@@ -307,6 +376,14 @@ impl Kernels {
         unsafe { (self.functions.rope_interleaved)(head, turns) }
     }
 
+    /// Turns the pairs (i, i + n) of `head` by `turns[i]` = (cosine, sine), n the number of turns;
+    /// what `turns` does not reach stays.
+    pub fn rope_halves(&self, head: &mut [f32], turns: &[[f32; 2]]) {
+        assert!(2 * turns.len() <= head.len(), "a pair for each turn");
+        // SAFETY: `self` proves the CPU's features.
+        unsafe { (self.functions.rope_halves)(head, turns) }
+    }
+
     /// Attention of queries to the keys of a span: `out` becomes (rows, heads, [`result_len`]), the
     /// values weighted by `exp(score - largest)`, the largest score and the sum of the weights. Rows
     /// that see no key of the span are left alone.
@@ -319,13 +396,20 @@ impl Kernels {
         unsafe { (self.functions.attend)(work, room, out) }
     }
 
-    /// Joins the results of `count` spans, which begin `stride` apart, into one softmax row.
-    pub fn join_spans(&self, spans: &[f32], stride: usize, count: usize, out: &mut [f32]) {
+    /// Joins the results of `count` spans, which begin `stride` apart, into one softmax row. `sink` is
+    /// a score without a value; minus infinity if there is none.
+    pub fn join_spans(
+        &self,
+        spans: &[f32],
+        (stride, count): (usize, usize),
+        sink: f32,
+        out: &mut [f32],
+    ) {
         assert!(count > 0 && stride >= out.len() + 2, "spans hold rows");
         let last = (count - 1) * stride;
         assert!(spans.len() >= last + out.len() + 2, "as many spans");
         // SAFETY: `self` proves the CPU's features.
-        unsafe { (self.functions.join_spans)(spans, stride, count, out) }
+        unsafe { (self.functions.join_spans)(spans, (stride, count), sink, out) }
     }
 }
 

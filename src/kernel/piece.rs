@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use crate::quant::GROUP;
 
-use super::attention::PAGE_TOKENS;
 use super::simd::Simd;
+use super::span::PAGE_TOKENS;
 use super::{Plane, Scaled, lanes};
 
 /// Blocks of 32 dimensions in a piece.

@@ -1,6 +1,7 @@
 //! Room for scores and decoded pieces of pages.
 
-use super::attention::{BLOCK, PAGE_TOKENS, SPAN_TOKENS};
+use super::attention::BLOCK;
+use super::span::{PAGE_TOKENS, SPAN_TOKENS};
 use crate::budget::{Budget, Buffer, Tag};
 use crate::error::Result;
 
@@ -21,5 +22,12 @@ impl Room {
             scores: budget.allocate(Tag::Scratch, BLOCK * SPAN_TOKENS)?,
             page: budget.allocate(Tag::Scratch, PAGE_TOKENS * PAGE_TOKENS)?,
         })
+    }
+
+    /// Puts `value` everywhere.
+    #[cfg(test)]
+    pub(super) fn fill(&mut self, value: f32) {
+        self.scores.fill(value);
+        self.page.fill(value);
     }
 }

@@ -12,6 +12,8 @@ pub struct Row {
     pub sequence: usize,
     /// Its position in the sequence; all earlier ones are in the cache or in this batch.
     pub position: usize,
+    /// Tokens that its sequence may come to: some models choose position embeddings by it.
+    pub context: usize,
     /// The token.
     pub token: u32,
     /// Whether its logits are wanted.
@@ -101,6 +103,7 @@ mod tests {
         let row = |sequence, position| Row {
             sequence,
             position,
+            context: 512,
             token: 0,
             wants_output: position % 2 == 1,
         };

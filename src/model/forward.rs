@@ -9,8 +9,10 @@ use crate::error::Result;
 use crate::kv::Cache;
 use crate::model::Network;
 use crate::model::batch::Row;
-use crate::model::phases::{Context, gate_up, qkv, wants_quants};
+use crate::model::phases::{Context, Entry, Reads, takes_quants, wants_quants};
 use crate::model::scratch::Scratch;
+use crate::model::spec::{Experts, Latent};
+use crate::model::weights::{ExpertWeights, Ffn, LatentWeights, Layer};
 use crate::team::Team;
 
 /// A piece of a pass; each has its own tasks.
@@ -18,16 +20,32 @@ use crate::team::Team;
 pub(super) enum Phase {
     Embed,
     NormAttention,
+    Low,
+    LowShape,
+    Queries,
+    GatherQueries,
+    OfKeys,
+    ScatterQueries,
     Qkv,
-    Rope,
+    ShapeQkv,
     Store,
     Attend,
     Join,
+    GatherValues,
+    OfValues,
+    ScatterValues,
     AttentionOut,
     NormFfn,
+    Route,
+    Choose,
+    Gather,
+    ExpertsIn,
+    ExpertsActivate,
+    ExpertsOut,
     GateUp,
     Activate,
     Down,
+    Combine,
     NormOutput,
     Logits,
     Done,
@@ -109,13 +127,23 @@ impl Pass {
         Ok(Flow::Done)
     }
 
+    /// Goes to the next phase that the model has in this layer.
     fn advance(&mut self, network: &Network) {
         use Phase::*;
+        // The layers' are over where the output begins.
+        let last = network.spec.layers - 1;
+        let layer = &network.weights.layers[self.layer.min(last)];
         self.phase = match self.phase {
             Embed => NormAttention,
+            NormAttention if layer.latent.is_some() => Low,
+            Low => LowShape,
+            LowShape => Queries,
+            Queries => GatherQueries,
+            GatherQueries => OfKeys,
+            OfKeys => ScatterQueries,
             NormAttention => Qkv,
-            Qkv => Rope,
-            Rope => Store,
+            Qkv if self.shapes_qkv(&network.spec) => ShapeQkv,
+            Qkv | ShapeQkv | ScatterQueries => Store,
             Store => {
                 self.block = 0;
                 Attend
@@ -125,14 +153,25 @@ impl Pass {
                 self.block += 1;
                 match self.attention_block(network).0 {
                     Some(_) => Attend,
+                    None if layer.latent.is_some() => GatherValues,
                     None => AttentionOut,
                 }
             }
+            GatherValues => OfValues,
+            OfValues => ScatterValues,
+            ScatterValues => AttentionOut,
             AttentionOut => NormFfn,
-            NormFfn => GateUp,
+            NormFfn if layer.experts.is_some() => Route,
+            Route => Choose,
+            Choose => Gather,
+            Gather => ExpertsIn,
+            ExpertsIn => ExpertsActivate,
+            ExpertsActivate => ExpertsOut,
+            NormFfn | ExpertsOut if layer.ffn.is_some() => GateUp,
             GateUp => Activate,
             Activate => Down,
-            Down => {
+            NormFfn | ExpertsOut | Down if layer.experts.is_some() => Combine,
+            NormFfn | ExpertsOut | Down | Combine => {
                 self.layer += 1;
                 if self.layer < network.spec.layers {
                     NormAttention
@@ -150,26 +189,93 @@ impl Pass {
         let layer = || &network.weights.layers[self.layer];
         match self.phase {
             Phase::Embed => self.embed(context),
-            Phase::NormAttention => {
-                let (norm, pack) = (&layer().attention_norm, wants_quants(&qkv(layer())));
-                self.norm(context, norm, self.layer > 0, pack)
+            Phase::NormAttention => self.enter(context, &self.attention_entry(network)),
+            Phase::Low => self.low(context, &layer().qkv),
+            Phase::LowShape => self.low_shape(context, latent(network, layer())),
+            Phase::Queries => self.queries(context, latent(network, layer())),
+            Phase::GatherQueries => self.gather_queries(context, latent(network, layer())),
+            Phase::OfKeys => self.of_heads(context, &latent(network, layer()).0.k_b),
+            Phase::ScatterQueries => self.scatter_queries(context, latent(network, layer())),
+            Phase::GatherValues => self.gather_values(context, latent(network, layer())),
+            Phase::OfValues => self.of_heads(context, &latent(network, layer()).0.v_b),
+            Phase::ScatterValues => {
+                let latent = latent(network, layer()).1;
+                self.scatter_values(context, (latent, &layer().attention_out))
             }
-            Phase::Qkv => self.qkv(context, &qkv(layer())),
-            Phase::Rope => self.rope(context),
+            Phase::Qkv => self.qkv(context, &layer().qkv),
+            Phase::ShapeQkv => self.shape_qkv(context),
             Phase::Store => self.store(context, caches),
             Phase::Attend => self.attend(context, caches),
             Phase::Join => self.join(context),
             Phase::AttentionOut => self.attention_out(context, &layer().attention_out),
-            Phase::NormFfn => {
-                let (norm, pack) = (&layer().ffn_norm, wants_quants(&gate_up(layer())));
-                self.norm(context, norm, true, pack)
-            }
-            Phase::GateUp => self.gate_up(context, &gate_up(layer())),
-            Phase::Activate => self.activate(context, wants_quants(&[&layer().down])),
-            Phase::Down => self.down(context, &layer().down),
+            Phase::NormFfn => self.enter(context, &self.ffn_entry(network)),
+            Phase::GateUp => self.gate_up(context, ffn(layer())),
+            Phase::Activate => self.activate(context, ffn(layer())),
+            Phase::Down => self.down(context, ffn(layer())),
+            Phase::Route => self.route(context, experts(network, layer()).0),
+            Phase::Choose => self.choose(context, experts(network, layer())),
+            Phase::Gather => self.gather(context, experts(network, layer())),
+            Phase::ExpertsIn => self.experts_in(context, experts(network, layer())),
+            Phase::ExpertsActivate => self.experts_activate(context, experts(network, layer())),
+            Phase::ExpertsOut => self.experts_out(context, experts(network, layer())),
+            Phase::Combine => self.combine(context, experts(network, layer())),
             Phase::NormOutput => self.norm_output(context),
             Phase::Logits => self.logits_phase(context),
             Phase::Done => Ok(Flow::Done),
         }
     }
+
+    /// What comes before the attention of this layer.
+    fn attention_entry<'a>(&self, network: &'a Network) -> Entry<'a> {
+        let layers = &network.weights.layers;
+        let before = self.layer.checked_sub(1).map(|before| &layers[before]);
+        let layer = &layers[self.layer];
+        Entry {
+            adds: before.is_some(),
+            behind: before.and_then(|before| before.ffn_post_norm.as_ref()),
+            reads: Reads::Stream(layer.attention_norm.as_ref()),
+            parallel: false,
+            pack: wants_quants(&layer.qkv),
+        }
+    }
+
+    /// What comes before its feed-forward network.
+    fn ffn_entry<'a>(&self, network: &'a Network) -> Entry<'a> {
+        let (spec, layer) = (&network.spec, &network.weights.layers[self.layer]);
+        let norm = layer.ffn_norm.as_ref();
+        let dense = layer.ffn.iter().flat_map(|ffn| &ffn.inputs);
+        let experts = layer.experts.iter();
+        let experts = experts.flat_map(|experts| experts.router.iter().chain(&experts.inputs));
+        let mut all = dense.chain(experts);
+        Entry {
+            adds: true,
+            behind: layer.attention_post_norm.as_ref(),
+            reads: match spec.parallel && norm.is_none() {
+                true => Reads::Same,
+                false => Reads::Stream(norm),
+            },
+            parallel: spec.parallel,
+            pack: all.any(takes_quants),
+        }
+    }
+}
+
+/// Latent attention in a phase of it.
+fn latent<'a>(network: &'a Network, layer: &'a Layer) -> (&'a LatentWeights, &'a Latent) {
+    let both = layer.latent.as_ref().zip(network.spec.latent.as_ref());
+    both.expect("only a layer with latent attention comes here")
+}
+
+/// The network that all tokens take in a phase that needs one.
+fn ffn(layer: &Layer) -> &Ffn {
+    layer
+        .ffn
+        .as_ref()
+        .expect("only a layer with one comes here")
+}
+
+/// The experts in a phase that needs them.
+fn experts<'a>(network: &'a Network, layer: &'a Layer) -> (&'a ExpertWeights, &'a Experts) {
+    let both = layer.experts.as_ref().zip(network.spec.experts.as_ref());
+    both.expect("only a layer with experts comes here")
 }

@@ -5,8 +5,8 @@ mod batch;
 pub mod forward;
 mod phases;
 mod scratch;
-mod spec;
-mod weights;
+pub mod spec;
+pub mod weights;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -97,10 +97,22 @@ impl Model {
         control: &mut Control<'_>,
         kernels: &'static Kernels,
     ) -> Result<Arc<Self>> {
+        Self::open_changed(source, options, control, kernels, &mut |_| {})
+    }
+
+    /// As [`Model::open_with`], with a network that `change` alters before anyone runs it: to find out
+    /// what a part of a model is worth.
+    pub fn open_changed(
+        source: Source<'_>,
+        options: &OpenOptions,
+        control: &mut Control<'_>,
+        kernels: &'static Kernels,
+        change: &mut dyn FnMut(&mut Network),
+    ) -> Result<Arc<Self>> {
         let _environment = FloatEnvironment::enter();
         let gguf = Gguf::open(source, &options.load, control)?;
         let tokenizer = tokenizer(&gguf)?;
-        let network = match options.describe_only {
+        let mut network = match options.describe_only {
             true => None,
             false => Some(Network::load(
                 &gguf,
@@ -109,6 +121,9 @@ impl Model {
                 &options.load.budget,
             )?),
         };
+        if let Some(network) = &mut network {
+            change(network);
+        }
         let budget = options.load.budget.clone();
         Ok(Arc::new(Self {
             gguf,
@@ -249,7 +264,7 @@ impl Network {
         kernels: &'static Kernels,
         budget: &Budget,
     ) -> Result<Self> {
-        let spec = arch::spec(gguf.metadata(), || weights::vocab(gguf))?;
+        let spec = arch::spec(gguf, || weights::vocab(gguf))?;
         if let Some(tokenizer) = tokenizer {
             let found = tokenizer.vocab_len();
             let place = || gguf.metadata().place("tokenizer.ggml.tokens");

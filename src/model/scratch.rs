@@ -8,6 +8,7 @@ use crate::kv::Page;
 use crate::model::batch::{Batch, reserved};
 use crate::model::spec::Spec;
 use crate::ops::attention::Spans;
+use crate::ops::experts::Pick;
 use crate::quant::{Activation, GROUP};
 
 /// The buffers of a pass.
@@ -25,13 +26,13 @@ pub struct Scratch {
     pub normed: Buffer<f32>,
     /// Queries, keys and values: (rows, qkv_width).
     pub qkv: Buffer<f32>,
-    /// What attention gives: (rows, attended_width).
+    /// What attention gives: (rows, attended_width); at the end (outputs, dim).
     pub attended: Buffer<f32>,
-    /// Gate and up projections: (rows, 2, hidden).
+    /// Gate and up projections: (rows, gated width), or (slots, gated width of experts).
     pub ffn: Buffer<f32>,
     /// The quantized form of a matmul's input: (rows, widest input / 32).
     pub quants: Buffer<Activation>,
-    /// Cosines and sines of each row's position: (rows, pairs).
+    /// Cosines and sines of each row's position: (rows, pairs of all position embeddings).
     pub turns: Buffer<[f32; 2]>,
     /// Logits of the rows that want them: (outputs, vocab).
     pub logits: Buffer<f32>,
@@ -39,6 +40,27 @@ pub struct Scratch {
     pub spans: Buffer<f32>,
     /// Pages on loan while they are written.
     pub lent: Vec<Page>,
+    /// Logits of the routers, then scores: (rows, experts and perhaps one).
+    pub router: Buffer<f32>,
+    /// What a choice among experts is made by: (rows, experts).
+    pub choice: Buffer<f32>,
+    /// Experts that rows take: (rows, used).
+    pub picks: Buffer<Pick>,
+    /// Room to sort them: (experts + 1).
+    pub counts: Buffer<u32>,
+    /// The pick of each slot: (slots), a slot for each pick.
+    pub order: Buffer<u32>,
+    /// What experts take and give, (slots, dim), or what products with a matrix of each head take,
+    /// (heads, rows, columns).
+    pub slots: Buffer<f32>,
+    /// What these give: (heads, rows, outputs).
+    pub products: Buffer<f32>,
+    /// What latent attention makes of a token first: (rows, low_width).
+    pub low: Buffer<f32>,
+    /// Its queries as they are made: (rows, q_width).
+    pub wide: Buffer<f32>,
+    /// The quantized form of what they take: (slots, wider input / 32).
+    pub slot_quants: Buffer<Activation>,
 }
 
 /// What a pass asks of its scratch.
@@ -59,6 +81,7 @@ impl Size {
 }
 
 /// Lengths of the buffers, in values. Products that no memory could hold saturate.
+#[derive(Default)]
 struct Lengths {
     dim: usize,
     qkv: usize,
@@ -68,21 +91,59 @@ struct Lengths {
     turns: usize,
     logits: usize,
     spans: usize,
+    router: usize,
+    choice: usize,
+    picks: usize,
+    counts: usize,
+    slots: usize,
+    slot_quants: usize,
+    products: usize,
+    low: usize,
+    wide: usize,
 }
 
 impl Lengths {
     fn new(spec: &Spec, size: &Size) -> Self {
         let rows = |width: usize| size.rows.saturating_mul(width);
-        let widest = spec.dim.max(spec.attended_width()).max(spec.hidden);
-        Self {
+        let attended = spec.attended_width().max(spec.out_width());
+        let q_rank = spec.latent.map_or(0, |latent| latent.q_rank);
+        let widest = spec.dim.max(attended).max(spec.hidden_max()).max(q_rank);
+        let mut dense = Self {
             dim: rows(spec.dim),
             qkv: rows(spec.qkv_width()),
-            attended: rows(spec.attended_width()),
-            ffn: rows(2 * spec.hidden),
+            // The last norm lays deltas of outputs there.
+            attended: rows(attended.max(spec.dim)),
+            ffn: rows(spec.gated_width(spec.hidden_max())),
             quants: rows(widest.div_ceil(GROUP)),
-            turns: rows(spec.rope.dims / 2),
+            turns: rows(spec.pairs().max(1)),
             logits: size.outputs.saturating_mul(spec.vocab),
             spans: Spans::scratch_len(spec.attention_heads(), size.context),
+            ..Self::default()
+        };
+        if let Some(latent) = &spec.latent {
+            let heads = rows(spec.heads);
+            dense.slots = heads.saturating_mul(latent.widest());
+            dense.slot_quants = heads.saturating_mul(latent.widest().div_ceil(GROUP));
+            dense.products = dense.slots;
+            dense.low = rows(latent.low_width(spec));
+            dense.wide = rows(latent.q_width(spec));
+        }
+        let Some(experts) = &spec.experts else {
+            return dense;
+        };
+        let picks = rows(experts.routing.used);
+        let slots = |width: usize| picks.saturating_mul(width);
+        Self {
+            ffn: dense.ffn.max(slots(spec.gated_width(experts.hidden))),
+            router: rows(experts.count + 1),
+            choice: rows(experts.count),
+            picks,
+            counts: experts.count + 1,
+            slots: dense.slots.max(slots(spec.dim)),
+            slot_quants: dense
+                .slot_quants
+                .max(slots(spec.dim.max(experts.hidden).div_ceil(GROUP))),
+            ..dense
         }
     }
 }
@@ -92,6 +153,7 @@ impl Scratch {
     pub fn new(spec: &Spec, size: Size, budget: &Budget) -> Result<Self> {
         let lengths = Lengths::new(spec, &size);
         let floats = |len: usize| budget.allocate::<f32>(Tag::Scratch, len);
+        let quants = |len: usize| budget.allocate_filled(Tag::Scratch, len, Activation::default());
         Ok(Self {
             batch: Batch::with_capacity(size.rows)?,
             size,
@@ -101,29 +163,52 @@ impl Scratch {
             qkv: floats(lengths.qkv)?,
             attended: floats(lengths.attended)?,
             ffn: floats(lengths.ffn)?,
-            quants: budget.allocate_filled(Tag::Scratch, lengths.quants, Activation::default())?,
+            quants: quants(lengths.quants)?,
             turns: budget.allocate(Tag::Scratch, lengths.turns)?,
             logits: floats(lengths.logits)?,
             spans: floats(lengths.spans)?,
             lent: reserved(size.rows)?,
+            router: floats(lengths.router)?,
+            choice: floats(lengths.choice)?,
+            picks: budget.allocate_filled(Tag::Scratch, lengths.picks, Pick::default())?,
+            counts: budget.allocate(Tag::Scratch, lengths.counts)?,
+            order: budget.allocate(Tag::Scratch, lengths.picks)?,
+            slots: floats(lengths.slots)?,
+            slot_quants: quants(lengths.slot_quants)?,
+            products: floats(lengths.products)?,
+            low: floats(lengths.low)?,
+            wide: floats(lengths.wide)?,
         })
     }
 
     /// What [`Scratch::new`] charges for the same arguments, in bytes.
     pub fn bytes(spec: &Spec, size: Size) -> u64 {
         let lengths = Lengths::new(spec, &size);
-        let Lengths {
-            dim,
-            qkv,
-            attended,
-            ffn,
-            logits,
-            spans,
-            ..
-        } = lengths;
-        let floats = [dim, dim, dim, qkv, attended, ffn, logits, spans];
+        let floats = [
+            lengths.dim,
+            lengths.dim,
+            lengths.dim,
+            lengths.qkv,
+            lengths.attended,
+            lengths.ffn,
+            lengths.logits,
+            lengths.spans,
+            lengths.router,
+            lengths.choice,
+            lengths.slots,
+            lengths.products,
+            lengths.low,
+            lengths.wide,
+        ];
+        let numbers = [lengths.counts, lengths.picks];
+        let quants = [lengths.quants, lengths.slot_quants];
         floats.map(Budget::charge_of::<f32>).iter().sum::<u64>()
-            + Budget::charge_of::<Activation>(lengths.quants)
+            + numbers.map(Budget::charge_of::<u32>).iter().sum::<u64>()
+            + quants
+                .map(Budget::charge_of::<Activation>)
+                .iter()
+                .sum::<u64>()
+            + Budget::charge_of::<Pick>(lengths.picks)
             + Budget::charge_of::<[f32; 2]>(lengths.turns)
     }
 }

@@ -1,11 +1,17 @@
 //! The degrees of freedom of a transformer: what differs between models, never whose it is.
 
+use std::ops::Range;
+
 use crate::error::{Code, Error, Result};
+use crate::kernel::{Nonlinearity, Scoring, Window};
 use crate::kv::LayerShape;
 use crate::ops::attention::Heads;
+use crate::ops::experts::Routing;
+use crate::ops::norm::NormKind;
 use crate::ops::rope::Rope;
 
-/// Everything the one forward pass needs to know about a model, checked once when made.
+/// Everything the one forward pass needs to know about a model, checked once when made. Norms and
+/// biases that a file may have or not are no part of it: the weights tell.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Spec {
     /// Tokens it can attend over.
@@ -16,6 +22,8 @@ pub struct Spec {
     pub dim: usize,
     /// Layers.
     pub layers: usize,
+    /// Layers behind them that guess further tokens; no pass runs them.
+    pub spare_layers: usize,
     /// Width of the feed-forward network.
     pub hidden: usize,
     /// Query heads.
@@ -26,16 +34,218 @@ pub struct Spec {
     pub k_dim: usize,
     /// Values in a value row.
     pub v_dim: usize,
-    /// Added to the mean square in norms.
-    pub norm_epsilon: f32,
-    /// Position embedding of queries and keys.
-    pub rope: Rope,
+
+    /// What is done to a token's embedding.
+    pub embedding: Embedding,
+    /// All norms but those of heads.
+    pub norm: NormSpec,
+    /// Where norms stand.
+    pub norms: Placement,
+    /// Norms of queries and keys.
+    pub qk_norm: QkNorm,
+    /// Whether attention and feed-forward network read the same stream, and both add to it.
+    pub parallel: bool,
+    /// Factor of what a block adds to the residual stream.
+    pub residual_scale: f32,
+
+    /// How keys and values are made of narrow vectors, which are all that is kept.
+    pub latent: Option<Latent>,
+    /// Position embeddings of queries and keys, of which a layer has one or none.
+    pub ropes: Vec<Rope>,
     /// Factor of attention scores.
     pub attention_scale: f32,
+    /// Bound of attention scores, `cap * tanh(score / cap)`; 0: none.
+    pub attention_softcap: f32,
+    /// Bound of queries, keys and values; 0: none.
+    pub qkv_limit: f32,
+    /// The largest slope of a linear bias by distance; 0: no bias.
+    pub alibi: f32,
+    /// Whether each head has a score that no value belongs to.
+    pub sinks: bool,
+    /// Growth of queries with their position, in layers without position embedding.
+    pub temperature: Option<Temperature>,
+
+    /// How the gate of the feed-forward network works.
+    pub gating: Gating,
+
+    /// Networks of which a token takes a few.
+    pub experts: Option<Experts>,
+
+    /// Factor of logits.
+    pub logit_scale: f32,
+    /// Bound of logits, `cap * tanh(logit / cap)`; 0: none.
+    pub logit_softcap: f32,
+
+    /// What differs from layer to layer: (layers).
+    pub each: Vec<LayerSpec>,
+}
+
+/// What is done to a token's embedding.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Embedding {
+    /// Its factor.
+    pub scale: f32,
+    /// Whether it is normed.
+    pub norm: bool,
+    /// Whether a learned vector of its position is added.
+    pub positions: bool,
+}
+
+/// A norm of rows.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct NormSpec {
+    /// Its kind.
+    pub kind: NormKind,
+    /// Added to the mean square.
+    pub epsilon: f32,
+    /// Whether it has weights; without them all are 1.
+    pub weights: bool,
+}
+
+/// Where the norms of a layer stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Placement {
+    /// Before attention and feed-forward network.
+    pub before: bool,
+    /// Behind them, before they are added to the stream.
+    pub behind: bool,
+}
+
+/// Norms of queries and keys, of the kind of the others, by themselves (a tensor as wide as a head),
+/// each head with its own weights (heads by its width), or all heads as one row (their whole width).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum QkNorm {
+    /// There are none.
+    None,
+    /// Before the position embedding.
+    Before,
+    /// Behind it.
+    Behind,
+    /// Behind it, without weights, by the mean square, in layers that have a position embedding.
+    Plain,
+}
+
+/// Queries at position p are multiplied with `1 + scale * ln(1 + floor((p + 1) / floor))`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Temperature {
+    /// Positions that share a factor.
+    pub floor: f32,
+    /// How fast it grows.
+    pub scale: f32,
+}
+
+/// Attention whose keys and values are made of narrow vectors. Those are what `k_dim`, `v_dim` and the
+/// single key head of a [`Spec`] mean then: a key is such a vector and a part that turns, a value is
+/// the vector.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Latent {
+    /// Width of the vector that queries are made of; 0: they are made at once.
+    pub q_rank: usize,
+    /// Width of the vector that keys and values are made of.
+    pub kv_rank: usize,
+    /// Values in a query as it is made: those that do not turn, then those that do.
+    pub head_dim: usize,
+    /// Values in a value row as it would be made.
+    pub value_dim: usize,
+}
+
+impl Latent {
+    /// Width of all queries as they are made.
+    pub fn q_width(&self, spec: &Spec) -> usize {
+        spec.heads * self.head_dim
+    }
+
+    /// Width of what is made of a token first for its queries.
+    pub fn q_low(&self, spec: &Spec) -> usize {
+        match self.q_rank {
+            0 => self.q_width(spec),
+            rank => rank,
+        }
+    }
+
+    /// Width of all that is made of a token first.
+    pub fn low_width(&self, spec: &Spec) -> usize {
+        self.q_low(spec) + spec.k_dim
+    }
+
+    /// Values in a query that do not turn.
+    pub fn plain_dim(&self, spec: &Spec) -> usize {
+        self.head_dim + self.kv_rank - spec.k_dim
+    }
+
+    /// The widest row of a head in products with its matrices.
+    pub fn widest(&self) -> usize {
+        self.head_dim.max(self.kv_rank).max(self.value_dim)
+    }
+
+    fn check(&self, spec: &Spec, place: impl Fn(&str) -> String) -> Result<()> {
+        let range = |name: &str, value: usize, [min, max]: [usize; 2]| {
+            let holds = (min..=max).contains(&value);
+            require(holds, || place(name), format!("{min} to {max}"), value)
+        };
+        let max = WIDTH_MAX / spec.heads;
+        let turning = spec.k_dim.saturating_sub(self.kv_rank);
+        range("attention.q_lora_rank", self.q_rank, [0, WIDTH_MAX])?;
+        range("attention.kv_lora_rank", self.kv_rank, [1, max])?;
+        range("rope.dimension_count", turning, [2, max])?;
+        range(
+            "attention.key_length_mla",
+            self.head_dim,
+            [turning + 1, max],
+        )?;
+        range("attention.value_length_mla", self.value_dim, [1, max])
+    }
+}
+
+/// How a feed-forward network's gate works.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Gating {
+    /// There is none: `down(f(up(x)))`.
+    None,
+    /// `down(f(gate(x)) * up(x))`
+    Product,
+    /// The same with bounded values and one added, see
+    /// [`Kernels::swiglu_clamped`](crate::kernel::Kernels::swiglu_clamped).
+    Clamped {
+        /// Slope of the sigmoid.
+        alpha: f32,
+        /// Bound of both values.
+        limit: f32,
+    },
+}
+
+/// What differs from layer to layer.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LayerSpec {
+    /// Keys that a query sees.
+    pub window: Window,
+    /// Which position embedding it has.
+    pub rope: Option<usize>,
+    /// Activation function of the feed-forward network.
+    pub nonlinearity: Nonlinearity,
+    /// Whether its feed-forward network is one of experts.
+    pub experts: bool,
+}
+
+/// Networks of which a token takes a few, and how it chooses.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Experts {
+    /// Experts of a layer.
+    pub count: usize,
+    /// Width inside one.
+    pub hidden: usize,
+    /// Width inside the network that all tokens take besides; 0: none.
+    pub shared_hidden: usize,
+    /// How a token chooses.
+    pub routing: Routing,
+    /// Whether what an expert takes is multiplied with its weight, in place of what it gives.
+    pub weighs_input: bool,
 }
 
 /// The most layers a model may have.
 pub const LAYERS_MAX: usize = 1024;
+/// The most experts of a layer.
+pub const EXPERTS_MAX: usize = 1 << 12;
 /// The largest width, number of heads or vocabulary.
 pub const WIDTH_MAX: usize = 1 << 24;
 /// The longest context.
@@ -50,6 +260,47 @@ impl Spec {
     /// Width of queries, keys and values of a token.
     pub fn qkv_width(&self) -> usize {
         self.q_width() + self.kv_heads * (self.k_dim + self.v_dim)
+    }
+
+    /// Width of what a feed-forward network of width `hidden` makes of a token first.
+    pub fn gated_width(&self, hidden: usize) -> usize {
+        match self.gating {
+            Gating::None => hidden,
+            Gating::Product | Gating::Clamped { .. } => 2 * hidden,
+        }
+    }
+
+    /// Width inside the widest network that takes all tokens.
+    pub fn hidden_max(&self) -> usize {
+        let shared = self.experts.map_or(0, |experts| experts.shared_hidden);
+        self.hidden.max(shared)
+    }
+
+    /// Pairs of all position embeddings.
+    pub fn pairs(&self) -> usize {
+        self.ropes.iter().map(|rope| rope.dims / 2).sum()
+    }
+
+    /// Where the pairs of a position embedding are among those of all.
+    pub fn turns(&self, rope: usize) -> Range<usize> {
+        let start = self.ropes[..rope].iter().map(|rope| rope.dims / 2).sum();
+        start..start + self.ropes[rope].dims / 2
+    }
+
+    /// The same in all layers.
+    pub fn with_nonlinearity(mut self, nonlinearity: Nonlinearity) -> Self {
+        for layer in &mut self.each {
+            layer.nonlinearity = nonlinearity;
+        }
+        self
+    }
+
+    /// Windows and position embeddings of the layers.
+    pub fn with_layers(mut self, layers: impl Iterator<Item = (Window, Option<usize>)>) -> Self {
+        for (layer, (window, rope)) in self.each.iter_mut().zip(layers) {
+            (layer.window, layer.rope) = (window, rope);
+        }
+        self
     }
 
     /// How query heads share those of keys and values.
@@ -67,6 +318,22 @@ impl Spec {
         self.heads * self.v_dim
     }
 
+    /// Width of what is made of it before it goes to the stream.
+    pub fn out_width(&self) -> usize {
+        self.latent.map_or(self.attended_width(), |latent| {
+            self.heads * latent.value_dim
+        })
+    }
+
+    /// How products of queries and keys become scores in a layer.
+    pub fn scoring(&self, layer: usize) -> Scoring {
+        Scoring {
+            scale: self.attention_scale,
+            softcap: self.attention_softcap,
+            window: self.each[layer].window,
+        }
+    }
+
     /// What each layer keeps of a token.
     pub fn layer_shapes(&self) -> impl Iterator<Item = LayerShape> {
         let shape = LayerShape {
@@ -80,7 +347,6 @@ impl Spec {
     /// Checks what the fields must satisfy together, so that nothing below divides by zero or
     /// overflows. `place` says where the file has a hyperparameter.
     pub fn checked(self, place: impl Fn(&str) -> String) -> Result<Self> {
-        let rope = &self.rope;
         let range = |name: &str, value: usize, max: usize| {
             let holds = (1..=max).contains(&value);
             require(holds, || place(name), format!("1 to {max}"), value)
@@ -98,17 +364,99 @@ impl Spec {
         require(divides, || place(name), expected, self.kv_heads)?;
         range("attention.key_length", self.k_dim, WIDTH_MAX / self.heads)?;
         range("attention.value_length", self.v_dim, WIDTH_MAX / self.heads)?;
-        let turns = rope.dims.is_multiple_of(2) && (2..=self.k_dim).contains(&rope.dims);
-        let expected = format!("an even number from 2 to {}", self.k_dim);
-        require(turns, || place("rope.dimension_count"), expected, rope.dims)?;
-        let base = rope.base.is_finite() && rope.base > 1.0;
-        let expected = "a finite number above 1";
-        require(base, || place("rope.freq_base"), expected, rope.base)?;
-        let epsilon = self.norm_epsilon.is_finite() && self.norm_epsilon > 0.0;
-        let name = "attention.layer_norm_rms_epsilon";
+        for rope in &self.ropes {
+            let turns = rope.dims.is_multiple_of(2) && (2..=self.k_dim).contains(&rope.dims);
+            let expected = format!("an even number from 2 to {}", self.k_dim);
+            require(turns, || place("rope.dimension_count"), expected, rope.dims)?;
+            let base = rope.base.is_finite() && rope.base > 1.0;
+            let expected = "a finite number above 1";
+            require(base, || place("rope.freq_base"), expected, rope.base)?;
+        }
+        let epsilon = self.norm.epsilon.is_finite() && self.norm.epsilon > 0.0;
         let expected = "a finite number above 0";
-        require(epsilon, || place(name), expected, self.norm_epsilon)?;
+        let name = epsilon_key(self.norm.kind);
+        require(epsilon, || place(name), expected, self.norm.epsilon)?;
+        self.check_factors(&place)?;
+        if let Some(latent) = &self.latent {
+            latent.check(&self, &place)?;
+        }
+        if let Some(experts) = &self.experts {
+            experts.check(&place)?;
+        }
+        assert_eq!(self.each.len(), self.layers, "each layer has its own");
         Ok(self)
+    }
+
+    /// Checks what is multiplied with, and what bounds.
+    fn check_factors(&self, place: impl Fn(&str) -> String) -> Result<()> {
+        for (name, factor) in [
+            ("embedding_scale", self.embedding.scale),
+            ("residual_scale", self.residual_scale),
+            ("attention.scale", self.attention_scale),
+            ("logit_scale", self.logit_scale),
+        ] {
+            let holds = factor.is_finite() && factor != 0.0;
+            require(holds, || place(name), "a finite number but 0", factor)?;
+        }
+        for (name, bound) in [
+            ("attn_logit_softcapping", self.attention_softcap),
+            ("attention.clamp_kqv", self.qkv_limit),
+            ("attention.max_alibi_bias", self.alibi),
+            ("final_logit_softcapping", self.logit_softcap),
+        ] {
+            let holds = bound.is_finite() && bound >= 0.0;
+            require(holds, || place(name), "a finite number from 0 on", bound)?;
+        }
+        if let Some(Temperature { floor, scale }) = self.temperature {
+            let name = "attention.temperature_length";
+            let holds = floor.is_finite() && floor >= 1.0;
+            require(holds, || place(name), "a finite number from 1 on", floor)?;
+            let name = "attention.temperature_scale";
+            require(scale.is_finite(), || place(name), "a finite number", scale)?;
+        }
+        Ok(())
+    }
+}
+
+impl Experts {
+    fn check(&self, place: impl Fn(&str) -> String) -> Result<()> {
+        let range = |name: &str, value: usize, max: usize| {
+            let holds = (1..=max).contains(&value);
+            require(holds, || place(name), format!("1 to {max}"), value)
+        };
+        let routing = &self.routing;
+        range("expert_count", self.count, EXPERTS_MAX)?;
+        range("expert_feed_forward_length", self.hidden, WIDTH_MAX)?;
+        let shared = self.shared_hidden.max(1);
+        range("expert_shared_feed_forward_length", shared, WIDTH_MAX)?;
+        range("expert_group_count", routing.groups, self.count)?;
+        let divides = self.count.is_multiple_of(routing.groups);
+        let expected = format!("a divisor of {}", self.count);
+        let name = "expert_group_count";
+        require(divides, || place(name), expected, routing.groups)?;
+        range(
+            "expert_group_used_count",
+            routing.groups_used,
+            routing.groups,
+        )?;
+        let choice = self.count / routing.groups * routing.groups_used;
+        range("expert_used_count", routing.used, choice)?;
+        let holds = routing.scale.is_finite() && routing.scale != 0.0;
+        let name = "expert_weights_scale";
+        require(
+            holds,
+            || place(name),
+            "a finite number but 0",
+            routing.scale,
+        )
+    }
+}
+
+/// The key of the epsilon of norms of a kind.
+pub fn epsilon_key(kind: NormKind) -> &'static str {
+    match kind {
+        NormKind::Rms => "attention.layer_norm_rms_epsilon",
+        NormKind::Layer => "attention.layer_norm_epsilon",
     }
 }
 

@@ -10,7 +10,7 @@ use std::ops::Range;
 
 use crate::budget::Budget;
 use crate::error::Result;
-use crate::kernel::{Attention, Kernels, Room, result_len};
+use crate::kernel::{Attention, Kernels, Room, Scoring, Window, result_len};
 use crate::kv::{Cache, PAGE_TOKENS, SPAN_TOKENS};
 use crate::team::Tile;
 
@@ -64,6 +64,8 @@ pub struct Block {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Spans {
     heads: Heads,
+    /// The first span that a row sees.
+    first: usize,
     /// Spans of a row, a multiple of those of a task.
     spans: usize,
     /// Rows of a block.
@@ -79,17 +81,18 @@ pub struct Spans {
 }
 
 impl Spans {
-    /// The spans of `rows` rows that see at most `tokens` keys, cut for `threads`, in scratch of
-    /// `room` floats, at least [`Spans::scratch_len`]. They depend on nothing else, so a paused
-    /// phase finds them again.
+    /// The spans of `rows` rows that see some of `keys`, cut for `threads`, in scratch of `room`
+    /// floats, at least [`Spans::scratch_len`]. They depend on nothing else, so a paused phase finds
+    /// them again.
     pub fn new(
         kernels: &Kernels,
         heads: Heads,
-        (rows, tokens): (usize, usize),
+        (rows, keys): (usize, Range<usize>),
         room: usize,
         threads: usize,
     ) -> Self {
-        let spans = spans_of(tokens);
+        let first = keys.start / SPAN_TOKENS;
+        let spans = spans_of(keys.end) - first;
         // The work of one row, key head and span.
         let least = heads.span_work();
         let all = rows
@@ -109,6 +112,7 @@ impl Spans {
         let task_rows = task_rows.min(fit / kv_heads);
         Self {
             heads,
+            first,
             spans,
             rows: fit / kv_heads / task_rows * task_rows,
             kv_heads,
@@ -177,12 +181,14 @@ pub struct Queries<'a, P> {
     pub caches: &'a [Cache],
     /// Layer of the caches.
     pub layer: usize,
-    /// Factor of the scores.
-    pub scale: f32,
+    /// How products become scores, and which keys are seen.
+    pub scoring: Scoring,
+    /// What distance adds to the scores of each query head: (heads) or none.
+    pub slopes: &'a [f32],
 }
 
 /// Runs the task whose tile is `out`: some spans of query heads that share a key head, for some
-/// rows. Spans behind the position of a row are left alone. Fails if there is no memory for the room
+/// rows. Spans of which a row sees nothing are left alone. Fails if there is no memory for the room
 /// of this thread, which stays for its next task.
 pub fn attend<P: Fn(usize) -> (usize, usize)>(
     kernels: &Kernels,
@@ -247,11 +253,14 @@ fn attend_run<P: Fn(usize) -> (usize, usize)>(
     for part in 0..out.column_range().len() / part_len {
         let member = first + part * heads;
         let (span, member) = (member / group, member % group);
-        let start = span * SPAN_TOKENS;
+        let start = (spans.first + span) * SPAN_TOKENS;
         if start >= end {
             return;
         }
-        let query = (kv_head * group + member) * k_dim;
+        if start + SPAN_TOKENS <= queries.scoring.window.first(position) {
+            continue;
+        }
+        let head = kv_head * group + member;
         let page = start / PAGE_TOKENS;
         let pages = page..end.min(start + SPAN_TOKENS).div_ceil(PAGE_TOKENS);
         let planes = |page| {
@@ -264,14 +273,16 @@ fn attend_run<P: Fn(usize) -> (usize, usize)>(
             *planes_of = planes(page);
         }
         let work = Attention {
-            queries: &queries.values[rows.start * queries.stride + query..],
+            queries: &queries.values[rows.start * queries.stride + head * k_dim..],
             stride: queries.stride,
             heads,
             k_dim,
             v_dim,
             pages: &all[..pages.len()],
             seen: position as isize + 1 - start as isize,
-            scale: queries.scale,
+            start,
+            scoring: queries.scoring,
+            slopes: queries.slopes.get(head..).unwrap_or(&[]),
         };
         let columns = part * part_len..(part + 1) * part_len;
         let rows = first_row..first_row + rows.len();
@@ -280,14 +291,26 @@ fn attend_run<P: Fn(usize) -> (usize, usize)>(
 }
 
 /// Joins the spans of the query heads of a row: `row` is (kv_heads, spans, group, result), `out`
-/// (query heads of these, v_dim). Keys up to `position` were seen.
-pub fn join(kernels: &Kernels, spans: &Spans, row: &[f32], position: usize, out: &mut [f32]) {
+/// (query heads of these, v_dim). The keys of `window` up to `position` were seen; `sinks` are the
+/// scores of these heads that no value belongs to, or none.
+pub fn join(
+    kernels: &Kernels,
+    spans: &Spans,
+    row: &[f32],
+    (window, position): (Window, usize),
+    sinks: &[f32],
+    out: &mut [f32],
+) {
     let Heads { group, v_dim, .. } = spans.heads;
-    let (count, span_len) = (spans_of(position + 1), spans.heads.span_len());
+    let span_len = spans.heads.span_len();
+    let first = window.first(position) / SPAN_TOKENS;
+    let place = (span_len, spans_of(position + 1) - first);
     for (head, out) in out.chunks_exact_mut(v_dim).enumerate() {
         let (kv_head, member) = (head / group, head % group);
-        let start = kv_head * spans.spans * span_len + member * result_len(v_dim);
-        kernels.join_spans(&row[start..], span_len, count, out);
+        let span = kv_head * spans.spans + (first - spans.first);
+        let start = span * span_len + member * result_len(v_dim);
+        let sink = sinks.get(head).copied().unwrap_or(f32::NEG_INFINITY);
+        kernels.join_spans(&row[start..], place, sink, out);
     }
 }
 
@@ -312,14 +335,15 @@ mod tests {
                     k_dim: dim,
                     v_dim: dim,
                 };
-                let room = Spans::scratch_len(heads, tokens);
                 for rows in [1, 5, 512] {
                     for threads in [1, 2, 64] {
-                        check(
-                            Spans::new(kernel::detect(), heads, (rows, tokens), room, threads),
-                            tokens,
-                            room,
-                        );
+                        for first in [0, 700] {
+                            let keys = first..first + tokens;
+                            let room = Spans::scratch_len(heads, keys.end);
+                            let rows = (rows, keys);
+                            let spans = Spans::new(kernel::detect(), heads, rows, room, threads);
+                            check(spans, tokens, room);
+                        }
                     }
                 }
             }

@@ -52,7 +52,7 @@ pub fn tiling(
 /// (rows, sum of the linears' rows). `threads` work on such tiles.
 pub fn side_by_side(
     kernels: &Kernels,
-    linears: &[&Linear],
+    linears: &[Linear],
     x: &Input<'_>,
     threads: usize,
     tile: &mut Tile<'_, f32>,
@@ -65,13 +65,15 @@ pub fn side_by_side(
         if from < to {
             let mut part = tile.columns_mut(from - wanted.start..to - wanted.start);
             let outputs = from - start..to - start;
-            one(kernels, linear, outputs, (x, threads - 1), &mut part);
+            some(kernels, linear, outputs, (x, threads - 1), &mut part);
         }
         start = end;
     }
 }
 
-fn one(
+/// Computes the outputs `outputs` of a matrix, which are the columns of the tile; `others`: see
+/// [`Kernels::matmul`].
+pub fn some(
     kernels: &Kernels,
     linear: &Linear,
     outputs: std::ops::Range<usize>,

@@ -169,6 +169,7 @@ impl Session {
         let rows = (start..end).map(|position| Row {
             sequence: 0,
             position,
+            context: self.context,
             token: self.tokens[position],
             wants_output: all_logits || position == last,
         });

@@ -8,7 +8,7 @@ use lightgpt::control::Control;
 use lightgpt::gguf::Source;
 use lightgpt::kernel::{self, Kernels};
 use lightgpt::kv::KvFormat;
-use lightgpt::model::{Model, OpenOptions};
+use lightgpt::model::{Model, Network, OpenOptions};
 use lightgpt::session::{Session, SessionOptions};
 use lightgpt::team::{Team, TeamOptions};
 use lightgpt::tokenizer::DecodeOptions;
@@ -27,8 +27,18 @@ impl Timeline {
 
     /// The same of any source and with any kernels.
     pub fn open_with(source: Source<'_>, threads: usize, kernels: &'static Kernels) -> Timeline {
+        Self::open_changed(source, threads, kernels, &mut |_| {})
+    }
+
+    /// The same with a network that `change` alters.
+    pub fn open_changed(
+        source: Source<'_>,
+        threads: usize,
+        kernels: &'static Kernels,
+        change: &mut dyn FnMut(&mut Network),
+    ) -> Timeline {
         let options = OpenOptions::default();
-        let model = Model::open_with(source, &options, &mut Control::none(), kernels);
+        let model = Model::open_changed(source, &options, &mut Control::none(), kernels, change);
         let model = model.unwrap_or_else(|error| panic!("{error}"));
         let team = TeamOptions {
             threads,

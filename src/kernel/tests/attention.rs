@@ -61,6 +61,18 @@ impl Stored {
     }
 }
 
+/// What may become of products: window, cap, slope, and where the span begins.
+const SCORINGS: [(Window, f32, f32, usize); 8] = [
+    (Window::All, 0.0, 0.0, 0),
+    (Window::Sliding(1), 0.0, 0.0, 512),
+    (Window::Sliding(9), 0.0, 0.0, 0),
+    (Window::Sliding(70), 0.5, 0.0, 256),
+    (Window::Sliding(300), 0.0, 0.0, 256),
+    (Window::Chunked(48), 0.0, 0.0, 256),
+    (Window::Chunked(150), 0.0, 0.02, 512),
+    (Window::All, 0.5, 0.02, 0),
+];
+
 #[test]
 fn attention_to_a_span() {
     for (seed, (rows, heads, k_dim, v_dim, seen)) in (0..).zip(ATTENTION) {
@@ -71,72 +83,112 @@ fn attention_to_a_span() {
         for format in 0..3 {
             let page = |page| (keys.planes(page)[format], values.planes(page)[format]);
             let pages: Vec<(Plane<'_>, Plane<'_>)> = (0..PAGES).map(page).collect();
-            let work = Attention {
-                queries: &queries,
-                stride,
-                heads,
-                k_dim,
-                v_dim,
-                pages: &pages,
-                seen,
-                scale: 1e-5,
-            };
-            let columns = heads * result_len(v_dim);
-            let run = |kernels: &Kernels| {
-                let mut out = vec![-7.0; rows * columns];
-                kernels.attend(
-                    &work,
-                    &mut Room::new(&Budget::default()).unwrap(),
-                    &mut Tile::whole(&mut out, columns),
-                );
-                out
-            };
-            same("attend", run);
-            check_attention(&work, rows, &run(detect()));
+            for (window, softcap, slope, start) in SCORINGS {
+                let slopes: Vec<f32> = (0..heads).map(|head| slope * head as f32).collect();
+                let work = Attention {
+                    queries: &queries,
+                    stride,
+                    heads,
+                    k_dim,
+                    v_dim,
+                    pages: &pages,
+                    seen,
+                    start,
+                    scoring: Scoring {
+                        scale: 1e-5,
+                        softcap,
+                        window,
+                    },
+                    slopes: if slope > 0.0 { &slopes } else { &[] },
+                };
+                check(&work, rows);
+            }
         }
     }
 }
 
+fn check(work: &Attention<'_>, rows: usize) {
+    let columns = work.heads * result_len(work.v_dim);
+    let run = |kernels: &Kernels| {
+        let mut out = vec![-7.0; rows * columns];
+        let mut room = Room::new(&Budget::default()).unwrap();
+        // What an earlier task left there must not show.
+        room.fill(f32::NAN);
+        kernels.attend(work, &mut room, &mut Tile::whole(&mut out, columns));
+        out
+    };
+    same("attend", run);
+    check_attention(work, rows, &run(detect()));
+}
+
 /// Compares with a plain softmax in f64.
 fn check_attention(work: &Attention<'_>, rows: usize, out: &[f32]) {
+    for (row, out) in out.chunks_exact(out.len() / rows).enumerate() {
+        // The position of the row, counted from the span's first key.
+        let position = work.seen + row as isize - 1;
+        let absolute = work.start as isize + position;
+        let sees = |key: &usize| {
+            let (key, start) = (*key as isize, work.start as isize);
+            key <= position
+                && match work.scoring.window {
+                    Window::All => true,
+                    Window::Sliding(keys) => key > position - keys as isize,
+                    Window::Chunked(keys) => {
+                        (key + start) / keys as isize == absolute / keys as isize
+                    }
+                }
+        };
+        let keys: Vec<usize> = (0..SPAN_TOKENS).filter(sees).collect();
+        for (head, out) in out.chunks_exact(result_len(work.v_dim)).enumerate() {
+            match keys.is_empty() {
+                true => assert!(out.iter().all(|x| *x == -7.0), "left alone"),
+                false => check_head(work, (row, head), &keys, position as f64, out),
+            }
+        }
+    }
+}
+
+fn check_head(
+    work: &Attention<'_>,
+    (row, head): (usize, usize),
+    keys: &[usize],
+    position: f64,
+    out: &[f32],
+) {
     let value = |plane: Plane<'_>, row, width, column| {
         let start = column - column % GROUP;
         let mut out = vec![0.0; column - start + 1];
         plane.decode(row, width, start, &mut out);
         f64::from(out[column - start])
     };
-    for (row, out) in out.chunks_exact(out.len() / rows).enumerate() {
-        let seen = work.seen(row);
-        for (head, out) in out.chunks_exact(result_len(work.v_dim)).enumerate() {
-            if seen == 0 {
-                assert!(out.iter().all(|x| *x == -7.0), "left alone");
-                continue;
-            }
-            let query = work.query(row, head);
-            let score = |key: usize| -> f64 {
-                let (keys, _) = work.pages[key / PAGE_TOKENS];
-                let key = |d| value(keys, d, PAGE_TOKENS, key % PAGE_TOKENS);
-                (0..work.k_dim).map(|d| f64::from(query[d]) * key(d)).sum()
-            };
-            let scores: Vec<f64> = (0..seen)
-                .map(|key| score(key) * f64::from(work.scale))
-                .collect();
-            let max = scores.iter().copied().fold(f64::MIN, f64::max);
-            let weights: Vec<f64> = scores.iter().map(|score| (score - max).exp()).collect();
-            let close = |a: f64, b: f64, size: f64| (a - b).abs() <= 1e-2 * size;
-            assert!(close(f64::from(out[work.v_dim]), max, max.abs() + 1.0));
-            let sum: f64 = weights.iter().sum();
-            assert!(close(f64::from(out[work.v_dim + 1]), sum, sum));
-            for d in 0..work.v_dim {
-                let term = |(key, weight): (usize, &f64)| {
-                    let (_, values) = work.pages[key / PAGE_TOKENS];
-                    weight * value(values, key % PAGE_TOKENS, work.v_dim, d)
-                };
-                let terms: Vec<f64> = weights.iter().enumerate().map(term).collect();
-                let size: f64 = terms.iter().map(|term| term.abs()).sum();
-                assert!(close(f64::from(out[d]), terms.iter().sum(), size + 1e-6));
-            }
-        }
+    let query = work.query(row, head);
+    let score = |&key: &usize| -> f64 {
+        let (keys, _) = work.pages[key / PAGE_TOKENS];
+        let of_key = |d| value(keys, d, PAGE_TOKENS, key % PAGE_TOKENS);
+        let product = (0..work.k_dim).map(|d| f64::from(query[d]) * of_key(d));
+        let score = product.sum::<f64>() * f64::from(work.scoring.scale);
+        let capped = match f64::from(work.scoring.softcap) {
+            0.0 => score,
+            cap => cap * (score / cap).tanh(),
+        };
+        let slope = work.slopes.get(head).map_or(0.0, |slope| f64::from(*slope));
+        capped + slope * (key as f64 - position)
+    };
+    let scores: Vec<f64> = keys.iter().map(score).collect();
+    let max = scores.iter().copied().fold(f64::MIN, f64::max);
+    let weights: Vec<f64> = scores.iter().map(|score| (score - max).exp()).collect();
+    let close = |a: f64, b: f64, size: f64| (a - b).abs() <= 1e-2 * size;
+    assert!(close(f64::from(out[work.v_dim]), max, max.abs() + 1.0));
+    let sum: f64 = weights.iter().sum();
+    assert!(close(f64::from(out[work.v_dim + 1]), sum, sum));
+    for d in 0..work.v_dim {
+        let term = |(key, weight): (&usize, &f64)| {
+            let (_, values) = work.pages[key / PAGE_TOKENS];
+            weight * value(values, key % PAGE_TOKENS, work.v_dim, d)
+        };
+        let terms: Vec<f64> = keys.iter().zip(&weights).map(term).collect();
+        let size: f64 = terms.iter().map(|term| term.abs()).sum();
+        assert!(close(f64::from(out[d]), terms.iter().sum(), size + 1e-6));
     }
 }
 
@@ -147,10 +199,22 @@ fn spans_are_joined() {
             .iter()
             .map(|x| x.abs() + 0.1)
             .collect();
-        same("join_spans", |kernels| {
-            let mut out = vec![0.0; dims];
-            kernels.join_spans(&spans, dims + 2, 5, &mut out);
-            out
-        });
+        for sink in [f32::NEG_INFINITY, -3.0, 5.0] {
+            let joined = |kernels: &Kernels| {
+                let mut out = vec![0.0; dims];
+                kernels.join_spans(&spans, (dims + 2, 5), sink, &mut out);
+                out
+            };
+            same("join_spans", joined);
+            let each = || spans.chunks_exact(dims + 2);
+            let largest = each().fold(sink, |max, span| max.max(span[dims]));
+            let exp = |score: f32| (f64::from(score) - f64::from(largest)).exp();
+            let weight = |span: &[f32]| exp(span[dims]);
+            let total = each().map(|span| weight(span) * f64::from(span[dims + 1]));
+            let total = total.sum::<f64>() + exp(sink);
+            let first: f64 = each().map(|span| weight(span) * f64::from(span[0])).sum();
+            let error = f64::from(joined(detect())[0]) - first / total;
+            assert!(error.abs() <= 1e-5 * first / total, "{dims} {sink}");
+        }
     }
 }

@@ -1,0 +1,103 @@
+//! The architectures: `general.architecture` and the file's keys become a [`Spec`].
+//!
+//! This is the one place that knows models by name; a row of [`TABLE`] and its function are all an
+//! architecture has. `docs/adding.md` tells how to add one.
+
+mod experts;
+mod keys;
+mod layer_norm;
+mod rms;
+
+use crate::error::{Code, Error, Result};
+use crate::gguf::{Gguf, Metadata};
+use crate::model::spec::{Spec, require};
+
+use keys::Keys;
+
+/// An architecture: its name in model files, and how its keys are read.
+struct Architecture {
+    name: &'static str,
+    spec: fn(&Keys<'_>) -> Result<Spec>,
+}
+
+const ARCHITECTURE: &str = "general.architecture";
+
+/// All architectures.
+const TABLE: &[Architecture] = &{
+    const fn row(name: &'static str, spec: fn(&Keys<'_>) -> Result<Spec>) -> Architecture {
+        Architecture { name, spec }
+    }
+    [
+        row("llama", experts::llama),
+        row("apertus", rms::apertus),
+        row("arcee", rms::arcee),
+        row("bloom", layer_norm::bloom),
+        row("cohere2", layer_norm::cohere2),
+        row("command-r", layer_norm::command_r),
+        row("deepseek2", experts::deepseek2),
+        row("dots1", experts::dots1),
+        row("ernie4_5", rms::llama),
+        row("ernie4_5-moe", experts::ernie4_5_moe),
+        row("exaone4", rms::exaone4),
+        row("falcon", layer_norm::falcon),
+        row("gemma", rms::gemma),
+        row("gemma2", rms::gemma2),
+        row("gemma3", rms::gemma3),
+        row("glm4", rms::glm4),
+        row("glm4moe", experts::glm4moe),
+        row("gpt-oss", experts::gpt_oss),
+        row("gpt2", layer_norm::gpt2),
+        row("gptneox", layer_norm::gptneox),
+        row("granite", rms::granite),
+        row("granitemoe", experts::granitemoe),
+        row("hunyuan-dense", rms::hunyuan_dense),
+        row("hunyuan-moe", experts::hunyuan_moe),
+        row("internlm2", rms::llama),
+        row("llama4", experts::llama4),
+        row("minicpm", rms::minicpm),
+        row("mpt", layer_norm::mpt),
+        row("nemotron", layer_norm::nemotron),
+        row("olmo", layer_norm::olmo),
+        row("olmo2", rms::olmo2),
+        row("olmoe", experts::olmoe),
+        row("phi2", layer_norm::phi2),
+        row("phi3", rms::phi3),
+        row("qwen2", rms::qwen2),
+        row("qwen2moe", experts::qwen2moe),
+        row("qwen3", rms::qwen3),
+        row("qwen3moe", experts::qwen3moe),
+        row("seed_oss", rms::qwen2),
+        row("smollm3", rms::smollm3),
+        row("stablelm", layer_norm::stablelm),
+        row("starcoder2", layer_norm::starcoder2),
+    ]
+};
+
+/// The names of all architectures that there is a row for.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    TABLE.iter().map(|row| row.name)
+}
+
+/// The file's architecture as it names it.
+pub fn name(metadata: &Metadata) -> Result<&str> {
+    metadata.required(ARCHITECTURE, Metadata::str)
+}
+
+/// The file's [`Spec`]; `vocab` finds the number of rows of its embedding, and is asked only when
+/// the architecture is known.
+pub fn spec(gguf: &Gguf, vocab: impl FnOnce() -> Result<usize>) -> Result<Spec> {
+    let metadata = gguf.metadata();
+    let name = name(metadata)?;
+    let Some(row) = TABLE.iter().find(|row| row.name == name) else {
+        let known = names().collect::<Vec<_>>().join(", ");
+        let message = format!("unknown architecture '{name}'; this build knows: {known}");
+        let place = metadata.place(ARCHITECTURE);
+        return Err(Error::new(Code::Unsupported, place, message));
+    };
+    let keys = Keys::new(gguf, name, vocab()?);
+    let vocab = keys.or("vocab_size", keys.vocab)?;
+    let expected = format!("{}, the rows of the embedding", keys.vocab);
+    let agrees = vocab == keys.vocab;
+    require(agrees, || keys.place("vocab_size"), expected, vocab)?;
+    (row.spec)(&keys)?.checked(|name| keys.place(name))
+}

@@ -1,0 +1,276 @@
+//! The phases of attention.
+
+use std::ops::Range;
+
+use super::{Context, layer_not_finite, wants_quants};
+use crate::control::Flow;
+use crate::error::Result;
+use crate::float;
+use crate::kernel::Input;
+use crate::kv::{Cache, PAGE_TOKENS};
+use crate::model::Network;
+use crate::model::forward::Pass;
+use crate::model::scratch::Scratch;
+use crate::model::spec::{QkNorm, Spec, Temperature};
+use crate::ops::attention::{self, Block, Queries, Spans};
+use crate::ops::matmul::Linear;
+use crate::ops::rope::Style;
+use crate::quant::GROUP;
+use crate::team::{Chunks, Tiles};
+
+impl Pass {
+    /// qkv = normed x (q, k, v).
+    pub(in crate::model) fn qkv(
+        &mut self,
+        context: &Context<'_>,
+        linears: &[Linear],
+    ) -> Result<Flow> {
+        let spec = &context.network.spec;
+        let x = Input {
+            columns: spec.dim,
+            stride: spec.dim,
+            floats: &self.scratch.normed,
+            quants: &self.scratch.quants,
+        };
+        let n = self.scratch.batch.rows().len();
+        context.matmul(
+            (&mut self.task, self.threads),
+            linears,
+            x,
+            n,
+            &mut self.scratch.qkv,
+        )
+    }
+
+    /// Whether anything is done to queries, keys and values before they are used.
+    pub(in crate::model) fn shapes_qkv(&self, spec: &Spec) -> bool {
+        let layer = &spec.each[self.layer];
+        layer.rope.is_some()
+            || spec.qkv_limit > 0.0
+            || spec.qk_norm != QkNorm::None
+            || spec.temperature.is_some()
+    }
+
+    /// Bounds, norms and turns queries and keys in place.
+    pub(in crate::model) fn shape_qkv(&mut self, context: &Context<'_>) -> Result<Flow> {
+        let Network {
+            spec,
+            weights,
+            kernels,
+            ..
+        } = context.network;
+        let (n, width, pairs) = (
+            self.scratch.batch.rows().len(),
+            spec.qkv_width(),
+            spec.pairs(),
+        );
+        let qkv = Chunks::new(&mut self.scratch.qkv[..n * width], width);
+        let (turns, rows, layer) = (&self.scratch.turns, self.scratch.batch.rows(), self.layer);
+        let weights = &weights.layers[layer];
+        let rope = spec.each[layer]
+            .rope
+            .map(|i| (&spec.ropes[i], spec.turns(i)));
+        let turning = (spec.heads + spec.kv_heads) * spec.k_dim;
+        context.run(&mut self.task, qkv, |task, qkv| {
+            if spec.qkv_limit > 0.0 {
+                kernels.clamp(qkv, spec.qkv_limit);
+            }
+            let norm = |qkv: &mut [f32]| {
+                let (queries, keys) = qkv[..turning].split_at_mut(spec.q_width());
+                let norms = [(&weights.q_norm, queries), (&weights.k_norm, keys)];
+                norms.into_iter().fold(true, |finite, (norm, heads)| {
+                    finite & norm.as_ref().is_none_or(|norm| norm.apply(kernels, heads))
+                })
+            };
+            let mut finite = spec.qk_norm != QkNorm::Before || norm(qkv);
+            if let Some((rope, range)) = &rope {
+                let turns = &turns[task * pairs..][range.clone()];
+                for head in qkv[..turning].chunks_exact_mut(spec.k_dim) {
+                    match rope.style {
+                        Style::Interleaved => kernels.rope_interleaved(head, turns),
+                        Style::Halves => kernels.rope_halves(head, turns),
+                    }
+                }
+            }
+            finite &= match spec.qk_norm {
+                QkNorm::Behind => norm(qkv),
+                QkNorm::Plain if rope.is_some() => norm(qkv),
+                QkNorm::None | QkNorm::Before | QkNorm::Plain => true,
+            };
+            if let (Some(temperature), None) = (&spec.temperature, &rope) {
+                let factor = warmth(temperature, rows[task].position);
+                kernels.scale(&mut qkv[..spec.q_width()], factor);
+            }
+            finite.then_some(()).ok_or_else(|| layer_not_finite(layer))
+        })
+    }
+
+    /// Writes keys and values of the batch to the caches; a task has a page.
+    pub(in crate::model) fn store(
+        &mut self,
+        context: &Context<'_>,
+        caches: &mut [Cache],
+    ) -> Result<Flow> {
+        let Network { spec, kernels, .. } = context.network;
+        let Scratch {
+            batch, lent, qkv, ..
+        } = &mut self.scratch;
+        let (rows, layer) = (batch.rows(), self.layer);
+        let pages = || batch.pages().iter().map(|range| rows[range.start].page());
+        lent.extend(pages().map(|(cache, page)| caches[cache].lend(page)));
+        let width = spec.qkv_width();
+        let (k_start, v_start) = (spec.q_width(), spec.q_width() + spec.kv_heads * spec.k_dim);
+        let flow = context.run(&mut self.task, Chunks::new(lent, 1), |task, page| {
+            let range = batch.pages()[task].clone();
+            let layout = caches[rows[range.start].sequence].layout();
+            for i in range {
+                let qkv = &qkv[i * width..][..width];
+                for head in 0..spec.kv_heads {
+                    let key = &qkv[k_start + head * spec.k_dim..][..spec.k_dim];
+                    let value = &qkv[v_start + head * spec.v_dim..][..spec.v_dim];
+                    let slot = rows[i].position % PAGE_TOKENS;
+                    if !page[0].store(kernels, layout, (layer, head), slot, (key, value)) {
+                        return Err(layer_not_finite(layer));
+                    }
+                }
+            }
+            Ok(())
+        });
+        for ((cache, page), data) in pages().zip(lent.drain(..)) {
+            caches[cache].restore(page, data);
+        }
+        flow
+    }
+
+    /// Spans of the attention of a block; a task has some spans of some rows and one key head.
+    pub(in crate::model) fn attend(
+        &mut self,
+        context: &Context<'_>,
+        caches: &[Cache],
+    ) -> Result<Flow> {
+        let Network {
+            spec,
+            weights,
+            kernels,
+            ..
+        } = context.network;
+        let (Some(block), spans) = self.attention_block(context.network) else {
+            return Ok(Flow::Done);
+        };
+        let Scratch {
+            batch,
+            qkv,
+            spans: out,
+            ..
+        } = &mut self.scratch;
+        let row_len = spans.row_len();
+        let room = &mut out[..block.rows.len() * row_len];
+        let rows = batch.rows();
+        let queries = Queries {
+            values: qkv,
+            stride: spec.qkv_width(),
+            block,
+            place: |row: usize| (rows[row].sequence, rows[row].position),
+            caches,
+            layer: self.layer,
+            scoring: spec.scoring(self.layer),
+            slopes: &weights.slopes,
+        };
+        let tiles = Tiles::new(room, row_len, spans.tile());
+        context.run(&mut self.task, tiles, |_, out| {
+            attention::attend(kernels, &spans, &queries, out)
+        })
+    }
+
+    /// attended = the spans of a block joined; rows that are complete are quantized if wanted.
+    pub(in crate::model) fn join(&mut self, context: &Context<'_>) -> Result<Flow> {
+        let Network {
+            spec,
+            weights,
+            kernels,
+            ..
+        } = context.network;
+        let (Some(block), spans) = self.attention_block(context.network) else {
+            return Ok(Flow::Done);
+        };
+        let (width, groups) = (spec.attended_width(), spec.attended_width().div_ceil(GROUP));
+        let Scratch {
+            batch,
+            attended,
+            quants,
+            spans: made,
+            ..
+        } = &mut self.scratch;
+        let Range { start, end } = block.rows;
+        let parts = (
+            Chunks::new(&mut attended[start * width..end * width], width),
+            Chunks::new(&mut quants[start * groups..end * groups], groups),
+        );
+        let (rows, layer) = (&batch.rows()[block.rows], self.layer);
+        let window = spec.each[layer].window;
+        let group = spec.heads / spec.kv_heads;
+        let heads = block.kv_heads.start * group..block.kv_heads.end * group;
+        let columns = heads.start * spec.v_dim..heads.end * spec.v_dim;
+        let weights = &weights.layers[layer];
+        let sinks = weights
+            .sinks
+            .as_ref()
+            .map_or(&[][..], |sinks| &sinks[heads]);
+        let out = std::slice::from_ref(&weights.attention_out);
+        let pack = wants_quants(out) && columns.end == width && spec.latent.is_none();
+        context.run(&mut self.task, parts, |task, (attended, quants)| {
+            let row = &made[task * spans.row_len()..][..spans.row_len()];
+            let out = &mut attended[columns.clone()];
+            let seen = (window, rows[task].position);
+            attention::join(kernels, &spans, row, seen, sinks, out);
+            let finite = !pack || kernels.quantize_row(attended, quants);
+            finite.then_some(()).ok_or_else(|| layer_not_finite(layer))
+        })
+    }
+
+    /// What the scratch holds of the attention at once, if block `self.block` is not behind the
+    /// end, and how it lies.
+    pub(in crate::model) fn attention_block(&self, network: &Network) -> (Option<Block>, Spans) {
+        let rows = self.scratch.batch.rows();
+        let window = network.spec.each[self.layer].window;
+        let first = rows.iter().map(|row| window.first(row.position)).min();
+        let last = rows.iter().map(|row| row.position + 1).max();
+        let spans = Spans::new(
+            network.kernels,
+            network.spec.attention_heads(),
+            (rows.len(), first.unwrap_or(0)..last.unwrap_or(0)),
+            self.scratch.spans.len(),
+            self.threads,
+        );
+        (spans.block(self.block, rows.len()), spans)
+    }
+
+    /// delta = attended x out.
+    pub(in crate::model) fn attention_out(
+        &mut self,
+        context: &Context<'_>,
+        out: &Linear,
+    ) -> Result<Flow> {
+        let width = context.network.spec.out_width();
+        let x = Input {
+            columns: width,
+            stride: width,
+            floats: &self.scratch.attended,
+            quants: &self.scratch.quants,
+        };
+        let n = self.scratch.batch.rows().len();
+        context.matmul(
+            (&mut self.task, self.threads),
+            std::slice::from_ref(out),
+            x,
+            n,
+            &mut self.scratch.delta,
+        )
+    }
+}
+
+/// The factor of queries at `position`.
+fn warmth(temperature: &Temperature, position: usize) -> f32 {
+    let steps = ((position + 1) as f32 / temperature.floor).floor();
+    1.0 + temperature.scale * float::ln(1.0 + steps)
+}

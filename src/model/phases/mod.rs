@@ -1,0 +1,275 @@
+//! The phases of a forward pass: what each computes, and how it is cut into tasks.
+//!
+//! A phase reads what earlier ones left in the scratch and writes parts that its tasks do not share.
+//! Calling one again after a pause goes on with its next task.
+
+mod attention;
+mod experts;
+mod ffn;
+mod latent;
+
+use crate::control::{Flow, Signals};
+use crate::error::{Code, Error, Result};
+use crate::kernel::{Input, Kernels};
+use crate::model::Network;
+use crate::model::forward::{Pass, Phase};
+use crate::ops::matmul::{self, Linear};
+use crate::ops::norm::Norm;
+use crate::quant::GROUP;
+use crate::team::{Chunks, Partition, Team, Tiles};
+
+/// What the phases of a call work with.
+pub(super) struct Context<'a> {
+    pub network: &'a Network,
+    pub kernels: &'a Kernels,
+    pub team: &'a Team,
+    pub signals: Signals<'a>,
+}
+
+/// What comes before a block: the stream takes what the block before it gave, and is normed.
+pub(super) struct Entry<'a> {
+    /// Whether there was a block before.
+    pub adds: bool,
+    /// Norm of what it gave.
+    pub behind: Option<&'a Norm>,
+    /// What the block reads.
+    pub reads: Reads<'a>,
+    /// Whether it reads the stream as it was before it takes anything.
+    pub parallel: bool,
+    /// Whether the block wants its rows quantized.
+    pub pack: bool,
+}
+
+/// What a block reads.
+#[derive(Clone, Copy)]
+pub(super) enum Reads<'a> {
+    /// The stream normed, or as it is.
+    Stream(Option<&'a Norm>),
+    /// What the block before it read.
+    Same,
+}
+
+impl Pass {
+    /// hidden = embedding[token] and what is done to it; turns = angles of the position.
+    pub(super) fn embed(&mut self, context: &Context<'_>) -> Result<Flow> {
+        let Network { spec, weights, .. } = context.network;
+        let (n, dim, pairs) = (self.scratch.batch.rows().len(), spec.dim, spec.pairs());
+        let parts = (
+            Chunks::new(&mut self.scratch.hidden[..n * dim], dim),
+            Chunks::new(&mut self.scratch.normed[..n * dim], dim),
+            Chunks::new(&mut self.scratch.turns[..n * pairs.max(1)], pairs.max(1)),
+        );
+        let (rows, kernels) = (self.scratch.batch.rows(), context.kernels);
+        context.run(&mut self.task, parts, |task, (hidden, place, turns)| {
+            let row = &rows[task];
+            let mut start = 0;
+            for frequencies in &weights.frequencies {
+                let end = start + frequencies.pairs();
+                frequencies.turns(row.position, row.context, &mut turns[start..end]);
+                start = end;
+            }
+            weights.embedding.decode_row(row.token as usize, hidden)?;
+            if spec.embedding.scale != 1.0 {
+                kernels.scale(hidden, spec.embedding.scale);
+            }
+            if let Some(positions) = &weights.positions {
+                positions.decode_row(row.position, place)?;
+                kernels.add(hidden, place);
+            }
+            let normed = weights.embedding_norm.as_ref();
+            let finite = normed.is_none_or(|norm| norm.apply(kernels, hidden));
+            finite.then_some(()).ok_or_else(|| not_finite("embedding"))
+        })
+    }
+
+    /// hidden += delta (normed and scaled, if so); normed = norm(hidden), quantized if wanted.
+    pub(super) fn enter(&mut self, context: &Context<'_>, entry: &Entry<'_>) -> Result<Flow> {
+        let spec = &context.network.spec;
+        let (n, dim, groups) = (
+            self.scratch.batch.rows().len(),
+            spec.dim,
+            spec.dim.div_ceil(GROUP),
+        );
+        let parts = (
+            (
+                Chunks::new(&mut self.scratch.hidden[..n * dim], dim),
+                Chunks::new(&mut self.scratch.delta[..n * dim], dim),
+            ),
+            Chunks::new(&mut self.scratch.normed[..n * dim], dim),
+            Chunks::new(&mut self.scratch.quants[..n * groups], groups),
+        );
+        let (layer, kernels) = (self.layer, context.kernels);
+        // The first norm of a layer is the first to see what the layer before it gave.
+        let is_first = self.phase == Phase::NormAttention;
+        let stream_from = layer.saturating_sub(usize::from(is_first));
+        context.run(
+            &mut self.task,
+            parts,
+            |_, ((hidden, delta), normed, quants)| {
+                let mut finite = true;
+                if entry.adds && !entry.parallel {
+                    finite &= settle(context, entry.behind, hidden, delta);
+                }
+                if let Reads::Stream(norm) = entry.reads {
+                    normed.copy_from_slice(hidden);
+                    finite &= norm.is_none_or(|norm| norm.apply(kernels, normed));
+                }
+                if entry.adds && entry.parallel {
+                    finite &= settle(context, entry.behind, hidden, delta);
+                }
+                if !finite {
+                    return Err(layer_not_finite(stream_from));
+                }
+                let finite = !entry.pack || kernels.quantize_row(normed, quants);
+                finite.then_some(()).ok_or_else(|| layer_not_finite(layer))
+            },
+        )
+    }
+
+    /// normed = norm(hidden + delta) of the rows that want logits, one after the other.
+    pub(super) fn norm_output(&mut self, context: &Context<'_>) -> Result<Flow> {
+        let Network {
+            spec,
+            weights,
+            kernels,
+            ..
+        } = context.network;
+        let (n, dim, groups) = (
+            self.scratch.batch.outputs().len(),
+            spec.dim,
+            spec.dim.div_ceil(GROUP),
+        );
+        // Nobody needs what is no output any more.
+        let parts = (
+            Chunks::new(&mut self.scratch.normed[..n * dim], dim),
+            Chunks::new(&mut self.scratch.attended[..n * dim], dim),
+            Chunks::new(&mut self.scratch.quants[..n * groups], groups),
+        );
+        let (hidden, delta, outputs) = (
+            &self.scratch.hidden,
+            &self.scratch.delta,
+            self.scratch.batch.outputs(),
+        );
+        let (pack, layer) = (
+            wants_quants(std::slice::from_ref(&weights.output)),
+            self.layer - 1,
+        );
+        let behind = weights.layers[layer].ffn_post_norm.as_ref();
+        context.run(&mut self.task, parts, |task, (normed, given, quants)| {
+            let row = outputs[task] * dim;
+            normed.copy_from_slice(&hidden[row..][..dim]);
+            given.copy_from_slice(&delta[row..][..dim]);
+            let finite = settle(context, behind, normed, given);
+            if !(finite & weights.output_norm.apply(kernels, normed)) {
+                return Err(layer_not_finite(layer));
+            }
+            let finite = !pack || kernels.quantize_row(normed, quants);
+            finite.then_some(()).ok_or_else(|| not_finite("logits"))
+        })
+    }
+
+    /// logits = normed x output, scaled and bounded if so, all finite: nobody can choose between the
+    /// others.
+    pub(super) fn logits_phase(&mut self, context: &Context<'_>) -> Result<Flow> {
+        let Network {
+            spec,
+            weights,
+            kernels,
+            ..
+        } = context.network;
+        let x = Input {
+            columns: spec.dim,
+            stride: spec.dim,
+            floats: &self.scratch.normed,
+            quants: &self.scratch.quants,
+        };
+        let (n, vocab) = (self.scratch.batch.outputs().len(), spec.vocab);
+        let threads = self.threads;
+        let tile = matmul::tiling(context.kernels, (n, vocab, x.columns), threads);
+        let tiles = Tiles::new(&mut self.scratch.logits[..n * vocab], vocab, tile);
+        let output = std::slice::from_ref(&weights.output);
+        context.run(&mut self.task, tiles, |_, tile| {
+            matmul::side_by_side(context.kernels, output, &x, threads, tile);
+            let mut finite = true;
+            for row in 0..tile.row_range().len() {
+                let row = tile.row_mut(row);
+                if spec.logit_scale != 1.0 {
+                    kernels.scale(row, spec.logit_scale);
+                }
+                if spec.logit_softcap > 0.0 {
+                    kernels.softcap(row, spec.logit_softcap);
+                }
+                finite &= row.iter().fold(true, |all, x| all & x.is_finite());
+            }
+            finite.then_some(()).ok_or_else(|| not_finite("logits"))
+        })
+    }
+}
+
+/// hidden += delta, normed by `behind` and scaled, if the model does so; false if it is not finite.
+fn settle(
+    context: &Context<'_>,
+    behind: Option<&Norm>,
+    hidden: &mut [f32],
+    delta: &mut [f32],
+) -> bool {
+    let (kernels, scale) = (context.kernels, context.network.spec.residual_scale);
+    let finite = behind.is_none_or(|norm| norm.apply(kernels, delta));
+    match scale == 1.0 {
+        true => kernels.add(hidden, delta),
+        false => kernels.add_scaled(hidden, scale, delta),
+    }
+    finite
+}
+
+impl Context<'_> {
+    fn run<P, F>(&self, task: &mut usize, parts: P, body: F) -> Result<Flow>
+    where
+        P: Partition,
+        F: Fn(usize, &mut P::Part) -> Result<()> + Sync,
+    {
+        self.team.run(&self.signals, task, parts, body)
+    }
+
+    /// out = x (linears side by side), for `n` rows.
+    fn matmul(
+        &self,
+        (task, threads): (&mut usize, usize),
+        linears: &[Linear],
+        x: Input<'_>,
+        n: usize,
+        out: &mut [f32],
+    ) -> Result<Flow> {
+        let outputs: usize = linears.iter().map(|linear| linear.weight.rows()).sum();
+        let tile = matmul::tiling(self.kernels, (n, outputs, x.columns), threads);
+        let tiles = Tiles::new(&mut out[..n * outputs], outputs, tile);
+        self.run(task, tiles, |_, tile| {
+            matmul::side_by_side(self.kernels, linears, &x, threads, tile);
+            Ok(())
+        })
+    }
+}
+
+/// Whether one of the matrices takes quantized rows.
+pub(super) fn wants_quants(linears: &[Linear]) -> bool {
+    linears.iter().any(takes_quants)
+}
+
+/// Whether a matrix takes quantized rows.
+pub(super) fn takes_quants(linear: &Linear) -> bool {
+    linear.weight.format().block_len() > 1
+}
+
+/// Whether one of the matrices takes rows as they are.
+fn wants_floats(linears: &[Linear]) -> bool {
+    !linears.iter().all(takes_quants)
+}
+
+fn layer_not_finite(layer: usize) -> Error {
+    not_finite(&format!("layer {layer}"))
+}
+
+fn not_finite(place: &str) -> Error {
+    let message = "a value is infinite or not a number";
+    Error::new(Code::NonFinite, place, message)
+}
