@@ -290,7 +290,7 @@ fn what_a_queue_cannot_take_is_refused() {
         });
         assert_eq!(refused.unwrap_err().code(), Code::InvalidArgument);
     }
-    let budget = Budget::new(Some(100_000), None);
+    let budget = Budget::new(Some(25_000), None);
     let queue = new(&QueueOptions {
         requests: 2,
         context: 200,
@@ -308,7 +308,7 @@ fn what_a_queue_cannot_take_is_refused() {
     assert_eq!(code(with(vec![])), Code::InvalidArgument);
     assert_eq!(code(with(vec![11])), Code::InvalidArgument);
     assert_eq!(code(with(vec![1; 201])), Code::ContextFull);
-    // Four pages of 2 layers x 2 heads x 64 tokens x 8 values x 4 bytes.
+    // Three pages fit: each has 2 layers x 2 heads x 64 tokens x 8 values x 4 bytes.
     assert_eq!(code(with(vec![1; 193])), Code::MemoryCap);
     for priority in [-5, 5] {
         let request = Request {

@@ -61,7 +61,7 @@ pub struct lightgpt_batch_queue_options {
     /// 1048576; 0: 1024.
     pub requests_max: u64,
     /// Microseconds that the first request waits for company when nothing runs, unless as many are
-    /// there as may run.
+    /// there as may run. A step without a budget does not wait.
     pub window_us: u64,
 }
 

@@ -317,6 +317,7 @@ impl Queue {
             } = &mut *worker;
             self.shared.wanted(wanted);
             driver.attend(wanted);
+            driver.publish();
             if wanted.closing {
                 driver.end_all(&Outcome::Cancelled);
                 return Rest::Closed;

@@ -191,7 +191,7 @@ impl Scheduler {
             {
                 match self.running() {
                     1 => self.refuse(slot, error, memory),
-                    _ => self.preempt_last(memory),
+                    _ => self.preempt(self.last(), memory),
                 }
             }
         }
@@ -208,8 +208,8 @@ impl Scheduler {
                 self.start(slot, place);
                 continue;
             }
-            if self.yields_to(place.class) {
-                self.preempt_last(memory);
+            if let Some(slot) = self.yields_to(place.class) {
+                self.preempt(slot, memory);
                 continue;
             }
             if let (0, Some(slot), Some(Err(error))) = (self.running(), room, reserved) {
@@ -248,24 +248,32 @@ impl Scheduler {
         self.changes.push(Change::Admitted(job.id));
     }
 
-    /// Whether a job of `class` may take the place of one that runs.
-    fn yields_to(&self, class: usize) -> bool {
-        self.last().is_some_and(|(_, last)| {
-            let other = last.place.class;
-            other < class && self.waiting.clock(class) <= self.waiting.clock(other)
-        })
+    /// The slot that a job of `class` may take from a lower one, if that has had its share. It has
+    /// made a token since it was admitted: who is never left alone long enough would never get on.
+    fn yields_to(&self, class: usize) -> Option<usize> {
+        let yields = |(slot, running): (usize, &Option<Running>)| {
+            let running = running.as_ref()?;
+            let other = running.place.class;
+            let behind = self.waiting.clock(class) <= self.waiting.clock(other);
+            let got_on = running.job.tokens > running.admitted;
+            (other < class && behind && got_on).then_some((running.rank(), slot))
+        };
+        let all = self.running.iter().enumerate().filter_map(yields);
+        all.min().map(|(_, slot)| slot)
     }
 
-    /// The first to give way.
-    fn last(&self) -> Option<(usize, &Running)> {
-        let running = self.running.iter().enumerate();
-        let running = running.filter_map(|(slot, running)| Some((slot, running.as_ref()?)));
-        running.min_by_key(|(_, running)| running.rank())
+    /// The slot of the first to give way; one at least runs.
+    fn last(&self) -> usize {
+        let rank =
+            |(slot, running): (usize, &Option<Running>)| Some((running.as_ref()?.rank(), slot));
+        let first = self.running.iter().enumerate().filter_map(rank).min();
+        first.expect("one runs").1
     }
 
-    fn preempt_last(&mut self, memory: &mut impl Memory) {
-        let (slot, _) = self.last().expect("the caller has seen one that runs");
-        let running = self.running[slot].take().expect("it is the last");
+    fn preempt(&mut self, slot: usize, memory: &mut impl Memory) {
+        let running = self.running[slot]
+            .take()
+            .expect("the caller has seen it run");
         memory.release(slot);
         self.free.push(slot);
         let Running { job, place, .. } = running;

@@ -63,9 +63,9 @@ impl Lengths {
         let behind = batch::DEPTH + self.steps + 1;
         if self.sequences > 0 && behind > context {
             return Err(Failure::Usage(format!(
-                "--steps {}: expected at most {} (the model's context), found {behind} with the \
-                prompt and its first token",
-                self.steps, context
+                "--steps {}: expected at most {context} tokens in all (the model's context), found \
+                {behind} with the prompt and its first token",
+                self.steps
             )));
         }
         let sum = depth + prefill + decode;
