@@ -51,7 +51,7 @@ impl Load {
         let kv = [KvFormat::F16, KvFormat::F32, KvFormat::Q8_0][draws.below(3)];
         let network = model.network().unwrap();
         let layout = lightgpt::kv::Layout::new(kv, network.spec.layer_shapes());
-        let page = Budget::charge_of::<u8>(layout.page_bytes());
+        let page = layout.page_charge();
         let pages = network.spec.context.div_ceil(64) + draws.below(5);
         let team = team(threads);
         let options = QueueOptions {
