@@ -5,7 +5,7 @@ use std::env;
 use std::path::PathBuf;
 
 /// The files that declare the C interface, in the order of the header.
-const FILES: [&str; 15] = [
+const FILES: [&str; 17] = [
     "status",
     "options",
     "guard",
@@ -21,6 +21,8 @@ const FILES: [&str; 15] = [
     "session",
     "branch",
     "generate",
+    "batch_queue",
+    "batch_request",
 ];
 
 fn main() {

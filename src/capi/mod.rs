@@ -10,6 +10,8 @@
 #![allow(clippy::missing_safety_doc)] // the header's opening and each function state the contract
 
 mod arguments;
+mod batch_queue;
+mod batch_request;
 mod branch;
 mod diversity;
 mod generate;
@@ -29,6 +31,8 @@ mod status;
 mod team;
 mod tokenizer;
 
+pub use batch_queue::*;
+pub use batch_request::*;
 pub use branch::*;
 pub use diversity::*;
 pub use generate::*;
