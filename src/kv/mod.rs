@@ -3,6 +3,9 @@
 //! A page holds [`PAGE_TOKENS`] tokens of all layers. For each layer and head it has a plane of
 //! keys, transposed, (k_dim, PAGE_TOKENS), so that a score's lanes are keys, and a plane of values,
 //! (PAGE_TOKENS, v_dim). A sequence is a table of pages: what it costs to rewind, share or fork it.
+//! Recurrent layers keep a [`State`] instead.
+
+mod state;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -14,6 +17,7 @@ use crate::kernel::{Kernels, Plane, Scaled};
 use crate::quant::{Activation, GROUP};
 
 pub use crate::kernel::{PAGE_TOKENS, SPAN_TOKENS};
+pub use state::{State, StateLayout, StateShape};
 
 /// How keys and values are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -52,6 +56,8 @@ pub struct LayerShape {
     pub k_dim: usize,
     /// Values in a value row.
     pub v_dim: usize,
+    /// What it keeps of all tokens together.
+    pub state: StateShape,
 }
 
 /// Where everything lies in a page.
@@ -61,13 +67,14 @@ pub struct Layout {
     /// Each layer, and the byte where it begins.
     layers: Vec<(LayerShape, usize)>,
     page_bytes: usize,
+    state: Arc<StateLayout>,
 }
 
 impl Layout {
     /// The layout of pages for `layers`.
     pub fn new(format: KvFormat, layers: impl Iterator<Item = LayerShape>) -> Self {
         let mut page_bytes = 0;
-        let layers = layers
+        let layers: Vec<_> = layers
             .map(|shape| {
                 let start = page_bytes;
                 let (keys, values) = format.plane_bytes(&shape);
@@ -75,11 +82,18 @@ impl Layout {
                 (shape, start)
             })
             .collect();
+        let state = StateLayout::new(layers.iter().map(|(shape, _)| shape.state));
         Self {
             format,
             layers,
             page_bytes,
+            state: Arc::new(state),
         }
+    }
+
+    /// Where everything lies in its states.
+    pub fn state(&self) -> &StateLayout {
+        &self.state
     }
 
     /// Bytes of a page.
@@ -234,16 +248,20 @@ pub struct Cache {
     pages: Vec<Page>,
     /// Pages that a rewind gave back.
     spare: Vec<Page>,
+    state: State,
 }
 
 impl Cache {
-    /// An empty table that can hold `tokens` without growing itself; or `OUT_OF_MEMORY`.
+    /// An empty table that can hold `tokens` without growing itself, and what recurrent layers need;
+    /// or `OUT_OF_MEMORY`, `MEMORY_CAP`.
     pub fn new(layout: Arc<Layout>, budget: Budget, tokens: usize) -> Result<Self> {
+        let state = State::new(Arc::clone(&layout.state), &budget)?;
         let mut cache = Self {
             layout,
             budget,
             pages: Vec::new(),
             spare: Vec::new(),
+            state,
         };
         cache.reserve_table(tokens.div_ceil(PAGE_TOKENS))?;
         Ok(cache)
@@ -281,8 +299,19 @@ impl Cache {
         })
     }
 
+    /// What its recurrent layers keep.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// The same, to be changed.
+    pub fn state_mut(&mut self) -> &mut State {
+        &mut self.state
+    }
+
     /// Keeps the first `tokens` tokens; pages without any become spare.
     pub fn truncate(&mut self, tokens: usize) {
+        self.state.truncate(tokens);
         let keep = tokens.div_ceil(PAGE_TOKENS);
         while self.pages.len() > keep {
             self.spare.extend(self.pages.pop());
@@ -304,9 +333,10 @@ impl Cache {
         self.pages[page] = data;
     }
 
-    /// Bytes of all its pages.
+    /// Bytes of all its pages and of what recurrent layers keep.
     pub fn bytes(&self) -> usize {
-        (self.pages.len() + self.spare.len()) * self.layout.page_bytes()
+        let pages = (self.pages.len() + self.spare.len()) * self.layout.page_bytes();
+        pages + self.layout.state.bytes() as usize
     }
 }
 
@@ -319,6 +349,7 @@ mod tests {
             heads: 2,
             k_dim: 3,
             v_dim: 35,
+            state: StateShape::default(),
         };
         Arc::new(Layout::new(format, [shape, shape].into_iter()))
     }

@@ -130,6 +130,8 @@ pub struct Session {
     tokens: Vec<u32>,
     /// Tokens that the cache holds.
     evaluated: usize,
+    /// Tokens that it has held: recurrent layers may have to go back further than was wanted.
+    reached: usize,
     /// Tokens up to the last one that was fed: those behind it were generated.
     prompt_end: usize,
     /// (vocab)
@@ -182,6 +184,7 @@ impl Session {
             chunk,
             tokens,
             evaluated: 0,
+            reached: 0,
             prompt_end: 0,
             logits,
             has_logits: false,
@@ -322,11 +325,18 @@ impl Session {
             self.has_logits = false;
         }
         self.tokens.truncate(tokens);
-        self.evaluated = self.evaluated.min(tokens);
+        self.reached = self.reached.min(tokens);
         self.prompt_end = self.prompt_end.min(tokens);
         self.caches[0].truncate(tokens);
+        self.go_back(self.evaluated.min(tokens));
         self.learnt.retain(|learnt| learnt.tokens <= tokens);
         self.turn_ends();
+    }
+
+    /// Evaluates again what lies behind the first `tokens` tokens, or behind fewer, where recurrent
+    /// layers have kept no state after these.
+    fn go_back(&mut self, tokens: usize) {
+        self.evaluated = self.caches[0].state().reach(tokens);
     }
 
     /// Back to before the turn.
@@ -358,7 +368,10 @@ impl Session {
     }
 
     fn turn_begins(&mut self) {
-        self.turn_start.get_or_insert(self.tokens.len());
+        if self.turn_start.is_none() {
+            self.turn_start = Some(self.tokens.len());
+            self.caches[0].state_mut().keep(self.evaluated);
+        }
         self.canceller.turn_begins();
     }
 
