@@ -87,7 +87,7 @@ macro_rules! instance {
                 },
                 logits: LogitFunctions {
                     block_maxima,
-                    block_sums,
+                    sums,
                     exp_weights,
                     weighted_depth,
                     moments,
@@ -191,7 +191,7 @@ macro_rules! instance {
             delta_step(state: &mut [Lane], decay_beta: [f32; 2], value: &Lane,
                 key_query: [&[f32]; 2]) -> Lane { recurrence::delta_step::<$mul_add> };
             block_maxima(x: &[f32], maxima: &mut [f32]) -> bool { logits::block_maxima };
-            block_sums(x: &[f32], sums: &mut [f32]) { logits::block_sums };
+            sums(x: &[f32], sums: &mut [f32]) -> f64 { logits::sums };
             exp_weights(x: &[f32], max: f32, weights: &mut [f32], sums: &mut [f32]) -> f64
                 { logits::exp_weights };
             weighted_depth(x: &[f32], weights: &[f32], max: f32) -> f64

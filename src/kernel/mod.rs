@@ -40,7 +40,7 @@ use crate::team::Tile;
 
 pub use elementwise::{Nonlinearity, Xielu};
 pub use lanes::LANES;
-pub use logits::{BLOCK, Reach, STEPS, Steps};
+pub use logits::{BLOCK, Reach, STEPS, SUMMED, Steps};
 pub use measure::Peak;
 pub use recurrence::Lane;
 pub use room::Room;
