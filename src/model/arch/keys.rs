@@ -60,7 +60,7 @@ impl<'a> Keys<'a> {
             let message = format!("expected 0 or {most} for each layer, found {each:?}");
             return Err(Error::new(Code::Unsupported, self.place(name), message));
         }
-        let spec = self.attending(kind, Some(most as usize))?;
+        let spec = self.attending(kind, Some(most.max(1) as usize))?;
         self.check_len(name, each.len(), spec.layers)?;
         Ok((spec, each.iter().map(|heads| *heads > 0).collect()))
     }
