@@ -6,6 +6,7 @@
 
 use crate::float::{self, MulAdd};
 
+use super::elementwise::scale;
 use super::{Kernels, LANES};
 
 /// A value for each column.
@@ -14,13 +15,20 @@ pub type Lane = [f32; LANES];
 /// Parts of a sum over rows: enough for the latency of an addition.
 const PARTS: usize = 4;
 
+/// Two factors of each row.
+type Rows<'a> = [&'a [f32]; 2];
+
+type StateStep = unsafe fn(&mut [Lane], f32, &Lane, Rows<'_>) -> Lane;
+type SelectiveStep = unsafe fn(&mut [Lane], &[Lane], [&Lane; 2], Rows<'_>) -> Lane;
+type DeltaStep = unsafe fn(&mut [Lane], [f32; 2], &Lane, Rows<'_>) -> Lane;
+
 /// All pointers are unsafe to call without the CPU's features; see [`Kernels`].
 pub(super) struct RecurrenceFunctions {
     pub multiply_add: unsafe fn(&mut [f32], &[f32], &[f32]),
     pub gate: unsafe fn(&mut [f32], &[f32]),
-    pub state_step: unsafe fn(&mut [Lane], f32, &Lane, [&[f32]; 2]) -> Lane,
-    pub selective_step: unsafe fn(&mut [Lane], &[Lane], [&Lane; 2], [&[f32]; 2]) -> Lane,
-    pub delta_step: unsafe fn(&mut [Lane], [f32; 2], &Lane, [&[f32]; 2]) -> Lane,
+    pub state_step: StateStep,
+    pub selective_step: SelectiveStep,
+    pub delta_step: DeltaStep,
 }
 
 impl Kernels {
@@ -92,12 +100,14 @@ pub fn state_step<M: MulAdd>(
     x: &Lane,
     [b, c]: [&[f32]; 2],
 ) -> Lane {
-    sum_rows(state, |i, row, sum| {
+    let mut parts = [[0.0; LANES]; PARTS];
+    for (row, (b, c)) in state.iter_mut().zip(b.iter().zip(c)) {
         for lane in 0..LANES {
-            row[lane] = M::mul_add(b[i], x[lane], row[lane] * decay);
-            sum[lane] = M::mul_add(row[lane], c[i], sum[lane]);
+            row[lane] = M::mul_add(*b, x[lane], row[lane] * decay);
         }
-    })
+        parts = with_row::<M>(parts, row, *c);
+    }
+    joined(&parts)
 }
 
 /// See [`Kernels::selective_step`].
@@ -115,13 +125,15 @@ pub fn selective_step<M: MulAdd>(
         step[lane] = float::softplus(step[lane]);
         x[lane] *= step[lane];
     }
-    sum_rows(state, |i, row, sum| {
+    let mut parts = [[0.0; LANES]; PARTS];
+    for ((row, a), (b, c)) in state.iter_mut().zip(a).zip(b.iter().zip(c)) {
         for lane in 0..LANES {
-            let decay = float::exp(a[i][lane] * step[lane]);
-            row[lane] = M::mul_add(b[i], x[lane], row[lane] * decay);
-            sum[lane] = M::mul_add(row[lane], c[i], sum[lane]);
+            let decay = float::exp(a[lane] * step[lane]);
+            row[lane] = M::mul_add(*b, x[lane], row[lane] * decay);
         }
-    })
+        parts = with_row::<M>(parts, row, *c);
+    }
+    joined(&parts)
 }
 
 /// See [`Kernels::delta_step`].
@@ -134,40 +146,35 @@ pub fn delta_step<M: MulAdd>(
     value: &Lane,
     [key, query]: [&[f32]; 2],
 ) -> Lane {
-    let given = sum_rows(state, |i, row, sum| {
-        for lane in 0..LANES {
-            sum[lane] = M::mul_add(row[lane] * decay, key[i], sum[lane]);
-        }
-    });
-    let mut change = *value;
+    let mut parts = [[0.0; LANES]; PARTS];
+    for (row, key) in state.iter().zip(key) {
+        let mut row = *row;
+        scale(&mut row, decay);
+        parts = with_row::<M>(parts, &row, *key);
+    }
+    let (given, mut change) = (joined(&parts), *value);
     for lane in 0..LANES {
         change[lane] = (value[lane] - given[lane]) * beta;
     }
-    sum_rows(state, |i, row, sum| {
-        for lane in 0..LANES {
-            row[lane] = M::mul_add(key[i], change[lane], row[lane] * decay);
-            sum[lane] = M::mul_add(row[lane], query[i], sum[lane]);
-        }
-    })
+    state_step::<M>(state, decay, &change, [key, query])
 }
 
-/// Calls `step` with each row, its number, and the part of the sum that it adds to; returns the sum.
+/// Adds a row times a factor to the part that is next. The parts go round, which does not show in
+/// their sum: it takes the same pairs, wherever they begin.
 #[inline(always)]
-fn sum_rows(state: &mut [Lane], step: impl Fn(usize, &mut Lane, &mut Lane)) -> Lane {
-    let mut parts = [[0.0; LANES]; PARTS];
-    let (whole, rest) = state.as_chunks_mut::<PARTS>();
-    let done = PARTS * whole.len();
-    for (i, rows) in whole.iter_mut().enumerate() {
-        for part in 0..PARTS {
-            step(PARTS * i + part, &mut rows[part], &mut parts[part]);
-        }
+fn with_row<M: MulAdd>(parts: [Lane; PARTS], row: &Lane, factor: f32) -> [Lane; PARTS] {
+    let [mut next, second, third, fourth] = parts;
+    for lane in 0..LANES {
+        next[lane] = M::mul_add(row[lane], factor, next[lane]);
     }
-    // A copy: what a variable chooses from could not stay in registers above.
-    let mut parts = parts;
-    for (i, row) in rest.iter_mut().enumerate() {
-        step(done + i, row, &mut parts[i]);
+    [second, third, fourth, next]
+}
+
+#[inline(always)]
+fn joined(parts: &[Lane; PARTS]) -> Lane {
+    let mut sum = [0.0; LANES];
+    for lane in 0..LANES {
+        sum[lane] = (parts[0][lane] + parts[2][lane]) + (parts[1][lane] + parts[3][lane]);
     }
-    std::array::from_fn(|lane| {
-        (parts[0][lane] + parts[2][lane]) + (parts[1][lane] + parts[3][lane])
-    })
+    sum
 }
