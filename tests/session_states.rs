@@ -169,15 +169,7 @@ fn a_cancelled_turn_is_rolled_back() {
         let mut session = session(model, team, 8);
         session.feed(&tokens(0..24)).unwrap();
         assert!(logits(&mut session) == truth[23]);
-        let sampler = Sampler::new(&SamplerOptions {
-            temperature: 0.0,
-            ..SamplerOptions::default()
-        });
-        let options = GenerateOptions {
-            tokens_max: 12,
-            ignore_end: true,
-            ..GenerateOptions::new(sampler.unwrap())
-        };
+        let options = greedy(12);
         let mut run = |stop_at: usize| {
             let mut made = Vec::new();
             let outcome = session.generate(&options, &mut Control::none(), &mut |event| {
@@ -200,6 +192,71 @@ fn a_cancelled_turn_is_rolled_back() {
         // The last token was not evaluated; going back to the prompt is going back to its state.
         session.rewind(24).unwrap();
         assert!(logits(&mut session) == truth[23]);
+    });
+}
+
+fn greedy(tokens_max: usize) -> GenerateOptions {
+    let sampler = Sampler::new(&SamplerOptions {
+        temperature: 0.0,
+        ..SamplerOptions::default()
+    });
+    GenerateOptions {
+        tokens_max,
+        ignore_end: true,
+        ..GenerateOptions::new(sampler.unwrap())
+    }
+}
+
+/// Greedy tokens, chunk by chunk of what has to be evaluated first.
+fn generated(session: &mut Session, tokens_max: usize) -> Vec<u32> {
+    let options = greedy(tokens_max);
+    let there = session.tokens().len();
+    session
+        .generate(&options, &mut Control::none(), &mut |_| Action::Continue)
+        .unwrap();
+    session.tokens()[there..].to_vec()
+}
+
+#[test]
+fn a_turn_goes_on_from_the_middle_of_another() {
+    each_model(|model, team| {
+        let mut session = session(model, team, 4);
+        session.feed(&tokens(0..10)).unwrap();
+        let made = generated(&mut session, 40);
+        for keep in [45, 30, 11, 10] {
+            session.rewind(keep).unwrap();
+            assert_eq!(generated(&mut session, 50 - keep), made[keep - 10..]);
+        }
+    });
+}
+
+#[test]
+fn forks_and_shifts_are_as_if_they_were_alone() {
+    each_model(|model, team| {
+        let truth = truth(model, team, 40);
+        let mut one = session(model, team, 8);
+        one.feed(&tokens(0..20)).unwrap();
+        logits(&mut one);
+        one.feed(&tokens(20..30)).unwrap();
+        let mut other = one.fork().unwrap();
+        other.feed(&[1, 2, 3]).unwrap();
+        logits(&mut other);
+        one.feed(&tokens(30..40)).unwrap();
+        assert!(logits(&mut one) == truth[39]);
+        other.rewind(30).unwrap();
+        other.feed(&tokens(30..40)).unwrap();
+        assert!(logits(&mut other) == truth[39]);
+        drop(one);
+        other.rewind(20).unwrap();
+        assert!(logits(&mut other) == truth[19]);
+
+        let mut shifted = session(model, team, 8);
+        shifted.feed(&tokens(0..3)).unwrap();
+        shifted.feed(&[9, 8, 7, 6]).unwrap();
+        shifted.feed(&tokens(3..40)).unwrap();
+        logits(&mut shifted);
+        shifted.shift(3, 4).unwrap();
+        assert!(logits(&mut shifted) == truth[39]);
     });
 }
 

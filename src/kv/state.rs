@@ -2,7 +2,8 @@
 //!
 //! A state cannot give a token back. So a sequence has [`SLOTS`] slots, and each knows after how many
 //! tokens its state is. A pass reads one and writes another, which counts when the pass is done: a
-//! pass that is dropped loses nothing, and nothing is ever copied. The slots left over are where a
+//! pass that is dropped loses nothing, and nothing is ever copied. Forks share what is done, and write
+//! to places of their own. The slots left over are where a
 //! rewind can go to: the state that a turn began with is kept, and the one before the last pass until
 //! the next. A sequence goes back to the nearest of them, or to its begin, and evaluates again what
 //! lies between, to the same bits.
@@ -10,7 +11,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::budget::{Budget, Buffer, Tag};
+use crate::budget::{Budget, Shared, Tag};
 use crate::error::Result;
 
 /// States of a sequence: one to read, one to write, and the one that its turn began with.
@@ -52,8 +53,11 @@ impl StateLayout {
     }
 
     /// What all slots of a sequence are charged, in bytes.
-    pub fn bytes(&self) -> u64 {
-        Budget::charge_of::<f32>(self.len).saturating_mul(SLOTS as u64)
+    pub fn charge(&self) -> u64 {
+        match self.len {
+            0 => 0,
+            len => Budget::charge_of_shared::<f32>(len).saturating_mul(SLOTS as u64),
+        }
     }
 }
 
@@ -61,6 +65,7 @@ impl StateLayout {
 #[derive(Debug)]
 pub struct State {
     layout: Arc<StateLayout>,
+    budget: Budget,
     slots: [Slot; SLOTS],
     /// Tokens after which a state is kept.
     kept: usize,
@@ -68,9 +73,11 @@ pub struct State {
     pass: (Option<usize>, usize),
 }
 
-#[derive(Debug)]
+/// A place for a state.
+#[derive(Debug, Clone, Default)]
 struct Slot {
-    values: Buffer<f32>,
+    /// `None` in a fork that has not written to it.
+    values: Option<Shared<f32>>,
     /// Tokens that the state has seen; `None` if it is none.
     tokens: Option<usize>,
 }
@@ -82,19 +89,45 @@ type OldAndNew<'a> = (Option<&'a [f32]>, &'a mut [f32]);
 impl State {
     /// The state before the first token; or `MEMORY_CAP`, `OUT_OF_MEMORY`.
     pub fn new(layout: Arc<StateLayout>, budget: &Budget) -> Result<Self> {
-        let slot = || -> Result<Slot> {
-            Ok(Slot {
-                values: budget.allocate(Tag::Kv, layout.len)?,
-                tokens: None,
-            })
-        };
-        let slots = [slot()?, slot()?, slot()?];
-        Ok(Self {
+        let mut state = Self {
             layout,
-            slots,
+            budget: budget.clone(),
+            slots: Default::default(),
             kept: 0,
             pass: (None, 0),
-        })
+        };
+        (0..SLOTS).try_for_each(|slot| state.own(slot))?;
+        Ok(state)
+    }
+
+    /// The same for another sequence, which goes on by itself. A pass in progress is not part of it.
+    pub fn fork(&self) -> Self {
+        let slot = |slot: &Slot| match slot.tokens {
+            Some(_) => slot.clone(),
+            None => Slot::default(),
+        };
+        Self {
+            layout: Arc::clone(&self.layout),
+            budget: self.budget.clone(),
+            slots: self.slots.each_ref().map(slot),
+            kept: self.kept,
+            pass: (None, 0),
+        }
+    }
+
+    /// Makes sure that nobody else holds the place of a slot, whose state is lost if someone does.
+    fn own(&mut self, slot: usize) -> Result<()> {
+        let values = &mut self.slots[slot].values;
+        if self.layout.len > 0 && !values.as_ref().is_some_and(Shared::is_alone) {
+            *values = Some(self.budget.allocate_shared(Tag::Kv, self.layout.len)?);
+        }
+        Ok(())
+    }
+
+    /// What its slots are charged, in bytes, shared or not.
+    pub fn bytes(&self) -> u64 {
+        let slots = self.slots.iter().filter(|slot| slot.values.is_some());
+        slots.count() as u64 * (self.layout.charge() / SLOTS as u64)
     }
 
     /// How many of the first `tokens` tokens a sequence need not evaluate again: all, if no layer is
@@ -120,9 +153,10 @@ impl State {
         self.kept = self.kept.min(tokens);
     }
 
-    /// Begins a pass over tokens from number `tokens` on, which is within [`State::reach`]. May be
-    /// called again before the pass has written anything.
-    pub fn begin(&mut self, tokens: usize) {
+    /// Begins a pass over tokens from number `tokens` on, which is within [`State::reach`]; or
+    /// `MEMORY_CAP`, `OUT_OF_MEMORY`, if forks hold the place to write to. May be called again before
+    /// the pass has written anything.
+    pub fn begin(&mut self, tokens: usize) -> Result<()> {
         let at = |slot: &Slot| slot.tokens == Some(tokens);
         let from = self.slots.iter().position(at).filter(|_| tokens > 0);
         let begun = self.layout.len == 0 || tokens == 0 || from.is_some();
@@ -133,7 +167,9 @@ impl State {
             .min_by_key(|&i| self.slots[i].tokens);
         let to = to.expect("a slot is neither read nor kept");
         self.slots[to].tokens = None;
+        self.own(to)?;
         self.pass = (from, to);
+        Ok(())
     }
 
     /// Ends a pass, which has written the state after `tokens` tokens.
@@ -148,7 +184,7 @@ impl State {
     /// The window of a layer as the pass found it; `None`: zeros.
     pub fn window(&self, layer: usize) -> Option<&[f32]> {
         let range = self.layout.layers[layer].0.clone();
-        self.pass.0.map(|from| &self.slots[from].values[range])
+        self.pass.0.map(|from| &self.slots[from].values()[range])
     }
 
     /// The window of a layer as the pass found it, and as it leaves it.
@@ -172,27 +208,41 @@ impl State {
             false => &behind[from - to - 1],
         });
         (
-            old.map(|slot| &slot.values[range.clone()]),
-            &mut new.values[range],
+            old.map(|slot| &slot.values()[range.clone()]),
+            &mut new.values_mut()[range],
         )
     }
 
     /// The state after the most tokens, with their number; `None` before the first.
     pub fn snapshot(&self) -> Option<(usize, &[f32])> {
         let latest = self.slots.iter().max_by_key(|slot| slot.tokens)?;
-        latest.tokens.map(|tokens| (tokens, &latest.values[..]))
+        latest.tokens.map(|tokens| (tokens, latest.values()))
     }
 
     /// Takes over the state after `tokens` tokens that another sequence of the same model gave in a
-    /// [`State::snapshot`], in place of all that is there.
+    /// [`State::snapshot`], in place of all that is there; or `MEMORY_CAP`, `OUT_OF_MEMORY`.
     ///
     /// # Panics
     /// If it is no state of such a model.
-    pub fn restore(&mut self, tokens: usize, values: &[f32]) {
+    pub fn restore(&mut self, tokens: usize, values: &[f32]) -> Result<()> {
         self.truncate(0);
-        self.slots[0].values.copy_from_slice(values);
+        self.own(0)?;
+        self.slots[0].values_mut().copy_from_slice(values);
         self.slots[0].tokens = (tokens > 0).then_some(tokens);
         self.kept = tokens;
+        Ok(())
+    }
+}
+
+impl Slot {
+    fn values(&self) -> &[f32] {
+        let values = self.values.as_deref();
+        values.expect("a slot with a state has a place for it")
+    }
+
+    fn values_mut(&mut self) -> &mut [f32] {
+        let values = self.values.as_mut().and_then(Shared::get_mut);
+        values.expect("a pass has a place of its own to write to")
     }
 }
 
@@ -212,7 +262,7 @@ mod tests {
 
     /// A pass over `tokens`, which leaves the number of its last token in every state.
     fn pass(state: &mut State, tokens: Range<usize>) {
-        state.begin(tokens.start);
+        state.begin(tokens.start).unwrap();
         for layer in [0, 2] {
             let seen = |old: Option<&[f32]>| old.map_or(0.0, |old| old[4]);
             let (old, new) = state.windows(layer);
@@ -242,7 +292,7 @@ mod tests {
     fn a_dropped_pass_loses_nothing() {
         let mut state = state();
         pass(&mut state, 0..8);
-        state.begin(8);
+        state.begin(8).unwrap();
         state.matrices(0).1.fill(-1.0);
         assert_eq!(state.reach(100), 8);
         pass(&mut state, 8..9);
@@ -287,18 +337,36 @@ mod tests {
         pass(&mut one, 3..4);
         pass(&mut other, 0..9);
         let (tokens, values) = one.snapshot().unwrap();
-        other.restore(tokens, values);
+        other.restore(tokens, values).unwrap();
         assert_eq!((other.reach(3), other.reach(9)), (0, 4));
         pass(&mut other, 4..5);
     }
 
     #[test]
+    fn forks_share_states_until_they_write() {
+        let mut one = state();
+        pass(&mut one, 0..3);
+        pass(&mut one, 3..4);
+        one.begin(4).unwrap();
+        let (all, mut other) = (one.bytes(), one.fork());
+        // What the pass writes is not shared.
+        assert_eq!(other.bytes(), all / 3 * 2);
+        one.matrices(0).1.fill(9.0);
+        pass(&mut other, 4..5);
+        pass(&mut other, 5..6);
+        pass(&mut one, 4..5);
+        pass(&mut one, 5..9);
+        assert_eq!((one.reach(8), other.reach(8)), (5, 6));
+        pass(&mut other, 6..7);
+    }
+
+    #[test]
     fn layers_that_are_not_recurrent_cost_nothing() {
         let layout = StateLayout::new([StateShape::default(); 3].into_iter());
-        assert_eq!(layout.bytes(), 0);
+        assert_eq!(layout.charge(), 0);
         let mut state = State::new(Arc::new(layout), &Budget::default()).unwrap();
         assert_eq!(state.reach(17), 17);
-        state.begin(17);
+        state.begin(17).unwrap();
         state.commit(18);
     }
 }

@@ -128,9 +128,9 @@ impl Pass {
         };
         let _call = team.call();
         if self.phase == Phase::Embed {
-            self.each_sequence(caches, |cache, tokens| {
-                cache.state_mut().begin(tokens.start)
-            });
+            let begin =
+                |cache: &mut Cache, tokens: Range<usize>| cache.state_mut().begin(tokens.start);
+            self.each_sequence(caches, begin)?;
         }
         while self.phase != Phase::Done {
             if self.run_phase(&context, caches)? == Flow::Paused {
@@ -142,18 +142,25 @@ impl Pass {
                 return Ok(Flow::Paused);
             }
         }
-        self.each_sequence(caches, |cache, tokens| cache.state_mut().commit(tokens.end));
+        self.each_sequence(caches, |cache, tokens| {
+            cache.state_mut().commit(tokens.end);
+            Ok(())
+        })?;
         Ok(Flow::Done)
     }
 
     /// Calls `visit` with the cache of each sequence, and its tokens in the batch.
-    fn each_sequence(&self, caches: &mut [Cache], visit: impl Fn(&mut Cache, Range<usize>)) {
+    fn each_sequence(
+        &self,
+        caches: &mut [Cache],
+        visit: impl Fn(&mut Cache, Range<usize>) -> Result<()>,
+    ) -> Result<()> {
         let batch = &self.scratch.batch;
-        for rows in batch.sequences() {
+        batch.sequences().iter().try_for_each(|rows| {
             let first = batch.rows()[rows.start];
             let tokens = first.position..first.position + rows.len();
-            visit(&mut caches[first.sequence], tokens);
-        }
+            visit(&mut caches[first.sequence], tokens)
+        })
     }
 
     /// Goes to the next phase that the model has in this layer.
