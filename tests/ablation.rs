@@ -13,8 +13,8 @@ use std::path::Path;
 use lightgpt::gguf::Source;
 use lightgpt::kernel::{self, Nonlinearity, Window};
 use lightgpt::model::Network;
-use lightgpt::model::spec::{Gating, QkNorm};
-use lightgpt::model::weights::{ExpertWeights, Layer};
+use lightgpt::model::spec::{Gating, QkNorm, RecurrenceKind};
+use lightgpt::model::weights::{ExpertWeights, Layer, RecurrentWeights, StateWeights};
 use lightgpt::ops::experts::Gate;
 use lightgpt::ops::norm::{Norm, NormKind};
 use lightgpt::ops::rope::{Factors, Frequencies, Rope, Scaling, Style};
@@ -65,7 +65,7 @@ const SWITCHES: &[(&str, Switch)] = &[
     ("factor of blocks", |n| set(&mut n.spec.residual_scale, 1.0)),
     ("biases of attention", |n| {
         each_layer(n, |layer| {
-            let all = layer.qkv.iter_mut().chain([&mut layer.attention_out]);
+            let all = layer.qkv.iter_mut().chain(&mut layer.attention_out);
             all.fold(false, |on, linear| linear.bias.take().is_some() | on)
         })
     }),
@@ -88,10 +88,9 @@ const SWITCHES: &[(&str, Switch)] = &[
     }),
     ("rotation of some layers only", |n| {
         let first = (!n.spec.ropes.is_empty()).then_some(0);
-        n.spec
-            .each
-            .iter_mut()
-            .fold(false, |on, layer| set(&mut layer.rope, first) | on)
+        let layers = n.spec.each.iter_mut();
+        let attending = layers.filter(|layer| layer.mixer.attends());
+        attending.fold(false, |on, layer| set(&mut layer.rope, first) | on)
     }),
     ("pairs of the rotation", |n| {
         let opposite = |style| match style {
@@ -215,6 +214,80 @@ const SWITCHES: &[(&str, Switch)] = &[
             .as_mut()
             .is_some_and(|experts| set(&mut experts.weighs_input, false))
     }),
+    ("gates of heads", |n| {
+        let plain = n.spec.heads + 2;
+        set(&mut n.spec.gated_heads, false)
+            && each_layer(n, |layer| {
+                layer.qkv.truncate(plain);
+                true
+            })
+    }),
+    ("states beside attention", |n| {
+        each_layer(n, |layer| {
+            !layer.qkv.is_empty() && layer.recurrent.take().is_some()
+        })
+    }),
+    ("memory of convolutions", |n| {
+        let taps = n.spec.recurrence.map_or(1, |recurrence| recurrence.taps);
+        each_recurrent(n, |layer| {
+            let newest = layer.taps.len() / taps;
+            let older = layer.taps.len() - newest;
+            layer.taps[..older].fill(0.0);
+            true
+        })
+    }),
+    ("biases of convolutions", |n| {
+        each_recurrent(n, |layer| layer.taps_bias.take().is_some())
+    }),
+    ("norms of keys, rows and steps", |n| {
+        each_recurrent(n, |layer| {
+            let had = !layer.norms.is_empty();
+            layer.norms.clear();
+            had
+        })
+    }),
+    ("norms of what states give", |n| {
+        each_recurrent(n, |layer| layer.out_norm.take().is_some())
+    }),
+    ("decay of states", |n| {
+        each_state(n, |state| {
+            state.decay.fill(0.0);
+            true
+        })
+    }),
+    ("biases of steps", |n| {
+        each_state(n, |state| match &mut state.low {
+            Some((_, steps)) => steps.bias.take().is_some(),
+            None => state.step_bias.as_mut().is_some_and(|bias| {
+                bias.fill(0.0);
+                true
+            }),
+        })
+    }),
+    ("what goes past states", |n| {
+        each_state(n, |state| state.skip.take().is_some())
+    }),
+    ("order of heads in groups", |n| {
+        n.spec
+            .recurrence
+            .as_mut()
+            .is_some_and(|recurrence| match &mut recurrence.kind {
+                RecurrenceKind::Delta { tiled } => {
+                    *tiled = !*tiled;
+                    true
+                }
+                _ => false,
+            })
+    }),
+    ("order of a memory's steps", |n| {
+        let is_memory = |kind| matches!(kind, RecurrenceKind::Delta { .. });
+        let is_memory = n.spec.recurrence.is_some_and(|own| is_memory(own.kind));
+        is_memory
+            && each_state(n, |state| {
+                state.paired = !state.paired;
+                true
+            })
+    }),
     ("factor of logits", |n| set(&mut n.spec.logit_scale, 1.0)),
     ("bound of logits", |n| set(&mut n.spec.logit_softcap, 0.0)),
 ];
@@ -258,7 +331,8 @@ fn without(folder: &Path, case: &Case, switch: Switch) -> Option<f32> {
         }
         let (here, behind) = rest.split_at(tokens.len() * case.vocab);
         rest = behind;
-        worst = worst.max(largest(&timeline.feed(tokens), here));
+        let made = timeline.try_feed(tokens);
+        worst = worst.max(made.map_or(f32::INFINITY, |made| largest(&made, here)));
     }
     Some(worst)
 }
@@ -279,6 +353,16 @@ fn each_layer(network: &mut Network, change: impl Fn(&mut Layer) -> bool) -> boo
 
 fn each_experts(network: &mut Network, change: impl Fn(&mut ExpertWeights) -> bool) -> bool {
     each_layer(network, |layer| layer.experts.as_mut().is_some_and(&change))
+}
+
+fn each_recurrent(network: &mut Network, change: impl Fn(&mut RecurrentWeights) -> bool) -> bool {
+    each_layer(network, |layer| {
+        layer.recurrent.as_mut().is_some_and(&change)
+    })
+}
+
+fn each_state(network: &mut Network, change: impl Fn(&mut StateWeights) -> bool) -> bool {
+    each_recurrent(network, |layer| layer.state.as_mut().is_some_and(&change))
 }
 
 /// All norms of rows.

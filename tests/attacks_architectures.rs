@@ -57,6 +57,13 @@ fn hostile(value: &Value) -> Vec<Value> {
             Value::from(vec![f32::NAN; items.len()]),
             Value::from(vec![1e30; items.len()]),
         ],
+        Value::Array(Array::I32(items)) => vec![
+            Value::from(items[1..].to_vec()),
+            Value::from(vec![0; items.len()]),
+            Value::from(vec![-1; items.len()]),
+            Value::from((0..items.len() as i32).collect::<Vec<_>>()),
+            Value::from(vec![i32::MAX; items.len()]),
+        ],
         Value::Array(Array::Bool(items)) => vec![
             Value::from(items[1..].to_vec()),
             Value::from(vec![true; items.len()]),

@@ -16,6 +16,7 @@ mod logits;
 mod measure;
 mod panel;
 mod piece;
+mod recurrence;
 mod room;
 mod selection;
 mod simd;
@@ -41,6 +42,7 @@ pub use elementwise::{Nonlinearity, Xielu};
 pub use lanes::LANES;
 pub use logits::{BLOCK, Reach, STEPS, SUMMED, Steps};
 pub use measure::Peak;
+pub use recurrence::Lane;
 pub use room::Room;
 pub use selection::{Keys, Ranked};
 pub use span::{Attention, PAGE_TOKENS, SPAN_TOKENS, Scoring, Window, result_len};
@@ -120,6 +122,7 @@ struct Functions {
     rope_halves: unsafe fn(&mut [f32], &[[f32; 2]]),
     attend: unsafe fn(&Attention<'_>, &mut Room, &mut Tile<'_, f32>),
     join_spans: JoinSpans,
+    recurrence: recurrence::RecurrenceFunctions,
     logits: logits::LogitFunctions,
 }
 

@@ -4,6 +4,7 @@ use super::*;
 use crate::random::Random;
 
 mod attention;
+mod recurrence;
 
 const LENGTHS: [usize; 14] = [0, 1, 2, 15, 16, 17, 31, 33, 63, 64, 65, 127, 128, 300];
 

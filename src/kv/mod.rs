@@ -3,10 +3,13 @@
 //! A page holds [`PAGE_TOKENS`] tokens of all layers. For each layer and head it has a plane of
 //! keys, transposed, (k_dim, PAGE_TOKENS), so that a score's lanes are keys, and a plane of values,
 //! (PAGE_TOKENS, v_dim). A sequence is a table of pages: what it costs to rewind, share or fork it.
+//! Recurrent layers keep a [`State`] instead.
 
 mod cache;
+mod state;
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use crate::budget::{Budget, Shared, Tag, Zero};
 use crate::error::Result;
@@ -16,6 +19,7 @@ use crate::quant::{Activation, GROUP};
 
 pub use crate::kernel::{PAGE_TOKENS, SPAN_TOKENS};
 pub use cache::Cache;
+pub use state::{State, StateLayout, StateShape};
 
 /// How keys and values are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -54,6 +58,8 @@ pub struct LayerShape {
     pub k_dim: usize,
     /// Values in a value row.
     pub v_dim: usize,
+    /// What it keeps of all tokens together.
+    pub state: StateShape,
 }
 
 /// Where everything lies in a page.
@@ -63,13 +69,14 @@ pub struct Layout {
     /// Each layer, and the byte where it begins.
     layers: Vec<(LayerShape, usize)>,
     page_bytes: usize,
+    state: Arc<StateLayout>,
 }
 
 impl Layout {
     /// The layout of pages for `layers`.
     pub fn new(format: KvFormat, layers: impl Iterator<Item = LayerShape>) -> Self {
         let mut page_bytes = 0;
-        let layers = layers
+        let layers: Vec<_> = layers
             .map(|shape| {
                 let start = page_bytes;
                 let (keys, values) = format.plane_bytes(&shape);
@@ -77,11 +84,18 @@ impl Layout {
                 (shape, start)
             })
             .collect();
+        let state = StateLayout::new(layers.iter().map(|(shape, _)| shape.state));
         Self {
             format,
             layers,
             page_bytes,
+            state: Arc::new(state),
         }
+    }
+
+    /// Where everything lies in its states.
+    pub fn state(&self) -> &StateLayout {
+        &self.state
     }
 
     /// What a page is charged, in bytes.
@@ -278,6 +292,7 @@ mod tests {
             heads: 2,
             k_dim: 3,
             v_dim: 35,
+            state: StateShape::default(),
         };
         Layout::new(format, [shape, shape].into_iter())
     }

@@ -33,6 +33,8 @@ pub struct Batch {
     rows: Vec<Row>,
     /// Rows that go to one page.
     pages: Vec<Range<usize>>,
+    /// Rows of one sequence.
+    sequences: Vec<Range<usize>>,
     /// Rows that want logits.
     outputs: Vec<usize>,
 }
@@ -43,6 +45,7 @@ impl Batch {
         Ok(Self {
             rows: reserved(rows)?,
             pages: reserved(rows)?,
+            sequences: reserved(rows)?,
             outputs: reserved(rows)?,
         })
     }
@@ -52,11 +55,16 @@ impl Batch {
         self.rows.clear();
         self.rows.extend(rows);
         self.pages.clear();
+        self.sequences.clear();
         self.outputs.clear();
         for (i, row) in self.rows.iter().enumerate() {
             match self.pages.last_mut() {
                 Some(last) if self.rows[last.start].page() == row.page() => last.end = i + 1,
                 _ => self.pages.push(i..i + 1),
+            }
+            match self.sequences.last_mut() {
+                Some(last) if self.rows[last.start].sequence == row.sequence => last.end = i + 1,
+                _ => self.sequences.push(i..i + 1),
             }
             if row.wants_output {
                 self.outputs.push(i);
@@ -72,6 +80,11 @@ impl Batch {
     /// Ranges of rows that go to one page each.
     pub fn pages(&self) -> &[Range<usize>] {
         &self.pages
+    }
+
+    /// Ranges of rows of one sequence each.
+    pub fn sequences(&self) -> &[Range<usize>] {
+        &self.sequences
     }
 
     /// Indices of the rows that want logits, in order.
@@ -118,6 +131,7 @@ mod tests {
             .into_iter(),
         );
         assert_eq!(batch.pages(), [0..2, 2..3, 3..4]);
+        assert_eq!(batch.sequences(), [0..3, 3..4]);
         assert_eq!(batch.outputs(), [1]);
         batch.set(std::iter::empty());
         assert!(batch.rows().is_empty() && batch.pages().is_empty());

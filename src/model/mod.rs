@@ -67,7 +67,7 @@ pub struct MemoryEstimate {
     pub weights_mapped: u64,
     /// Weights read into memory.
     pub weights_copied: u64,
-    /// Pages for a full context.
+    /// Pages for a full context, and states of recurrent layers.
     pub kv: u64,
     /// Activations of a pass, shared by sessions that do not run at once.
     pub scratch: u64,
@@ -233,11 +233,12 @@ impl Model {
         };
         let layout = Layout::new(kv, spec.layer_shapes());
         let pages = spec.kept_tokens(context, size.rows).div_ceil(PAGE_TOKENS) as u64;
+        let pages = pages.saturating_mul(layout.page_charge());
         let copied = self.budget.tag_bytes(crate::budget::Tag::Weights);
         Ok(MemoryEstimate {
             weights_mapped: self.weight_bytes().saturating_sub(copied),
             weights_copied: copied,
-            kv: pages.saturating_mul(layout.page_charge()),
+            kv: pages.saturating_add(layout.state().charge()),
             scratch: Scratch::bytes(spec, size),
             logits: Budget::charge_of_shared::<f32>(spec.vocab),
         })

@@ -69,7 +69,8 @@ impl Session {
             while !self.run_pass(control.signals)? {}
             let pass = self.pass.take().expect("begun above");
             let vocab = self.network()?.spec.vocab;
-            for (i, row) in pass.rows().iter().enumerate() {
+            let wanted = pass.rows().iter().filter(|row| row.wants_output);
+            for (i, row) in wanted.enumerate() {
                 each(row.position, pass.logits(i, vocab));
             }
             self.end_pass(pass);
@@ -118,7 +119,7 @@ impl Session {
             return Err(Error::new(Code::InvalidArgument, "session", message));
         }
         if self.evaluated == self.tokens.len() && !self.has_logits {
-            self.evaluated -= 1;
+            self.go_back(self.evaluated - 1);
         }
         Ok(())
     }
@@ -175,7 +176,7 @@ impl Session {
             position,
             context: self.context,
             token: self.tokens[position],
-            wants_output: all_logits || position == last,
+            wants_output: all_logits && position >= self.reached || position == last,
         });
         self.pass = Some(Pass::new(scratch, rows, self.team.threads()));
         self.has_logits = false;
@@ -235,6 +236,7 @@ impl Session {
 
     fn end_pass(&mut self, pass: Pass) {
         self.evaluated += pass.rows().len();
+        self.reached = self.reached.max(self.evaluated);
         self.has_logits = pass.rows().last().is_some_and(|row| row.wants_output);
         if self.has_logits {
             let output = pass.rows().iter().filter(|row| row.wants_output).count() - 1;

@@ -136,6 +136,8 @@ pub struct Session {
     tokens: Vec<u32>,
     /// Tokens that the cache holds.
     evaluated: usize,
+    /// Tokens that it has held: recurrent layers may have to go back further than was wanted.
+    reached: usize,
     /// Tokens up to the last one that was fed: those behind it were generated.
     prompt_end: usize,
     /// (vocab), perhaps shared with forks; `None` in a fork of a session that had none.
@@ -181,6 +183,7 @@ impl Session {
             chunk,
             tokens: Vec::new(),
             evaluated: 0,
+            reached: 0,
             prompt_end: 0,
             has_logits: false,
             pass: None,
@@ -318,6 +321,7 @@ impl Session {
             self.has_logits = false;
         }
         self.tokens.truncate(tokens);
+        self.reached = self.reached.min(tokens);
         self.prompt_end = self.prompt_end.min(tokens);
         self.keep_evaluated(self.evaluated.min(tokens));
         self.learnt.retain(|learnt| learnt.tokens <= tokens);
@@ -327,12 +331,21 @@ impl Session {
     /// Keeps what the cache holds of the first `tokens` tokens. If what those behind them see is
     /// forgotten, that is nothing, and all are evaluated again.
     fn keep_evaluated(&mut self, tokens: usize) {
-        self.evaluated = tokens;
+        self.go_back(tokens);
         if self.first_seen() < self.caches[0].forgotten() {
             self.evaluated = 0;
             self.prompt_end = self.tokens.len();
         }
         self.caches[0].truncate(self.evaluated);
+    }
+
+    /// What lies behind the first `tokens` tokens is to be evaluated again, or behind fewer, where
+    /// recurrent layers have kept no state after these.
+    fn go_back(&mut self, tokens: usize) {
+        self.evaluated = self.caches[0].state().reach(tokens);
+        if self.evaluated < tokens {
+            self.prompt_end = self.tokens.len();
+        }
     }
 
     /// The first position whose keys a token to come sees, or the last one if it is evaluated again.
@@ -371,7 +384,10 @@ impl Session {
     }
 
     fn turn_begins(&mut self) {
-        self.turn_start.get_or_insert(self.tokens.len());
+        if self.turn_start.is_none() {
+            self.turn_start = Some(self.tokens.len());
+            self.caches[0].state_mut().keep(self.evaluated);
+        }
         self.canceller.turn_begins();
     }
 

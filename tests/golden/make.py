@@ -32,6 +32,7 @@ import experts
 import families
 import llama
 import more
+import recurrent
 from parts import Case, fill
 
 HERE = Path(__file__).resolve().parent
@@ -41,7 +42,7 @@ DISTINCT = 6  # the least number of different tokens in a greedy continuation
 CASE_BYTES_MAX = 250_000
 LOGITS_TOLERANCE = 2e-4  # of --check: what rounding in other torch builds may do
 
-TABLES = (llama, families, more, experts)
+TABLES = (llama, families, more, experts, recurrent)
 ARCHITECTURES = {key: row for table in TABLES for key, row in table.ARCHITECTURES.items()}
 CASES = [case for table in TABLES for case in table.CASES]
 

@@ -63,7 +63,8 @@ def fill(model: torch.nn.Module, dim: int, seed: int, arch: Architecture) -> dic
     parameters = {}
     with torch.no_grad():
         # A bias of the choice among experts is trained, but no parameter.
-        biases = [pair for pair in model.named_buffers() if "correction_bias" in pair[0]]
+        trained = re.compile("correction_bias|expert_bias")
+        biases = [pair for pair in model.named_buffers() if trained.search(pair[0])]
         for name, parameter in sorted([*model.named_parameters(), *biases]):
             shape = tuple(parameter.shape)
             if arch.flat and re.search(arch.flat, name):

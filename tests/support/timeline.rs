@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use lightgpt::control::Control;
+use lightgpt::error::Result;
 use lightgpt::gguf::Source;
 use lightgpt::kernel::{self, Kernels};
 use lightgpt::kv::KvFormat;
@@ -60,12 +61,17 @@ impl Timeline {
 
     /// Appends tokens; returns the logits after each of them, `(tokens, vocab)`.
     pub fn feed(&mut self, tokens: &[u32]) -> Vec<f32> {
+        self.try_feed(tokens).expect("finite logits")
+    }
+
+    /// The same; `NONFINITE` of a model that gives no finite logits.
+    pub fn try_feed(&mut self, tokens: &[u32]) -> Result<Vec<f32>> {
         let mut logits = Vec::new();
         self.session.feed(tokens).expect("tokens of the vocabulary");
+        let mut each = |_, row: &[f32]| logits.extend(row);
         self.session
-            .logits_of_each(&mut Control::none(), &mut |_, row| logits.extend(row))
-            .expect("finite logits");
-        logits
+            .logits_of_each(&mut Control::none(), &mut each)?;
+        Ok(logits)
     }
 
     /// The text of tokens that follow a begin token.

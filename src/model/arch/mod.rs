@@ -6,6 +6,7 @@
 mod experts;
 mod keys;
 mod layer_norm;
+mod recurrent;
 mod rms;
 
 use crate::error::{Code, Error, Result};
@@ -40,6 +41,7 @@ const TABLE: &[Architecture] = &{
         row("ernie4_5-moe", experts::ernie4_5_moe),
         row("exaone4", rms::exaone4),
         row("falcon", layer_norm::falcon),
+        row("falcon-h1", recurrent::falcon_h1),
         row("gemma", rms::gemma),
         row("gemma2", rms::gemma2),
         row("gemma3", rms::gemma3),
@@ -49,11 +51,16 @@ const TABLE: &[Architecture] = &{
         row("gpt2", layer_norm::gpt2),
         row("gptneox", layer_norm::gptneox),
         row("granite", rms::granite),
+        row("granitehybrid", recurrent::granite_hybrid),
         row("granitemoe", experts::granitemoe),
         row("hunyuan-dense", rms::hunyuan_dense),
         row("hunyuan-moe", experts::hunyuan_moe),
         row("internlm2", rms::llama),
+        row("lfm2", recurrent::lfm2),
+        row("lfm2moe", recurrent::lfm2moe),
         row("llama4", experts::llama4),
+        row("mamba", recurrent::mamba),
+        row("mamba2", recurrent::mamba2),
         row("minicpm", rms::minicpm),
         row("mpt", layer_norm::mpt),
         row("nemotron", layer_norm::nemotron),
@@ -65,7 +72,10 @@ const TABLE: &[Architecture] = &{
         row("qwen2", rms::qwen2),
         row("qwen2moe", experts::qwen2moe),
         row("qwen3", rms::qwen3),
+        row("qwen35", recurrent::qwen35),
+        row("qwen35moe", recurrent::qwen35moe),
         row("qwen3moe", experts::qwen3moe),
+        row("qwen3next", recurrent::qwen3next),
         row("seed_oss", rms::qwen2),
         row("smollm3", rms::smollm3),
         row("stablelm", layer_norm::stablelm),

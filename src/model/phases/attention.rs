@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{Context, layer_not_finite, wants_quants};
+use super::{Context, layer_not_finite, takes_quants};
 use crate::control::Flow;
 use crate::error::Result;
 use crate::float;
@@ -196,6 +196,7 @@ impl Pass {
         let (width, groups) = (spec.attended_width(), spec.attended_width().div_ceil(GROUP));
         let Scratch {
             batch,
+            qkv,
             attended,
             quants,
             spans: made,
@@ -211,18 +212,23 @@ impl Pass {
         let group = spec.heads / spec.kv_heads;
         let heads = block.kv_heads.start * group..block.kv_heads.end * group;
         let columns = heads.start * spec.v_dim..heads.end * spec.v_dim;
+        let gates = spec.gated_heads.then(|| spec.gates_start() + columns.start);
+        let (qkv, qkv_width) = (&*qkv, spec.qkv_width());
         let weights = &weights.layers[layer];
         let sinks = weights
             .sinks
             .as_ref()
             .map_or(&[][..], |sinks| &sinks[heads]);
-        let out = std::slice::from_ref(&weights.attention_out);
-        let pack = wants_quants(out) && columns.end == width && spec.latent.is_none();
+        let packs = weights.attention_out.as_ref().is_some_and(takes_quants);
+        let pack = packs && columns.end == width && spec.latent.is_none();
         context.run(&mut self.task, parts, |task, (attended, quants)| {
             let row = &made[task * spans.row_len()..][..spans.row_len()];
             let out = &mut attended[columns.clone()];
             let seen = (window, rows[task].position);
             attention::join(kernels, &spans, row, seen, sinks, out);
+            if let Some(gates) = gates {
+                kernels.gate(out, &qkv[(start + task) * qkv_width + gates..][..out.len()]);
+            }
             let finite = !pack || kernels.quantize_row(attended, quants);
             finite.then_some(()).ok_or_else(|| layer_not_finite(layer))
         })
@@ -251,7 +257,7 @@ impl Pass {
         context: &Context<'_>,
         out: &Linear,
     ) -> Result<Flow> {
-        let width = context.network.spec.out_width();
+        let width = out.weight.columns();
         let x = Input {
             columns: width,
             stride: width,

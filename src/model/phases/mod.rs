@@ -7,6 +7,8 @@ mod attention;
 mod experts;
 mod ffn;
 mod latent;
+mod recurrent;
+mod scan;
 
 use crate::control::{Flow, Signals};
 use crate::error::{Code, Error, Result};

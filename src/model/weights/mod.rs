@@ -1,6 +1,7 @@
 //! The weights by their names in the file, each checked against the [`Spec`] when it is taken.
 
 mod file;
+mod recurrent;
 
 use crate::budget::{Budget, Buffer};
 use crate::error::{Code, Error, Result};
@@ -11,6 +12,8 @@ use crate::ops::matmul::Linear;
 use crate::ops::norm::{HeadNorm, Norm};
 use crate::ops::rope::Frequencies;
 use crate::tensor::Matrix;
+
+pub use recurrent::{RecurrentWeights, StateWeights};
 
 use file::{File, missing, no_memory};
 
@@ -40,8 +43,8 @@ pub struct Weights {
 pub struct Layer {
     /// (dim)
     pub attention_norm: Option<Norm>,
-    /// Queries, keys and values, side by side or as one: (qkv_width, dim); of latent attention what
-    /// they are made of.
+    /// Queries, keys, values and gates, side by side or as one: (qkv_width, dim); of latent attention
+    /// what they are made of. Empty where a layer does not attend.
     pub qkv: Vec<Linear>,
     /// What latent attention makes of it.
     pub latent: Option<LatentWeights>,
@@ -52,7 +55,9 @@ pub struct Layer {
     /// Scores without values: (heads)
     pub sinks: Option<Buffer<f32>>,
     /// (dim, out_width)
-    pub attention_out: Linear,
+    pub attention_out: Option<Linear>,
+    /// What the layer does with its state.
+    pub recurrent: Option<RecurrentWeights>,
     /// Of what attention adds: (dim)
     pub attention_post_norm: Option<Norm>,
     /// (dim); `None` too where the network takes what attention took.
@@ -137,7 +142,7 @@ impl Weights {
         for i in 0..spec.layers {
             layers.push(Layer::load(&mut file, i)?);
         }
-        let output_norm = file.norm("output_norm", spec.dim)?;
+        let output_norm = Self::output_norm(&mut file)?;
         let output = match file.find("output.weight") {
             Some(_) => file.linear("output", spec.vocab, spec.dim)?,
             None => Linear {
@@ -158,6 +163,16 @@ impl Weights {
             slopes: slopes(spec),
         })
     }
+
+    /// Some files name it as the norm of the embedding, which they do not have.
+    fn output_norm(file: &mut File<'_>) -> Result<Norm> {
+        let spec = file.spec;
+        let is_there = file.has("output_norm.weight") || !file.has("token_embd_norm.weight");
+        match is_there || spec.embedding.norm {
+            true => file.norm("output_norm", spec.dim),
+            false => file.norm("token_embd_norm", spec.dim),
+        }
+    }
 }
 
 impl Layer {
@@ -173,14 +188,24 @@ impl Layer {
             true => Some(file.vector(&name("attn_sinks.weight"), spec.heads)?),
             false => None,
         };
+        let attends = spec.each[layer].mixer.attends();
+        let head_norm = |file: &mut File<'_>, part: &str, heads: usize| match attends {
+            true => file.head_norm(&name(part), heads),
+            false => Ok(None),
+        };
+        let attention_out = match attends {
+            true => Some(file.linear(&name("attn_output"), spec.dim, spec.out_width())?),
+            false => None,
+        };
         Ok(Self {
             attention_norm,
             qkv: Self::qkv(file, layer)?,
             latent: LatentWeights::load(file, layer)?,
-            q_norm: file.head_norm(&name("attn_q_norm"), spec.heads)?,
-            k_norm: file.head_norm(&name("attn_k_norm"), spec.kv_heads)?,
+            q_norm: head_norm(file, "attn_q_norm", spec.heads)?,
+            k_norm: head_norm(file, "attn_k_norm", spec.kv_heads)?,
             sinks,
-            attention_out: file.linear(&name("attn_output"), spec.dim, spec.out_width())?,
+            attention_out,
+            recurrent: RecurrentWeights::load(file, layer)?,
             attention_post_norm: norm_behind(file, "post_attention_norm")?,
             ffn_norm,
             ffn: Ffn::load(file, layer)?,
@@ -203,6 +228,9 @@ impl Layer {
             return Ok((Some(attention), Some(ffn)));
         }
         let attention = file.norm(&name("attn_norm"), spec.dim)?;
+        if spec.hidden == 0 {
+            return Ok((Some(attention), None));
+        }
         // Some files name the other by what it follows.
         let behind = name("post_attention_norm");
         let ffn = match file.has(&format!("{behind}.weight")) && !spec.norms.behind {
@@ -220,6 +248,12 @@ impl Layer {
     fn qkv(file: &mut File<'_>, layer: usize) -> Result<Vec<Linear>> {
         let spec = file.spec;
         let name = |part: &str| format!("blk.{layer}.{part}");
+        if !spec.each[layer].mixer.attends() {
+            return Ok(Vec::new());
+        }
+        if spec.gated_heads {
+            return Self::gated_qkv(file, layer);
+        }
         if let Some(latent) = &spec.latent {
             let part = if latent.q_rank == 0 {
                 "attn_q"
@@ -243,6 +277,25 @@ impl Layer {
             file.linear(&name("attn_k"), spec.kv_heads * spec.k_dim, spec.dim)?,
             file.linear(&name("attn_v"), spec.kv_heads * spec.v_dim, spec.dim)?,
         ])
+    }
+
+    /// The file holds the query and the gate of each head together.
+    fn gated_qkv(file: &mut File<'_>, layer: usize) -> Result<Vec<Linear>> {
+        let spec = file.spec;
+        let name = |part: &str| format!("blk.{layer}.{part}");
+        let width = spec.k_dim + spec.v_dim;
+        let queries = file.matrix(&name("attn_q.weight"), spec.heads * width, spec.dim)?;
+        let of_head = |head: usize, start: usize, len: usize| Linear {
+            weight: queries.part(head * width + start..head * width + start + len),
+            bias: None,
+        };
+        let mut all: Vec<Linear> = (0..spec.heads)
+            .map(|head| of_head(head, 0, spec.k_dim))
+            .collect();
+        all.push(file.linear(&name("attn_k"), spec.kv_heads * spec.k_dim, spec.dim)?);
+        all.push(file.linear(&name("attn_v"), spec.kv_heads * spec.v_dim, spec.dim)?);
+        all.extend((0..spec.heads).map(|head| of_head(head, spec.k_dim, spec.v_dim)));
+        Ok(all)
     }
 }
 
@@ -277,6 +330,7 @@ impl Ffn {
         let (suffix, hidden) = match spec.experts.filter(|_| spec.each[layer].experts) {
             Some(experts) if experts.shared_hidden == 0 => return Ok(None),
             Some(experts) => ("_shexp", experts.shared_hidden),
+            None if spec.hidden == 0 => return Ok(None),
             None => ("", spec.hidden),
         };
         let name = |part: &str| format!("blk.{layer}.{part}{suffix}");
