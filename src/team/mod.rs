@@ -34,6 +34,10 @@ pub const THREADS_MAX: usize = 256;
 /// The largest [`TeamOptions::niceness`].
 pub const NICENESS_MAX: u8 = 19;
 
+/// Work below which a phase stays with the thread that runs it, in nanoseconds: about what it costs
+/// to share one. Measured (`lightgpt tune`); results do not depend on it.
+pub const ALONE_NS: usize = 2_000;
+
 /// What a team is made of.
 #[derive(Default)]
 pub struct TeamOptions {
@@ -54,6 +58,8 @@ pub struct TeamOptions {
     pub stack_bytes: usize,
     /// The host's own threads, instead of helpers of ours.
     pub executor: Option<Box<dyn Executor>>,
+    /// Phases with less work than so many nanoseconds are not shared; `None`: [`ALONE_NS`].
+    pub alone_ns: Option<usize>,
 }
 
 impl TeamOptions {
@@ -89,6 +95,7 @@ pub struct Team {
     threads: usize,
     crew: Option<Crew>,
     executor: Option<Box<dyn Executor>>,
+    alone_ns: usize,
 }
 
 impl Team {
@@ -116,12 +123,18 @@ impl Team {
             threads,
             crew,
             executor: options.executor,
+            alone_ns: options.alone_ns.unwrap_or(ALONE_NS),
         }))
     }
 
     /// Threads that may work at once, the caller's included.
     pub fn threads(&self) -> usize {
         self.threads
+    }
+
+    /// Whether a phase that takes about `work_ns` nanoseconds on one thread is shared.
+    pub fn shares(&self, work_ns: usize) -> bool {
+        work_ns >= self.alone_ns
     }
 
     /// Begins a call: phases will follow each other closely, so helpers wait awake in between, and
@@ -164,6 +177,10 @@ impl Team {
             body(task, &mut unsafe { parts.part(task) })
         };
         let first = *next;
+        let helpers = match self.shares(parts.work_ns()) {
+            true => self.threads.min(tasks - first) - 1,
+            false => 0,
+        };
         let phase = Phase {
             body: &call,
             tasks,
@@ -176,7 +193,6 @@ impl Team {
             phase.perform(first);
             phase.work();
         };
-        let helpers = self.threads.min(tasks - first) - 1;
         match (&self.executor, &self.crew) {
             (Some(executor), _) if helpers > 0 => {
                 phase.perform(first);
@@ -200,6 +216,7 @@ impl fmt::Debug for TeamOptions {
             .field("niceness", &self.niceness)
             .field("stack_bytes", &self.stack_bytes)
             .field("executor", &self.executor.is_some())
+            .field("alone_ns", &self.alone_ns)
             .finish()
     }
 }

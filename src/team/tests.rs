@@ -6,6 +6,7 @@ use super::*;
 fn team(threads: usize) -> Arc<Team> {
     Team::new(TeamOptions {
         threads,
+        alone_ns: Some(0),
         ..TeamOptions::default()
     })
     .unwrap()
@@ -37,6 +38,7 @@ fn hosts() -> Vec<Arc<Team>> {
         Team::new(TeamOptions {
             threads: 3,
             executor,
+            alone_ns: Some(0),
             ..TeamOptions::default()
         })
         .unwrap()
@@ -93,6 +95,39 @@ fn thousands_of_short_phases_lose_nothing() {
         .unwrap();
     }
     assert_eq!(count.into_inner(), 80_000);
+}
+
+#[test]
+fn what_is_too_short_to_be_shared_stays_with_the_caller() {
+    let team = Team::new(TeamOptions {
+        threads: 2,
+        alone_ns: Some(1000),
+        ..TeamOptions::default()
+    });
+    let team = team.unwrap();
+    assert!(team.shares(1000) && !team.shares(999));
+    let caller = std::thread::current().id();
+    let threads = |work_ns: usize, wait_for: u32| {
+        let arrived = AtomicU32::new(0);
+        let mut threads = [caller; 100];
+        let parts = Chunks::new(&mut threads, 1).taking(work_ns);
+        team.run(&Signals::default(), &mut 0, parts, |task, thread| {
+            thread[0] = std::thread::current().id();
+            // The caller's first task ends when a helper has come.
+            arrived.fetch_add(
+                u32::from(task == 0 || thread[0] != caller),
+                Ordering::Relaxed,
+            );
+            while task == 0 && arrived.load(Ordering::Relaxed) < wait_for {
+                std::thread::yield_now();
+            }
+            Ok(())
+        })
+        .unwrap();
+        threads
+    };
+    assert!(threads(999, 1).iter().all(|&thread| thread == caller));
+    assert!(threads(1000, 2).iter().any(|&thread| thread != caller));
 }
 
 #[test]
@@ -173,7 +208,7 @@ fn tiles_cover_a_matrix_once() {
         (3, 10, (8, 4)),
     ] {
         let mut data = vec![0u32; rows * columns];
-        let tiles = Tiles::new(&mut data, columns, tile);
+        let tiles = Tiles::new(&mut data, columns, tile, 0);
         let counted = tiles.tasks();
         assert_eq!(counted, rows.div_ceil(tile.0) * columns.div_ceil(tile.1));
         team.run(&Signals::default(), &mut 0, tiles, |_, tile| {
@@ -263,6 +298,7 @@ fn pinned_helpers_work_like_others() {
         threads: 3,
         pin: true,
         niceness: 1,
+        alone_ns: Some(0),
         ..TeamOptions::default()
     };
     let team = Team::new(options).unwrap();
