@@ -92,8 +92,9 @@ impl Spans {
         room: usize,
         threads: usize,
     ) -> Self {
+        // The keys of a page are scored together.
         let seen = rows
-            .saturating_mul(keys.len())
+            .saturating_mul(keys.len().max(PAGE_TOKENS))
             .saturating_mul(heads.kv_heads);
         let work = (heads.span_work() / SPAN_TOKENS).saturating_mul(seen);
         let first = keys.start / SPAN_TOKENS;

@@ -15,10 +15,11 @@ const PANEL_ONE: usize = 16;
 const TOKENS_MAX: usize = 128;
 /// How much longer a multiply-add takes with floats, or where one token brings in all weights.
 const COST: usize = 4;
-/// Tasks of a thread, at least, where the work allows: so that threads end together.
-const TASKS: usize = 4;
-/// The same for a single token: threads that read from one region of memory read faster.
-const TASKS_ONE: usize = 16;
+/// Fewer tokens (but one) take as long as so many, for which weights are unpacked once.
+const FEW: usize = 8;
+/// Tasks of a thread, at least, where the work allows: so that threads end together, and read from one
+/// region of memory.
+const TASKS: usize = 16;
 
 /// A matrix and its bias.
 #[derive(Debug)]
@@ -43,12 +44,11 @@ pub fn tiling(
 ) -> (usize, usize) {
     let task_max = kernels.task_max();
     let panel = panel(tokens);
-    let tasks = if tokens == 1 { TASKS_ONE } else { TASKS };
     let macs = panel.saturating_mul(columns);
     let rows = tokens.clamp(1, TOKENS_MAX).min((task_max / macs).max(1));
     let rows = tokens.div_ceil(tokens.div_ceil(rows).max(1)).max(1);
     let all = tokens.saturating_mul(outputs).saturating_mul(columns);
-    let task = (all / (tasks * threads)).clamp(TASK_MIN, task_max);
+    let task = (all / (TASKS * threads)).clamp(TASK_MIN, task_max);
     let panels = (task / rows.saturating_mul(macs)).clamp(1, outputs.div_ceil(panel).max(1));
     (rows, panels * panel)
 }
@@ -66,7 +66,7 @@ pub fn tiles<'a>(
     let shape = (tokens, outputs, columns);
     let work_ns = work_ns(kernels, linears, shape);
     let tile = tiling(kernels, shape, threads);
-    Tiles::new(&mut out[..tokens * outputs], outputs, tile, work_ns)
+    Tiles::new(&mut out[..tokens * outputs], outputs, tile).taking(work_ns)
 }
 
 /// About how many nanoseconds (tokens, outputs) of dot products over `columns` take on one thread,
@@ -81,6 +81,7 @@ pub fn work_ns(
         true => COST,
         false => 1,
     };
+    let tokens = if tokens > 1 { tokens.max(FEW) } else { tokens };
     let multiply_adds = tokens.saturating_mul(outputs).saturating_mul(columns);
     kernels.work_ns(multiply_adds.saturating_mul(cost))
 }

@@ -238,12 +238,16 @@ impl Post {
 
     /// Waits for a phase that is not number `been` and enters it; `None`: time to quit.
     fn enter(&self, been: u64) -> Option<u64> {
-        let mut looks = 0;
+        let (mut looks, mut last) = (0, been);
         loop {
             if self.quit.load(Ordering::Relaxed) {
                 return None;
             }
             let gate = self.gate.load(Ordering::Acquire);
+            if gate & SEQUENCE != last {
+                // Also where it came too late: phases follow each other.
+                (looks, last) = (0, gate & SEQUENCE);
+            }
             if Self::is_new(gate, been) {
                 let entered = self.gate.compare_exchange_weak(
                     gate,

@@ -10,7 +10,7 @@ use std::ops::Range;
 
 /// Bytes that a phase changes in a nanosecond, if it says nothing else: what norms and activations
 /// do.
-const BYTES_PER_NS: usize = 16;
+const BYTES_PER_NS: usize = 32;
 
 /// Divides something among the tasks of a phase.
 ///
@@ -121,14 +121,12 @@ unsafe impl<T: Send> Sync for Tiles<'_, T> {}
 
 impl<'a, T> Tiles<'a, T> {
     /// Divides `data`, (rows, columns), into tiles of `tile_rows` by `tile_columns`; those at the
-    /// edges may be smaller. All together take about `work_ns` nanoseconds on one thread. Task
-    /// numbers run along a row of tiles first, so that neighbouring tasks share their rows (the
-    /// activations, which stay in the cache; weights are few for many rows).
+    /// edges may be smaller. Task numbers run along a row of tiles first, so that neighbouring tasks
+    /// share their rows (the activations, which stay in the cache; weights are few for many rows).
     pub fn new(
         data: &'a mut [T],
         columns: usize,
         (tile_rows, tile_columns): (usize, usize),
-        work_ns: usize,
     ) -> Self {
         assert!(
             columns > 0 && tile_rows > 0 && tile_columns > 0,
@@ -143,9 +141,15 @@ impl<'a, T> Tiles<'a, T> {
             columns,
             tile_rows,
             tile_columns,
-            work_ns,
+            work_ns: usize::MAX,
             buffer: PhantomData,
         }
+    }
+
+    /// The same where all tiles take about `work_ns` nanoseconds on one thread; without it, so many
+    /// that they are shared.
+    pub fn taking(self, work_ns: usize) -> Self {
+        Self { work_ns, ..self }
     }
 }
 

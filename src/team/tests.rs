@@ -208,7 +208,7 @@ fn tiles_cover_a_matrix_once() {
         (3, 10, (8, 4)),
     ] {
         let mut data = vec![0u32; rows * columns];
-        let tiles = Tiles::new(&mut data, columns, tile, 0);
+        let tiles = Tiles::new(&mut data, columns, tile);
         let counted = tiles.tasks();
         assert_eq!(counted, rows.div_ceil(tile.0) * columns.div_ceil(tile.1));
         team.run(&Signals::default(), &mut 0, tiles, |_, tile| {

@@ -13,10 +13,9 @@ mod turns;
 
 use std::sync::Arc;
 
-use crate::control::Signals;
 use crate::error::Result;
 use crate::kernel::{self, Kernels};
-use crate::team::{Tasks, Team, TeamOptions};
+use crate::team::{Team, TeamOptions};
 
 pub use operations::{Operation, operations};
 pub use products::{Cut, PRODUCT_SIDE, Product, Shape, cut, products, shapes};
@@ -148,18 +147,6 @@ impl Comparison {
             (false, false) => Verdict::Broken,
         }
     }
-}
-
-/// Nanoseconds that sharing costs: of a phase of as many empty tasks as threads, beside the same on
-/// one thread.
-pub fn cost_of_sharing(teams: &Teams, effort: Effort) -> Result<f64> {
-    let ways = [(&*teams.serial, ()), (&*teams.parallel, ())];
-    let tasks = Tasks(teams.threads());
-    let times = take_turns(&ways, effort.turns, &mut |team, ()| {
-        team.run(&Signals::default(), &mut 0, tasks, |_, ()| Ok(()))?;
-        Ok(())
-    })?;
-    Ok(ratio::median(&times[1]) - ratio::median(&times[0]))
 }
 
 /// The kernels that are measured.

@@ -270,7 +270,7 @@ fn attention(rows: usize, keys: usize) -> Result<Run> {
             };
             let len = spans.row_len();
             let room = &mut made[..block.rows.len() * len];
-            let tiles = Tiles::new(room, len, spans.tile(), spans.work_ns());
+            let tiles = Tiles::new(room, len, spans.tile()).taking(spans.work_ns());
             estimate = phase(team, tiles, |_, out| {
                 attention::attend(kernels(), &spans, &queries, out)
             })?;

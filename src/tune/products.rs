@@ -71,7 +71,7 @@ impl Weights {
     fn multiply(&self, team: &Team, tile: Option<(usize, usize)>, out: &mut [f32]) -> Result<()> {
         let (x, threads) = (self.input(), team.threads());
         let tiles = match tile {
-            Some(tile) => Tiles::new(out, self.linear[0].weight.rows(), tile, usize::MAX),
+            Some(tile) => Tiles::new(out, self.linear[0].weight.rows(), tile),
             None => matmul::tiles(
                 kernels(),
                 &self.linear,

@@ -59,7 +59,6 @@ fn every_operation_is_cut_and_compared() {
         assert!(one.serial_ns > 0.0 && one.parallel_ns > 0.0 && one.chosen_ns > 0.0);
     }
     assert!(shared > 5, "{shared}");
-    assert!(cost_of_sharing(&teams, ONCE).unwrap().is_finite());
 }
 
 #[test]

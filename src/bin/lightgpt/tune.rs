@@ -57,7 +57,6 @@ pub struct Arguments {
 /// All that was measured.
 struct Report {
     threads: usize,
-    sharing_ns: f64,
     operations: Vec<(Operation, Comparison)>,
     products: Vec<Product>,
     cuts: Vec<(Shape, Cut)>,
@@ -90,7 +89,6 @@ impl Report {
         let asked = |name: &str| words.is_empty() || asked(name);
         let mut report = Self {
             threads: teams.threads(),
-            sharing_ns: tune::cost_of_sharing(teams, effort)?,
             operations: Vec::new(),
             products: Vec::new(),
             cuts: Vec::new(),
@@ -138,8 +136,7 @@ impl Report {
         );
         writeln!(
             out,
-            "{isa}, {threads}; sharing a phase costs {:.0} ns; phases below {ALONE_NS} ns are not shared",
-            self.sharing_ns
+            "{isa}, {threads}; phases below {ALONE_NS} ns are not shared"
         )?;
         self.print_operations(&mut out)?;
         self.print_products(&mut out)?;
@@ -298,7 +295,6 @@ impl Report {
             "cpu": system::cpu_name(),
             "isa": kernel::detect().isa().name(),
             "threads": self.threads,
-            "sharing_ns": self.sharing_ns,
             "alone_ns": ALONE_NS,
             "operations": operations.collect::<Vec<_>>(),
             "products": products.collect::<Vec<_>>(),

@@ -179,7 +179,7 @@ impl Pass {
             scoring: spec.scoring(self.layer),
             slopes: &weights.slopes,
         };
-        let tiles = Tiles::new(room, row_len, spans.tile(), spans.work_ns());
+        let tiles = Tiles::new(room, row_len, spans.tile()).taking(spans.work_ns());
         context.run(&mut self.task, tiles, |_, out| {
             attention::attend(kernels, &spans, &queries, out)
         })

@@ -270,7 +270,7 @@ impl Context<'_> {
             _ => matmul::tiling(self.kernels, (slots, outputs, x.columns), threads),
         };
         let work_ns = matmul::work_ns(self.kernels, stacks, (slots, outputs, x.columns));
-        let tiles = Tiles::new(&mut out[..slots * outputs], outputs, tile, work_ns);
+        let tiles = Tiles::new(&mut out[..slots * outputs], outputs, tile).taking(work_ns);
         self.run(task, tiles, |_, tile| {
             let stacks = (stacks, experts);
             experts::side_by_side(self.kernels, stacks, &expert_of, (&x, threads), tile);
