@@ -10,6 +10,7 @@
 #![allow(clippy::missing_safety_doc)] // the header's opening and each function state the contract
 
 mod arguments;
+mod branch;
 mod diversity;
 mod generate;
 mod guard;
@@ -28,6 +29,7 @@ mod status;
 mod team;
 mod tokenizer;
 
+pub use branch::*;
 pub use diversity::*;
 pub use generate::*;
 pub use guard::lightgpt_last_error;
