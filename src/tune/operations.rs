@@ -243,7 +243,7 @@ fn attention(rows: usize, keys: usize) -> Result<Run> {
     };
     let layout = Layout::new(KvFormat::F16, std::iter::once(shape));
     let mut cache = Cache::new(Arc::new(layout), Budget::default(), keys)?;
-    cache.reserve(keys)?;
+    cache.reserve(0..keys)?;
     let caches = [cache];
     let queries = floats(rows * width)?;
     let (room, groups) = (Spans::scratch_len(heads, keys), width / GROUP);
