@@ -245,7 +245,7 @@ impl Post {
             }
             let gate = self.gate.load(Ordering::Acquire);
             if gate & SEQUENCE != last {
-                // Also where it came too late: phases follow each other.
+                // Perhaps it came too late; but phases follow each other.
                 (looks, last) = (0, gate & SEQUENCE);
             }
             if Self::is_new(gate, been) {
@@ -259,8 +259,7 @@ impl Post {
                     return Some(gate & SEQUENCE);
                 }
             } else if looks == LOOKS || self.calls.load(Ordering::Relaxed) == 0 {
-                self.sleep(been);
-                looks = 0;
+                self.sleep(last);
             } else {
                 looks += 1;
                 spin_loop();
@@ -272,11 +271,13 @@ impl Post {
         gate & OPEN != 0 && gate & SEQUENCE != been
     }
 
-    fn sleep(&self, been: u64) {
+    /// Sleeps until the gate opens after number `last`. Who wakes too late for a short phase stays
+    /// awake for the next one: else each would have to wake it again, in vain.
+    fn sleep(&self, last: u64) {
         let mut guard = self.lock();
         self.sleepers.fetch_add(1, Ordering::SeqCst);
         while !self.quit.load(Ordering::SeqCst)
-            && !Self::is_new(self.gate.load(Ordering::SeqCst), been)
+            && self.gate.load(Ordering::SeqCst) & SEQUENCE == last
         {
             guard = self
                 .opened

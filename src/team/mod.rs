@@ -36,11 +36,13 @@ pub const NICENESS_MAX: u8 = 19;
 
 /// Work below which a phase stays with the thread that runs it, in nanoseconds: two threads would not
 /// be faster. Measured (`lightgpt tune`); results do not depend on it.
-pub const ALONE_NS: usize = 3_000;
+pub const ALONE_NS: usize = 4_000;
 
-/// Work that a thread claims at once, in nanoseconds, where tasks are shorter: the counter, and what
-/// neighbouring tasks write, wander between cores with each claim.
-const CLAIM_NS: usize = 4_000;
+/// Tasks below it, in nanoseconds, are claimed in runs: the counter, and what neighbouring tasks
+/// write, wander between cores with each claim.
+const SHORT_NS: usize = 1_500;
+/// The longest run.
+const RUN_NS: usize = 16_000;
 
 /// What a team is made of.
 #[derive(Default)]
@@ -141,6 +143,16 @@ impl Team {
         work_ns >= self.alone_ns
     }
 
+    /// How many of `tasks`, which take about `work_ns` nanoseconds in all, a thread claims at once: runs
+    /// of short ones, as many for each thread.
+    fn claim(&self, tasks: usize, work_ns: usize) -> usize {
+        if work_ns / tasks >= SHORT_NS {
+            return 1;
+        }
+        let runs = work_ns.div_ceil(self.threads * RUN_NS).max(1);
+        tasks.div_ceil(self.threads * runs)
+    }
+
     /// Begins a call: phases will follow each other closely, so helpers wait awake in between, and
     /// this thread's float control word is the default until the call ends.
     pub fn call(&self) -> Call<'_> {
@@ -185,11 +197,10 @@ impl Team {
             true => self.threads.min(tasks - first) - 1,
             false => 0,
         };
-        let short = CLAIM_NS / (parts.work_ns() / tasks).max(1);
         let phase = Phase {
             body: &call,
             tasks,
-            claim: short.clamp(1, tasks.div_ceil(self.threads)),
+            claim: self.claim(tasks, parts.work_ns()),
             next: AtomicUsize::new(first + 1),
             signals: *signals,
             stop: AtomicBool::new(false),

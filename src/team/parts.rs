@@ -8,9 +8,8 @@
 use std::marker::PhantomData;
 use std::ops::Range;
 
-/// Bytes that a phase changes in a nanosecond, if it says nothing else: what norms and activations
-/// do.
-const BYTES_PER_NS: usize = 32;
+/// Bytes that a phase changes in a nanosecond, if it says nothing else: what norms and rotations do.
+const BYTES_PER_NS: usize = 48;
 
 /// Divides something among the tasks of a phase.
 ///

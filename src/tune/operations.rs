@@ -213,7 +213,7 @@ fn activation(rows: usize, hidden: usize) -> Result<Run> {
     let mut quants = vec![Activation::default(); rows * groups];
     Ok(Box::new(move |team| {
         let parts = (
-            Chunks::new(&mut values, 2 * hidden),
+            Chunks::new(&mut values, 2 * hidden).taking(rows * hidden),
             Chunks::new(&mut quants, groups),
         );
         phase(team, parts, |_, (row, quants)| {

@@ -85,8 +85,8 @@ impl Report {
             None => None,
         };
         let words = &arguments.only;
-        let asked = |name: &str| words.iter().any(|word| name.contains(word.as_str()));
-        let asked = |name: &str| words.is_empty() || asked(name);
+        let asked =
+            |name: &str| words.is_empty() || words.iter().any(|word| name.contains(word.as_str()));
         let mut report = Self {
             threads: teams.threads(),
             operations: Vec::new(),
@@ -166,6 +166,9 @@ impl Report {
     }
 
     fn print_operations(&self, out: &mut impl Write) -> Result<(), Failure> {
+        if self.operations.is_empty() {
+            return Ok(());
+        }
         writeln!(
             out,
             "\n{:<12} {:<20} {:>11} {:>11} {:>22}  {:<9} {:>22}  rule",

@@ -165,7 +165,8 @@ impl Pass {
             experts.hidden.div_ceil(GROUP),
         );
         let parts = (
-            Chunks::new(&mut self.scratch.ffn[..n * width], width),
+            // A nanosecond for each exponential.
+            Chunks::new(&mut self.scratch.ffn[..n * width], width).taking(n * experts.hidden),
             Chunks::new(&mut self.scratch.slot_quants[..n * groups], groups),
         );
         let pack = wants_quants(std::slice::from_ref(&weights.down));
