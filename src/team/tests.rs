@@ -152,6 +152,46 @@ fn a_past_deadline_runs_one_task_a_call() {
 }
 
 #[test]
+fn short_tasks_are_claimed_in_runs_as_many_for_each_thread() {
+    let team = team(2);
+    assert_eq!(team.claim(16, 4_000), 8);
+    assert_eq!(team.claim(512, 40_000), 128);
+    assert_eq!(team.claim(3, 0), 2);
+    // Long ones, one by one.
+    assert_eq!(team.claim(10, 15_000), 1);
+    assert_eq!(team.claim(7, usize::MAX), 1);
+}
+
+#[test]
+fn a_phase_goes_on_behind_the_runs_that_were_claimed() {
+    let team = team(3);
+    let _call = team.call();
+    for _ in 0..200 {
+        let (mut data, mut next, mut calls) = ([0u8; 3000], 0, 0);
+        loop {
+            let deadline = Some(Instant::now() + Duration::from_micros(3));
+            let signals = Signals {
+                deadline,
+                cancel: [None; 2],
+            };
+            let parts = Chunks::new(&mut data, 1).taking(200_000);
+            let flow = team.run(&signals, &mut next, parts, |task, part| {
+                part[0] += 1;
+                std::hint::black_box((0..task % 50).sum::<usize>());
+                Ok(())
+            });
+            calls += 1;
+            if flow.unwrap() == Flow::Done {
+                break;
+            }
+            assert!(data[..next].iter().all(|&runs| runs == 1), "{calls}");
+            assert!(data[next..].iter().all(|&runs| runs == 0), "{calls}");
+        }
+        assert_eq!((data, next), ([1; 3000], 3000));
+    }
+}
+
+#[test]
 fn cancel_stops_between_tasks() {
     let team = team(2);
     let flag = AtomicBool::new(false);
