@@ -43,6 +43,7 @@ fn open(path: &Path, kernels: &'static Kernels) -> Arc<Model> {
 fn team(threads: usize) -> Arc<Team> {
     Team::new(TeamOptions {
         threads,
+        alone_ns: Some(0),
         ..TeamOptions::default()
     })
     .unwrap()
@@ -195,6 +196,7 @@ fn a_host_executor_does_not_show() {
             let team = Team::new(TeamOptions {
                 threads: 4,
                 executor,
+                alone_ns: Some(0),
                 ..TeamOptions::default()
             });
             let made = logits(&mut session(&model, &team.unwrap(), KvFormat::F16, 0), len);

@@ -239,8 +239,7 @@ impl Kernels {
         self.isa
     }
 
-    /// Multiply-adds that one task should have at most, so that a pass can pause or stop soon: some
-    /// 200 microseconds of work.
+    /// Multiply-adds that one task should have at most, so that a pass can pause or stop soon.
     pub fn task_max(&self) -> usize {
         match self.isa {
             Isa::Scalar => 1 << 21,
@@ -248,6 +247,14 @@ impl Kernels {
             Isa::NeonDot | Isa::Avx2Vnni | Isa::Avx512 => 1 << 24,
             Isa::Avx512Vnni => 48 << 20,
         }
+    }
+
+    /// About how many nanoseconds so many multiply-adds of blocks with several tokens take on one
+    /// thread.
+    pub fn work_ns(&self, multiply_adds: usize) -> usize {
+        /// What a task of the most work takes.
+        const TASK_NS: usize = 200_000;
+        multiply_adds / (self.task_max() / TASK_NS)
     }
 
     /// Multiplies: element (token, column) of `out` becomes the dot product of row `token` of `x`

@@ -78,6 +78,7 @@ pub struct Spans {
     task_spans: usize,
     /// Query heads of a task: a group, or a part of it if a span is too much.
     task_heads: usize,
+    work_ns: usize,
 }
 
 impl Spans {
@@ -91,6 +92,11 @@ impl Spans {
         room: usize,
         threads: usize,
     ) -> Self {
+        // The keys of a page are scored together.
+        let seen = rows
+            .saturating_mul(keys.len().max(PAGE_TOKENS))
+            .saturating_mul(heads.kv_heads);
+        let work = (heads.span_work() / SPAN_TOKENS).saturating_mul(seen);
         let first = keys.start / SPAN_TOKENS;
         let spans = spans_of(keys.end) - first;
         // The work of one row, key head and span.
@@ -119,7 +125,13 @@ impl Spans {
             task_rows,
             task_spans,
             task_heads: divisor(heads.group, heads.group / least.div_ceil(task_max)),
+            work_ns: kernels.work_ns(work.saturating_mul(COST)),
         }
+    }
+
+    /// About how many nanoseconds all rows take on one thread.
+    pub fn work_ns(&self) -> usize {
+        self.work_ns
     }
 
     /// Floats of scratch that hold a row and key head at least, for rows that see at most `tokens`

@@ -43,6 +43,7 @@ impl Timeline {
         let model = model.unwrap_or_else(|error| panic!("{error}"));
         let team = TeamOptions {
             threads,
+            alone_ns: Some(0),
             ..TeamOptions::default()
         };
         let team = Team::new(team).expect("a team");

@@ -21,6 +21,7 @@ mod run;
 mod sampler;
 mod system;
 mod tokenize;
+mod tune;
 
 use std::process::ExitCode;
 use std::sync::OnceLock;
@@ -59,6 +60,7 @@ enum Command {
     Diversity(diversity::Arguments),
     CheckSampling(check_sampling::Arguments),
     Bench(bench::Arguments),
+    Tune(tune::Arguments),
     Hardware(hardware::Arguments),
     MakeModel(make_model::Arguments),
     Completions(completions::Arguments),
@@ -104,6 +106,7 @@ fn perform(command: &Command) -> Result<(), Failure> {
         Command::Diversity(arguments) => diversity::perform(arguments),
         Command::CheckSampling(arguments) => check_sampling::perform(arguments),
         Command::Bench(arguments) => bench::perform(arguments),
+        Command::Tune(arguments) => tune::perform(arguments),
         Command::Hardware(arguments) => hardware::perform(arguments),
         Command::MakeModel(arguments) => make_model::perform(arguments),
         Command::Completions(arguments) => completions::perform(arguments),

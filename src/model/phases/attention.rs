@@ -120,7 +120,10 @@ impl Pass {
         lent.extend(pages().map(|(cache, page)| caches[cache].lend(page)));
         let width = spec.qkv_width();
         let (k_start, v_start) = (spec.q_width(), spec.q_width() + spec.kv_heads * spec.k_dim);
-        let flow = context.run(&mut self.task, Chunks::new(lent, 1), |task, page| {
+        // A nanosecond for each number, as keys are scattered.
+        let values = rows.len() * (width - k_start);
+        let pages_lent = Chunks::new(lent, 1).taking(values);
+        let flow = context.run(&mut self.task, pages_lent, |task, page| {
             let range = batch.pages()[task].clone();
             let layout = caches[rows[range.start].sequence].layout();
             for i in range {
@@ -176,7 +179,7 @@ impl Pass {
             scoring: spec.scoring(self.layer),
             slopes: &weights.slopes,
         };
-        let tiles = Tiles::new(room, row_len, spans.tile());
+        let tiles = Tiles::new(room, row_len, spans.tile()).taking(spans.work_ns());
         context.run(&mut self.task, tiles, |_, out| {
             attention::attend(kernels, &spans, &queries, out)
         })

@@ -18,7 +18,7 @@ use crate::model::forward::{Pass, Phase};
 use crate::ops::matmul::{self, Linear};
 use crate::ops::norm::Norm;
 use crate::quant::GROUP;
-use crate::team::{Chunks, Partition, Team, Tiles};
+use crate::team::{Chunks, Partition, Team};
 
 /// What the phases of a call work with.
 pub(super) struct Context<'a> {
@@ -185,11 +185,10 @@ impl Pass {
             floats: &self.scratch.normed,
             quants: &self.scratch.quants,
         };
-        let (n, vocab) = (self.scratch.batch.outputs().len(), spec.vocab);
-        let threads = self.threads;
-        let tile = matmul::tiling(context.kernels, (n, vocab, x.columns), threads);
-        let tiles = Tiles::new(&mut self.scratch.logits[..n * vocab], vocab, tile);
+        let n = self.scratch.batch.outputs().len();
+        let (threads, logits) = (self.threads, &mut self.scratch.logits);
         let output = std::slice::from_ref(&weights.output);
+        let tiles = matmul::tiles(context.kernels, output, (n, spec.dim), threads, logits);
         context.run(&mut self.task, tiles, |_, tile| {
             matmul::side_by_side(context.kernels, output, &x, threads, tile);
             let mut finite = true;
@@ -242,9 +241,7 @@ impl Context<'_> {
         n: usize,
         out: &mut [f32],
     ) -> Result<Flow> {
-        let outputs: usize = linears.iter().map(|linear| linear.weight.rows()).sum();
-        let tile = matmul::tiling(self.kernels, (n, outputs, x.columns), threads);
-        let tiles = Tiles::new(&mut out[..n * outputs], outputs, tile);
+        let tiles = matmul::tiles(self.kernels, linears, (n, x.columns), threads, out);
         self.run(task, tiles, |_, tile| {
             matmul::side_by_side(self.kernels, linears, &x, threads, tile);
             Ok(())
