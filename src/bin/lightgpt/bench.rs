@@ -255,7 +255,8 @@ impl Bench {
             context: ends.max().unwrap_or(1),
             kv: arguments.kv.into(),
             chunk: arguments.chunk,
-            budget: None,
+            unshared: true,
+            ..SessionOptions::default()
         };
         Ok(Self {
             session: Session::new(model.clone(), team.clone(), &options)
