@@ -247,16 +247,47 @@ fn the_limit_the_switch_and_the_end_are_kept() {
     drop(model);
     assert_eq!(budget.bytes(), 0);
 
-    // A cap that has room for one session: what is kept gives way, again and again.
-    let cap = idle + scratch + kv_bytes + 4096;
-    let (model, budget) = open(None, Some(cap));
+    // A cap that has room for one session only: what is kept gives way, also where a session would
+    // copy a page that nobody but the tree shares with it.
+    let logits = Budget::charge_of_shared::<f32>(SIZES.vocab);
+    let (model, budget) = open(None, Some(idle + scratch + kv_bytes + logits));
     for seed in 0..10 {
         assert_eq!(run(&model, seed).0, 0);
-        assert!(run(&model, seed).0 > 0);
+        assert_eq!(run(&model, seed).0, 639);
     }
     assert!(model.prefixes().statistics().evictions >= 80);
     drop(model);
     assert_eq!(budget.bytes(), 0);
+}
+
+#[test]
+fn sessions_with_budgets_of_their_own_share_and_stay_within_them() {
+    let model = Tiny::new(SIZES).open();
+    let team = team(1);
+    let prompt = tokens(1, 300, SIZES.vocab);
+    let run = |model: &Arc<Model>, budget: Option<Budget>| {
+        let options = SessionOptions {
+            budget,
+            ..SessionOptions::default()
+        };
+        let mut session = session(model, &team, &options);
+        session.feed(&prompt).unwrap();
+        bits(&mut session);
+        generate(&mut session, 3);
+        (reused(&session), session.metrics().kv_bytes)
+    };
+    let (_, kv_bytes) = run(&Tiny::new(SIZES).open(), None);
+    let cap = kv_bytes + Budget::charge_of_shared::<f32>(SIZES.vocab);
+    let own = [0; 3].map(|_| Budget::new(Some(cap), None));
+    let found = own
+        .each_ref()
+        .map(|budget| run(&model, Some(budget.clone())).0);
+    assert_eq!(found, [0, 299, 299]);
+    // Twice on one account, whose pages are kept since the first time.
+    assert_eq!(run(&model, Some(own[0].clone())).0, 299);
+    assert!(own[0].bytes() > 0 && own.iter().all(|budget| budget.bytes_max() <= cap));
+    drop(model);
+    assert!(own.iter().all(|budget| budget.bytes() == 0));
 }
 
 /// Sixteen chats behind one system prompt, each turn a session of its own that is fed all before.

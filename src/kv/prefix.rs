@@ -164,10 +164,13 @@ impl Prefixes {
         drop((tree, gone));
     }
 
-    /// Gives up a page that is charged to `budget` and that no session uses; false if there is none.
+    /// Gives up a page that is charged to `budget`, first those that no session uses; false if there
+    /// is none. One that a session uses is no memory, but lets that session write it without a copy,
+    /// and pages before it go that the session has forgotten.
     pub fn make_room(&self, budget: &Budget) -> bool {
         let mut tree = self.lock();
-        let found = tree.evict(|page| page.is_alone() && page.is_charged_to(budget));
+        let found = tree.evict(|page| page.is_alone() && page.is_charged_to(budget))
+            || tree.evict(|page| page.is_charged_to(budget));
         let gone = std::mem::take(&mut tree.gone);
         drop((tree, gone));
         found

@@ -1,5 +1,7 @@
 //! The tree of pages against a list of everything that was ever offered.
 
+use std::ops::Range;
+
 use super::*;
 use crate::budget::Budget;
 use crate::kernel::{Kernels, detect};
@@ -7,32 +9,39 @@ use crate::kv::Layout;
 use crate::kv::cache::tests::{Dice, layout, read, write};
 use crate::random::Random;
 
-/// A session: its tokens and what a pass has stored for them.
+/// Sessions that are made or go on: a million, each of which looks, makes room, writes and offers.
+const ROUNDS: u64 = 20_000;
+const STEPS: u64 = 50;
+
+/// A session: its tokens, and what a pass stores for them.
 struct Timeline {
     domain: Domain,
     tokens: Vec<u32>,
+    values: Vec<f32>,
     cache: Cache,
 }
 
-/// What keys and values are a function of.
-fn value(domain: &Domain, tokens: &[u32]) -> f32 {
-    let hash = tokens.iter().fold(domain.salt + 7, |hash, token| {
-        (hash ^ u64::from(*token)).wrapping_mul(0x100_0000_01b3) >> 1
-    });
-    (hash % (1 << 20)) as f32
-}
-
 impl Timeline {
-    fn evaluate(&mut self, kernels: &Kernels, start: usize) {
-        for position in start..self.tokens.len() {
-            let value = value(&self.domain, &self.tokens[..=position]);
-            write(kernels, &mut self.cache, position, value);
+    fn feed(&mut self, tokens: impl IntoIterator<Item = u32>) {
+        self.tokens.extend(tokens);
+        // As keys and values are, each is a function of the domain and of all tokens up to it.
+        let mut hash = 2 * self.domain.salt + u64::from(self.domain.is_long);
+        let values = self.tokens.iter().map(|token| {
+            hash = (hash * 2 + u64::from(*token) + 1).wrapping_mul(0x0100_0000_01b3) >> 2;
+            (hash % (1 << 20)) as f32
+        });
+        self.values = values.collect();
+    }
+
+    fn evaluate(&mut self, kernels: &Kernels, tokens: Range<usize>) {
+        for position in tokens {
+            write(kernels, &mut self.cache, position, self.values[position]);
         }
     }
 
     fn check(&self, end: usize) {
-        for position in 0..end {
-            let value = value(&self.domain, &self.tokens[..=position]);
+        let held = self.values[..end].iter().enumerate();
+        for (position, &value) in held.skip(self.cache.forgotten()) {
             assert_eq!(read(&self.cache, position), [value, -value], "{position}");
         }
     }
@@ -106,7 +115,7 @@ struct World {
 
 impl World {
     /// Makes room as a session does; false if there is none.
-    fn reserve(&self, cache: &mut Cache, tokens: std::ops::Range<usize>) -> bool {
+    fn reserve(&self, cache: &mut Cache, tokens: Range<usize>) -> bool {
         while cache.reserve(tokens.clone()).is_err() {
             if !self.prefixes.make_room(&self.budget) {
                 return false;
@@ -122,47 +131,49 @@ impl World {
             is_long: dice.below(4) == 0,
             salt: dice.below(2) as u64,
         };
-        let tokens = prompt(dice, &self.offered);
-        let cache = Cache::new(Arc::clone(&self.layout), self.budget.clone(), 0).unwrap();
         let mut one = Timeline {
             domain,
-            tokens,
-            cache,
+            tokens: Vec::new(),
+            values: Vec::new(),
+            cache: Cache::new(Arc::clone(&self.layout), self.budget.clone(), 0).unwrap(),
         };
-        let own = [0, dice.below(one.tokens.len())][dice.below(2)];
+        one.feed(prompt(dice, &self.offered));
+        let len = one.tokens.len();
+        let own = [0, dice.below(len)][dice.below(2)];
         if !self.reserve(&mut one.cache, 0..own) {
             return;
         }
-        let all = one.tokens.clone();
-        one.tokens.truncate(own);
-        one.evaluate(kernels, 0);
-        one.tokens = all;
-        let found = self
-            .prefixes
-            .adopt(&domain, &one.tokens, own, &mut one.cache);
+        one.evaluate(kernels, 0..own);
+        let Timeline { tokens, cache, .. } = &mut one;
+        let found = self.prefixes.adopt(&domain, tokens, own, cache);
         let of_domain = self.offered.iter().filter(|(of, _)| *of == domain);
-        let most = of_domain
-            .map(|(_, tokens)| common(tokens, &one.tokens))
-            .max();
-        let most = most.unwrap_or(0).min(one.tokens.len() - 1);
+        let most = of_domain.map(|(_, before)| common(before, tokens)).max();
+        let most = most.unwrap_or(0).min(len - 1);
         let expected = if most < own + REUSE_MIN { own } else { most };
         match forgets {
             true => assert!(found <= expected),
             false => assert_eq!(found, expected),
         }
         one.check(found);
-        if !self.reserve(&mut one.cache, found..one.tokens.len()) {
-            return;
+        if self.reserve(&mut one.cache, found..len) {
+            one.evaluate(kernels, found..len);
+            self.offer(one, dice);
         }
-        one.evaluate(kernels, found);
+    }
+
+    /// Lets others have a session's pages, some of which it then forgets.
+    fn offer(&mut self, mut one: Timeline, dice: &mut Dice) {
+        let Timeline { tokens, cache, .. } = &mut one;
         let with_rest = dice.below(2) == 0;
-        let mut kept = one.tokens.len() / PAGE_TOKENS * PAGE_TOKENS;
-        if with_rest && one.tokens.len() >= kept + REUSE_MIN {
-            kept = one.tokens.len();
+        let mut kept = tokens.len() / PAGE_TOKENS * PAGE_TOKENS;
+        if with_rest && tokens.len() >= kept + REUSE_MIN {
+            kept = tokens.len();
         }
-        self.prefixes
-            .offer(&domain, &one.tokens, with_rest, &mut one.cache);
-        self.offered.push((domain, one.tokens[..kept].to_vec()));
+        self.prefixes.offer(&one.domain, tokens, with_rest, cache);
+        self.offered.push((one.domain, tokens[..kept].to_vec()));
+        if dice.below(4) == 0 {
+            cache.forget(dice.below(tokens.len() + 1));
+        }
         one.check(one.tokens.len());
         self.living.push(one);
     }
@@ -171,16 +182,16 @@ impl World {
     fn go_on(&mut self, dice: &mut Dice, kernels: &Kernels) {
         let one = dice.below(self.living.len());
         let mut one = self.living.swap_remove(one);
-        one.check(one.tokens.len());
+        let len = one.tokens.len();
+        one.check(len);
         if dice.below(2) == 0 || self.living.len() > 8 {
             return;
         }
-        let len = one.tokens.len();
         let more = dice.below(100);
         if self.reserve(&mut one.cache, len..len + more) {
-            one.tokens.extend((0..more).map(|_| dice.below(2) as u32));
-            one.evaluate(kernels, len);
-            self.living.push(one);
+            one.feed((0..more).map(|_| dice.below(2) as u32));
+            one.evaluate(kernels, len..len + more);
+            self.offer(one, dice);
         }
     }
 }
@@ -189,7 +200,7 @@ impl World {
 fn what_is_found_is_what_was_offered() {
     let (layout, kernels) = (layout(KvFormat::F32), detect());
     let (mut hits, mut evictions) = (0, 0);
-    for round in 0..200u64 {
+    for round in 0..ROUNDS {
         let some = 40 * layout.page_charge();
         let (limit, cap) =
             [(u64::MAX, None), (some, None), (u64::MAX, Some(some))][round as usize % 3];
@@ -200,14 +211,16 @@ fn what_is_found_is_what_was_offered() {
             living: Vec::new(),
             offered: Vec::new(),
         };
-        for step in 0..150 {
+        for step in 0..STEPS {
             let random = Random { seed: round, step };
             let mut dice = Dice { random, draw: 0 };
             match dice.below(3) {
                 0 if !world.living.is_empty() => world.go_on(&mut dice, kernels),
                 _ => world.session(&mut dice, kernels, round % 3 > 0),
             }
-            check(&world.prefixes);
+            if step % 16 == 0 {
+                check(&world.prefixes);
+            }
         }
         let statistics = world.prefixes.statistics();
         hits += statistics.hits;
