@@ -56,7 +56,7 @@ fn statistics(model: *const lightgpt_model) -> lightgpt_prefix_statistics {
 #[test]
 fn sessions_share_as_their_options_say() {
     let mut opened = new::<lightgpt_open_options>();
-    opened.prefix_bytes_max = 1 << 20;
+    opened.prefix_bytes_max = 4 << 20;
     let model = open(&opened);
     let shared = new::<lightgpt_session_options>();
     let mut salted = shared;
@@ -68,8 +68,8 @@ fn sessions_share_as_their_options_say() {
     assert_eq!(reused(model, &unshared), 0);
     let found = statistics(model);
     assert_eq!((found.lookups, found.hits, found.tokens), (5, 3, 3 * 199));
-    assert_eq!((found.pages, found.bytes_max), (8, 1 << 20));
-    assert!(found.bytes > 0 && found.bytes <= 1 << 20 && found.evictions == 0);
+    assert_eq!((found.pages, found.bytes_max), (8, 4 << 20));
+    assert!(found.bytes > 0 && found.bytes <= 4 << 20 && found.evictions == 0);
     let mut unknown = shared;
     unknown.flags = 2;
     let mut reserved = shared;

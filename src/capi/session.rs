@@ -94,7 +94,7 @@ pub struct lightgpt_metrics {
     pub generate_us: u64,
     /// Bytes of keys and values, those that it shares with other sessions included.
     pub kv_bytes: u64,
-    /// Tokens fed so far that another session had evaluated.
+    /// Tokens fed so far that had been evaluated before, by another session or this one.
     pub reused_tokens: u64,
 }
 

@@ -74,7 +74,7 @@ pub struct Metrics {
     pub prompt_tokens: u64,
     /// Time that took, in microseconds.
     pub prompt_us: u64,
-    /// Tokens that other sessions had evaluated.
+    /// Tokens fed that had been evaluated before, by other sessions or this one.
     pub reused_tokens: u64,
     /// Tokens generated.
     pub generated_tokens: u64,
