@@ -5,13 +5,14 @@ use std::env;
 use std::path::PathBuf;
 
 /// The files that declare the C interface, in the order of the header.
-const FILES: [&str; 17] = [
+const FILES: [&str; 18] = [
     "status",
     "options",
     "guard",
     "library",
     "team",
     "model",
+    "prefix",
     "metadata",
     "tokenizer",
     "sampler",

@@ -378,6 +378,7 @@ struct open_options {
     // LIGHTGPT_OPEN_ bits.
     std::uint32_t flags = 0;
     std::uint64_t memory_max = 0;
+    std::uint64_t prefix_bytes_max = 0;
 
     // Called with (std::uint64_t done, std::uint64_t total) while the model is opened.
     template <class F> void on_progress(F &callback)
@@ -421,6 +422,8 @@ struct session_options {
     std::uint64_t context = 0;
     std::uint64_t chunk = 0;
     std::uint64_t memory_max = 0;
+    bool unshared = false;
+    std::uint64_t salt = 0;
 
     lightgpt_session_options raw() const noexcept
     {
@@ -429,6 +432,8 @@ struct session_options {
         options.context = context;
         options.chunk = chunk;
         options.memory_max = memory_max;
+        options.flags = unshared ? LIGHTGPT_SESSION_UNSHARED : 0;
+        options.salt = salt;
         return options;
     }
 };
@@ -489,6 +494,13 @@ public:
         lightgpt_memory memory = LIGHTGPT_MEMORY_INIT;
         detail::call([&] { return lightgpt_model_memory_estimate(get(), &options, &memory); });
         return memory;
+    }
+
+    lightgpt_prefix_statistics prefix_statistics() const
+    {
+        lightgpt_prefix_statistics statistics = LIGHTGPT_PREFIX_STATISTICS_INIT;
+        detail::call([&] { return lightgpt_model_prefix_statistics(get(), &statistics); });
+        return statistics;
     }
 
     lightgpt_tensor_info tensor_describe(std::uint64_t index) const
@@ -588,6 +600,7 @@ private:
         lightgpt_open_options options = LIGHTGPT_OPEN_OPTIONS_INIT;
         options.flags = given.flags;
         options.memory_max = given.memory_max;
+        options.prefix_bytes_max = given.prefix_bytes_max;
         options.progress = given.progress;
         options.progress_data = given.progress_data;
         options.log = given.log;

@@ -495,6 +495,10 @@ fn rust_layout() -> String {
         }
         lightgpt_open_options {
             struct_size, flags, memory_max, progress, progress_data, log, log_data, log_destroy,
+            prefix_bytes_max,
+        }
+        lightgpt_prefix_statistics {
+            struct_size, reserved, lookups, hits, tokens, pages, bytes, bytes_max, evictions,
         }
         lightgpt_model_info {
             struct_size, gguf_version, file_bytes, files, metadata_keys, tensors, vocab, parameters,
@@ -522,13 +526,15 @@ fn rust_layout() -> String {
             struct_size, reserved, distinct, repetition, repetition_rate, entropy, self_bleu,
         }
         lightgpt_text { text, text_bytes }
-        lightgpt_session_options { struct_size, kv_format, context, chunk, memory_max }
+        lightgpt_session_options {
+            struct_size, kv_format, context, chunk, memory_max, flags, reserved, salt,
+        }
         lightgpt_memory {
             struct_size, reserved, weights_mapped, weights_copied, kv, scratch, logits,
         }
         lightgpt_metrics {
             struct_size, reserved, tokens, context, prompt_tokens, prompt_us, generated_tokens,
-            generate_us, kv_bytes,
+            generate_us, kv_bytes, reused_tokens,
         }
         lightgpt_event {
             struct_size, kind, token, finish, position, done, total, text, text_bytes,

@@ -35,6 +35,8 @@ pub const LIGHTGPT_OPEN_MLOCK: u32 = 1 << 2;
 /// Only look: metadata, tensors and tokenizer of a file whose architecture and tokenizer may be
 /// unknown. Such a model has no sessions.
 pub const LIGHTGPT_OPEN_INSPECT: u32 = 1 << 3;
+/// Sessions share nothing: as if all were made with LIGHTGPT_SESSION_UNSHARED.
+pub const LIGHTGPT_OPEN_UNSHARED: u32 = 1 << 4;
 
 /// A callback's answer: go on.
 pub const LIGHTGPT_CONTINUE: i32 = 0;
@@ -83,6 +85,10 @@ pub struct lightgpt_open_options {
     pub log_data: *mut c_void,
     /// Called with `log_data` when the model has gone. NULL: nothing to do.
     pub log_destroy: lightgpt_destroy_fn,
+    /// The most bytes of keys and values that are kept for sessions whose text begins like that of
+    /// another one before; 0: a quarter of the weights', at least 256 MiB. They count for
+    /// `memory_max`, but give way to everything else.
+    pub prefix_bytes_max: u64,
 }
 
 // SAFETY: as the trait asks; NULL pointers and functions are all zeros.
@@ -340,8 +346,11 @@ fn open(
     options: &lightgpt_open_options,
     out: &Out<*mut lightgpt_model>,
 ) -> Result<i32> {
-    const KNOWN: u32 =
-        LIGHTGPT_OPEN_COPY | LIGHTGPT_OPEN_PREFAULT | LIGHTGPT_OPEN_MLOCK | LIGHTGPT_OPEN_INSPECT;
+    const KNOWN: u32 = LIGHTGPT_OPEN_COPY
+        | LIGHTGPT_OPEN_PREFAULT
+        | LIGHTGPT_OPEN_MLOCK
+        | LIGHTGPT_OPEN_INSPECT
+        | LIGHTGPT_OPEN_UNSHARED;
     let flags = flags(options.flags, KNOWN, "options.flags")?;
     if options.log.is_none() && options.log_destroy.is_some() {
         return Err(invalid("options.log_destroy", "it comes without log"));
@@ -367,6 +376,11 @@ fn open(
     let open = OpenOptions {
         load,
         describe_only: inspect,
+        prefix_bytes_max: match (flags & LIGHTGPT_OPEN_UNSHARED, options.prefix_bytes_max) {
+            (0, 0) => None,
+            (0, bytes) => Some(bytes),
+            _ => Some(0),
+        },
     };
     let model = Model::open(source, &open, &mut control)?;
     let log = options.log.map(|function| Log {

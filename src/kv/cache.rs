@@ -133,6 +133,24 @@ impl Cache {
         &mut self.state
     }
 
+    /// Takes `pages` over in place of its own from number `first` on; the table has room for them.
+    pub(super) fn adopt(&mut self, first: usize, pages: Vec<Page>) {
+        self.pages.truncate(first);
+        self.pages.extend(pages);
+    }
+
+    /// Takes a page over in place of one with the same content, which it gives back; none if that
+    /// was forgotten.
+    pub(super) fn replace(&mut self, page: usize, same: Page) -> Option<Page> {
+        let is_held = page * PAGE_TOKENS >= self.forgotten;
+        is_held.then(|| std::mem::replace(&mut self.pages[page], same))
+    }
+
+    /// Page number `page`, unless it has been forgotten.
+    pub(super) fn held(&self, page: usize) -> Option<&Page> {
+        (page * PAGE_TOKENS >= self.forgotten).then(|| &self.pages[page])
+    }
+
     /// Page number `page`.
     pub fn page(&self, page: usize) -> &Page {
         &self.pages[page]
@@ -156,4 +174,4 @@ impl Cache {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -6,6 +6,7 @@
 //! Recurrent layers keep a [`State`] instead.
 
 mod cache;
+mod prefix;
 mod state;
 
 use std::ops::Range;
@@ -19,10 +20,11 @@ use crate::quant::{Activation, GROUP};
 
 pub use crate::kernel::{PAGE_TOKENS, SPAN_TOKENS};
 pub use cache::Cache;
+pub use prefix::{Domain, PrefixStatistics, Prefixes, REUSE_MIN};
 pub use state::{State, StateLayout, StateShape};
 
 /// How keys and values are stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum KvFormat {
     /// Rounded to f16: half the memory; moves logits by about 1e-3 of their size.
     #[default]
@@ -149,6 +151,16 @@ impl Page {
             Data::F32(data) => data.is_alone(),
             Data::F16(data) => data.is_alone(),
             Data::Q8(data) => data.is_alone(),
+        }
+    }
+
+    /// Whether its memory is on that account.
+    fn is_charged_to(&self, budget: &Budget) -> bool {
+        match &self.0 {
+            Data::Absent => false,
+            Data::F32(data) => data.budget().is(budget),
+            Data::F16(data) => data.budget().is(budget),
+            Data::Q8(data) => data.budget().is(budget),
         }
     }
 

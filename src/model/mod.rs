@@ -16,7 +16,7 @@ use crate::control::Control;
 use crate::error::{Code, Error, Result};
 use crate::gguf::{Gguf, LoadOptions, Source};
 use crate::kernel::{self, Kernels};
-use crate::kv::{KvFormat, Layout, PAGE_TOKENS};
+use crate::kv::{Domain, KvFormat, Layout, PAGE_TOKENS, Prefixes};
 use crate::team::{FloatEnvironment, Team, TeamOptions};
 use crate::tokenizer::Tokenizer;
 
@@ -35,7 +35,13 @@ pub struct OpenOptions {
     /// Read only metadata, tensor directory and tokenizer, for any architecture: the model can be
     /// described and can tokenize, and sessions on it are refused.
     pub describe_only: bool,
+    /// The most bytes of pages that are kept for sessions whose tokens begin like those of others
+    /// before; `None`: a quarter of the weights', at least [`PREFIX_BYTES`]. 0: none are.
+    pub prefix_bytes_max: Option<u64>,
 }
+
+/// Bytes of pages that any model keeps by default.
+pub const PREFIX_BYTES: u64 = 256 << 20;
 
 /// An open model: immutable, shared by any number of sessions on any threads.
 pub struct Model {
@@ -44,6 +50,7 @@ pub struct Model {
     tokenizer: Result<Tokenizer>,
     network: Option<Network>,
     budget: Budget,
+    prefixes: Prefixes,
     team: Mutex<Weak<Team>>,
 }
 
@@ -125,11 +132,15 @@ impl Model {
             change(network);
         }
         let budget = options.load.budget.clone();
+        let prefix_bytes = options
+            .prefix_bytes_max
+            .unwrap_or_else(|| PREFIX_BYTES.max(weight_bytes(&gguf) / 4));
         Ok(Arc::new(Self {
             gguf,
             tokenizer,
             network,
             budget,
+            prefixes: Prefixes::new(prefix_bytes),
             team: Mutex::new(Weak::new()),
         }))
     }
@@ -198,11 +209,28 @@ impl Model {
 
     /// Bytes of all tensors.
     pub fn weight_bytes(&self) -> u64 {
-        self.gguf
-            .tensors()
-            .iter()
-            .map(|tensor| tensor.bytes.len() as u64)
-            .sum()
+        weight_bytes(&self.gguf)
+    }
+
+    /// What sessions have evaluated, for others whose tokens begin the same way.
+    pub fn prefixes(&self) -> &Prefixes {
+        &self.prefixes
+    }
+
+    /// Tries to allocate until there is room: while the cap of `budget` refuses, pages go that are
+    /// only kept for sessions to come.
+    pub fn with_room<T>(
+        &self,
+        budget: &Budget,
+        mut allocate: impl FnMut() -> Result<T>,
+    ) -> Result<T> {
+        loop {
+            match allocate() {
+                Err(error)
+                    if error.code() == Code::MemoryCap && self.prefixes.make_room(budget) => {}
+                outcome => return outcome,
+            }
+        }
     }
 
     /// What a session needs with `context` tokens of `kv` (0: as many as the model can attend over)
@@ -245,6 +273,12 @@ impl Model {
     }
 }
 
+/// Bytes of all tensors.
+fn weight_bytes(gguf: &Gguf) -> u64 {
+    let tensors = gguf.tensors().iter();
+    tensors.map(|tensor| tensor.bytes.len() as u64).sum()
+}
+
 /// The tokenizer of the file, or why there is none; that its keys are damaged is an error.
 fn tokenizer(gguf: &Gguf) -> Result<Result<Tokenizer>> {
     match Tokenizer::load(gguf.metadata()) {
@@ -259,6 +293,16 @@ fn tokenizer(gguf: &Gguf) -> Result<Result<Tokenizer>> {
 }
 
 impl Network {
+    /// Whose pages are of use to a session of `context` tokens.
+    pub fn domain(&self, format: KvFormat, context: usize, salt: u64) -> Domain {
+        let mut frequencies = self.weights.frequencies.iter();
+        Domain {
+            format,
+            is_long: frequencies.any(|frequencies| frequencies.is_long(context)),
+            salt,
+        }
+    }
+
     fn load(
         gguf: &Gguf,
         tokenizer: Option<&Tokenizer>,

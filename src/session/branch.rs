@@ -21,7 +21,9 @@ impl Session {
         self.check_sound()?;
         let mut cache = self.caches[0].fork(self.evaluated)?;
         if self.pass.is_some() {
-            cache.reserve(self.evaluated..self.evaluated)?;
+            let end = self.evaluated;
+            self.model
+                .with_room(&self.budget, || cache.reserve(end..end))?;
         }
         let mut tokens = Vec::new();
         reserve(&mut tokens, self.tokens.len())?;
@@ -37,6 +39,9 @@ impl Session {
             context: self.context,
             chunk: self.chunk,
             caches: [cache],
+            domain: self.domain,
+            sought: self.sought,
+            offered: self.offered,
             tokens,
             evaluated: self.evaluated,
             reached: self.reached,

@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::budget::{Budget, Shared, Tag};
 use crate::control::Signals;
 use crate::error::{Code, Error, Result};
-use crate::kv::{Cache, KvFormat, Layout};
+use crate::kv::{Cache, Domain, KvFormat, Layout, PAGE_TOKENS};
 use crate::model::forward::Pass;
 use crate::model::{Model, Network};
 use crate::sampler::SamplerState;
@@ -50,6 +50,12 @@ pub struct SessionOptions {
     pub chunk: usize,
     /// Account of its pages and logits; `None`: the model's.
     pub budget: Option<Budget>,
+    /// Neither use what other sessions have evaluated, nor keep anything for them. Changes the time,
+    /// not the result.
+    pub unshared: bool,
+    /// Share only with sessions of the same salt: how long a prompt takes tells whether another
+    /// session has had its beginning, which not everyone may know.
+    pub salt: u64,
 }
 
 impl SessionOptions {
@@ -70,6 +76,8 @@ pub struct Metrics {
     pub prompt_tokens: u64,
     /// Time that took, in microseconds.
     pub prompt_us: u64,
+    /// Tokens fed that had been evaluated before, by other sessions or this one.
+    pub reused_tokens: u64,
     /// Tokens generated.
     pub generated_tokens: u64,
     /// Time that took, in microseconds.
@@ -132,6 +140,12 @@ pub struct Session {
     chunk: usize,
     /// The one sequence's pages.
     caches: [Cache; 1],
+    /// With whom it shares what is evaluated.
+    domain: Option<Domain>,
+    /// Whether what is queued has been looked for in what others have evaluated.
+    sought: bool,
+    /// Whole pages that others can have.
+    offered: usize,
     /// All tokens, evaluated or not.
     tokens: Vec<u32>,
     /// Tokens that the cache holds.
@@ -164,7 +178,8 @@ impl Session {
     /// # Errors
     /// `INVALID_ARGUMENT` for options out of range, `MEMORY_CAP`, `OUT_OF_MEMORY`.
     pub fn new(model: Arc<Model>, team: Arc<Team>, options: &SessionOptions) -> Result<Self> {
-        let spec = &model.network()?.spec;
+        let network = model.network()?;
+        let spec = &network.spec;
         let context = if options.context == 0 {
             spec.context
         } else {
@@ -176,7 +191,13 @@ impl Session {
         let layout = Arc::new(Layout::new(options.kv, spec.layer_shapes()));
         Ok(Self {
             caches: [Cache::new(layout, budget.clone(), 0)?],
-            logits: Some(budget.allocate_shared(Tag::Misc, spec.vocab)?),
+            domain: (!options.unshared && !model.prefixes().is_off())
+                .then(|| network.domain(options.kv, context, options.salt)),
+            sought: false,
+            offered: 0,
+            logits: Some(
+                model.with_room(budget, || budget.allocate_shared(Tag::Misc, spec.vocab))?,
+            ),
             budget: budget.clone(),
             team,
             context,
@@ -257,6 +278,7 @@ impl Session {
         reserve(&mut self.tokens, tokens.len())?;
         self.turn_begins();
         self.tokens.extend_from_slice(tokens);
+        self.sought = false;
         self.prompt_end = self.tokens.len();
         self.metrics.prompt_tokens += tokens.len() as u64;
         Ok(())
@@ -337,6 +359,8 @@ impl Session {
             self.prompt_end = self.tokens.len();
         }
         self.caches[0].truncate(self.evaluated);
+        self.offered = self.offered.min(self.evaluated / PAGE_TOKENS);
+        self.sought = false;
     }
 
     /// What lies behind the first `tokens` tokens is to be evaluated again, or behind fewer, where
@@ -401,6 +425,9 @@ impl Session {
 impl Drop for Session {
     fn drop(&mut self) {
         self.drop_pass();
+        if !self.poisoned {
+            self.offer(true);
+        }
     }
 }
 

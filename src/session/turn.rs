@@ -231,6 +231,7 @@ impl Session {
         }
         self.learn();
         self.turn_ends();
+        self.offer(false);
         Step::Finished(finish)
     }
 }

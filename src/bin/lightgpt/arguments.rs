@@ -65,14 +65,11 @@ impl LoadArguments {
             mlock: self.mlock,
             ..LoadOptions::default()
         };
-        let describe_only = false;
-        open(
-            path,
-            &OpenOptions {
-                load,
-                describe_only,
-            },
-        )
+        let options = OpenOptions {
+            load,
+            ..OpenOptions::default()
+        };
+        open(path, &options)
     }
 }
 
