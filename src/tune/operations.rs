@@ -7,7 +7,7 @@ use crate::budget::{Budget, Buffer, Tag};
 use crate::control::Signals;
 use crate::error::Result;
 use crate::kernel::{Scoring, Window};
-use crate::kv::{Cache, KvFormat, LayerShape, Layout};
+use crate::kv::{Cache, KvFormat, LayerShape, Layout, StateShape};
 use crate::ops::attention::{self, Heads, Queries, Spans};
 use crate::ops::matmul;
 use crate::ops::norm::{HeadNorm, Norm, NormKind};
@@ -240,6 +240,7 @@ fn attention(rows: usize, keys: usize) -> Result<Run> {
         heads: heads.kv_heads,
         k_dim: HEAD,
         v_dim: HEAD,
+        state: StateShape::default(),
     };
     let layout = Layout::new(KvFormat::F16, std::iter::once(shape));
     let mut cache = Cache::new(Arc::new(layout), Budget::default(), keys)?;
