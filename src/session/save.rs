@@ -18,7 +18,7 @@ use crate::budget::Budget;
 use crate::error::{Code, Error, Result};
 use crate::kv::KvFormat;
 use crate::model::Model;
-use crate::session::turn::{Generation, SavedGeneration};
+use crate::session::turn::SavedGeneration;
 use crate::session::{Learnt, Session, SessionOptions};
 use crate::team::Team;
 
@@ -68,7 +68,6 @@ impl Session {
     pub fn save(&self, pages: bool, out: &mut dyn Write) -> Result<()> {
         self.check_sound()?;
         let cache = &self.caches[0];
-        let generation = self.generation.as_ref().map(Generation::saved);
         let head = Head {
             kv: cache.layout().format(),
             context: self.context,
@@ -76,7 +75,7 @@ impl Session {
             prompt_end: self.prompt_end,
             turn_start: self.turn_start,
             learnt: Cow::Borrowed(&self.learnt),
-            generation: generation.transpose()?,
+            generation: self.saved_generation()?,
             evaluated: if pages { self.evaluated } else { 0 },
             forgotten: if pages { cache.forgotten() } else { 0 },
         };
