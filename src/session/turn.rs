@@ -2,11 +2,9 @@
 
 use std::time::Instant;
 
-use serde::{Deserialize, Serialize};
-
 use crate::control::{Control, Flow, Signals, cancelled};
 use crate::error::{Code, Error, Result};
-use crate::sampler::{Sampler, SavedSampler, Scored, log_probability, top_log_probabilities};
+use crate::sampler::{Sampler, Scored, log_probability, top_log_probabilities};
 use crate::session::stop::Stops;
 use crate::session::{Learnt, STEADY_TOKENS, Session, at_most, reserve};
 use crate::team::FloatEnvironment;
@@ -62,19 +60,6 @@ pub(super) struct Generation {
     stopped: bool,
     log_probabilities: bool,
     top: usize,
-}
-
-/// A generation as it is saved.
-#[derive(Debug, Serialize, Deserialize)]
-pub(super) struct SavedGeneration {
-    sampler: SavedSampler,
-    left: usize,
-    ignore_end: bool,
-    stops: Stops,
-    stopped: bool,
-    log_probabilities: bool,
-    top: usize,
-    decoder: StreamDecoder,
 }
 
 /// Why a generation ended.
@@ -180,48 +165,6 @@ impl Session {
             start: self.is_blank(),
         });
         self.text.clear();
-        Ok(())
-    }
-
-    /// The generation in progress, if there is one, to be saved.
-    pub(super) fn saved_generation(&self) -> Result<Option<SavedGeneration>> {
-        let saved = |generation: &Generation| {
-            Ok(SavedGeneration {
-                sampler: generation.sampler.saved()?,
-                left: generation.left,
-                ignore_end: generation.ignore_end,
-                stops: generation.stops.clone(),
-                stopped: generation.stopped,
-                log_probabilities: generation.log_probabilities,
-                top: generation.top,
-                decoder: self.decoder.clone(),
-            })
-        };
-        self.generation.as_ref().map(saved).transpose()
-    }
-
-    /// Goes on with a generation that was saved.
-    ///
-    /// # Errors
-    /// `FORMAT` for what no generation can have saved, `OUT_OF_MEMORY`.
-    pub(super) fn resume(&mut self, saved: SavedGeneration) -> Result<()> {
-        if saved.top > TOP_MAX || !saved.decoder.is_sound() || !saved.stops.is_sound() {
-            let message = "what it holds back is more than there can be";
-            return Err(Error::new(Code::Format, "saved generation", message));
-        }
-        reserve(&mut self.top, saved.top)?;
-        let mut sampler = saved.sampler.restore(self.model.tokenizer().ok())?;
-        sampler.reserve(self.network()?.spec.vocab, self.tokens.len())?;
-        self.decoder = saved.decoder;
-        self.generation = Some(Generation {
-            sampler,
-            left: saved.left,
-            ignore_end: saved.ignore_end,
-            stops: saved.stops,
-            stopped: saved.stopped,
-            log_probabilities: saved.log_probabilities,
-            top: saved.top,
-        });
         Ok(())
     }
 
