@@ -6,10 +6,16 @@ from xml.sax.saxutils import escape
 COLOURS = {"LightGPT": "#1b6ca8", "llama.cpp": "#d9822b", "torch": "#8a8f98"}
 
 
+def key_of(result):
+    """What was measured, as a key: (kind, tokens, depth, sequences)."""
+    about = (result["kind"], result["tokens"], result["context_depth"])
+    return (*about, result.get("sequences", 1))
+
+
 def title(key):
-    kind, tokens, depth = key
-    if kind.startswith("batched"):
-        return f"decode, {kind.split()[1]} sequences"
+    kind, tokens, depth, sequences = key
+    if kind == "batch":
+        return f"decode, {sequences} sequences"
     return f"{kind} {tokens}" + (f" behind {depth}" if depth else "")
 
 
@@ -23,12 +29,10 @@ def spread(numbers):
 def summary(model, engines, limits):
     """One model: for each measurement each engine's best settings, and ratios to ours.
 
-    `engines` are dicts of engine, settings and turns, ours first; a turn maps (kind, tokens, depth)
-    to tokens a second. `limits` is the last answer of our own bench.
+    `engines` are dicts of engine, settings and turns, ours first; a turn maps what `key_of` gives to
+    tokens a second. `limits` is the last answer of our own bench.
     """
-    percents = {
-        (one["kind"], one["tokens"], one["context_depth"]): one for one in limits["results"]
-    }
+    percents = {key_of(one): one for one in limits["results"]}
     keys = dict.fromkeys(key for one in engines for key in one["turns"][0])
     results = []
     for key in keys:
@@ -47,7 +51,8 @@ def summary(model, engines, limits):
             entries[one["engine"]] = entry
         limit = percents.get(key, {})
         results.append(dict(
-            kind=key[0], tokens=key[1], context_depth=key[2], title=title(key), engines=entries,
+            kind=key[0], tokens=key[1], context_depth=key[2], sequences=key[3], title=title(key),
+            engines=entries,
             percent_of_peak=limit.get("percent_of_peak"),
             percent_of_read=limit.get("percent_of_read"),
         ))

@@ -160,6 +160,16 @@ fn embed_in_loop_prints_frame_times() {
 }
 
 #[test]
+fn batch_makes_the_same_texts_together() {
+    for link in LINKS {
+        let program = compile("examples-c/batch.c", link, &[]);
+        let text = succeed(Command::new(program).arg(model()).arg("8"));
+        assert!(text.contains("16 of 16 texts are the same"), "{text}");
+        assert!(text.contains("times as fast"), "{text}");
+    }
+}
+
+#[test]
 fn examples_are_short() {
     for entry in fs::read_dir(Path::new(ROOT).join("examples-c")).unwrap() {
         let path = entry.unwrap().path();
@@ -184,6 +194,18 @@ fn a_host_is_not_harmed() {
         let program = compile("tests/c/host.c", link, &[]);
         let text = succeed(Command::new(program).arg(model()));
         assert!(text.ends_with("all well\n"), "{text}");
+    }
+}
+
+#[test]
+fn a_queue_serves_a_host() {
+    for link in LINKS {
+        let program = compile("tests/c/queue.c", link, &[]);
+        let output = run(Command::new(program).arg(model()));
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(text.ends_with("all well\n"), "{text}");
+        // Panics and errors of requests are told, not printed.
+        assert_eq!(String::from_utf8_lossy(&output.stderr), "");
     }
 }
 

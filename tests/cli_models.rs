@@ -309,6 +309,31 @@ fn tokens_before_a_measurement_are_not_measured() {
 }
 
 #[test]
+fn sequences_decode_together() {
+    let alone = ["--prefill", "0", "--decode", "0", "--repetitions", "2"];
+    let report = bench(&[&alone[..], &["--sequences", "4", "--steps", "6"]].concat());
+    let results = report["results"].as_array().unwrap();
+    assert_eq!(results.len(), 1);
+    let result = &results[0];
+    assert_eq!(result["kind"], "batch");
+    let numbers = ["tokens", "sequences", "context_depth"].map(|name| result[name].as_u64());
+    assert_eq!(numbers, [Some(24), Some(4), Some(16)]);
+    assert!(result["tokens_per_second"].as_f64() > Some(0.0));
+    assert!(result["percent_of_peak"].as_f64() > Some(0.0));
+    assert!(result["percent_of_read"].is_null());
+    let long = [
+        &["bench", MODEL, "--sequences", "2", "--steps", "240"],
+        &alone[..],
+    ]
+    .concat();
+    let long = run(&long);
+    assert_eq!(long.status.code(), Some(2), "{long:?}");
+    let message =
+        "--steps 240: expected at most 256 tokens in all (the model's context), found 257";
+    assert!(error(&long).contains(message), "{long:?}");
+}
+
+#[test]
 fn what_is_not_chosen_fits_the_model() {
     for (more, fits) in [
         (&[][..], "--prefill 192 --decode 64"),

@@ -10,6 +10,8 @@
 #![allow(clippy::missing_safety_doc)] // the header's opening and each function state the contract
 
 mod arguments;
+mod batch_queue;
+mod batch_request;
 mod diversity;
 mod generate;
 mod guard;
@@ -28,6 +30,8 @@ mod status;
 mod team;
 mod tokenizer;
 
+pub use batch_queue::*;
+pub use batch_request::*;
 pub use diversity::*;
 pub use generate::*;
 pub use guard::lightgpt_last_error;

@@ -402,18 +402,22 @@ pub extern "C" fn lightgpt_session_free(session: *mut lightgpt_session) -> i32 {
 pub(super) fn session_options(given: &lightgpt_session_options) -> Result<SessionOptions> {
     Ok(SessionOptions {
         context: size(given.context, "options.context")?,
-        kv: match given.kv_format {
-            LIGHTGPT_KV_AUTO | LIGHTGPT_KV_F16 => KvFormat::F16,
-            LIGHTGPT_KV_F32 => KvFormat::F32,
-            LIGHTGPT_KV_Q8_0 => KvFormat::Q8_0,
-            other => {
-                let message = format!("{other} is no LIGHTGPT_KV_ number");
-                return Err(invalid("options.kv_format", message));
-            }
-        },
+        kv: kv_format(given.kv_format)?,
         chunk: size(given.chunk, "options.chunk")?,
         budget: (given.memory_max > 0).then(|| Budget::new(Some(given.memory_max), None)),
     })
+}
+
+pub(super) fn kv_format(number: u32) -> Result<KvFormat> {
+    match number {
+        LIGHTGPT_KV_AUTO | LIGHTGPT_KV_F16 => Ok(KvFormat::F16),
+        LIGHTGPT_KV_F32 => Ok(KvFormat::F32),
+        LIGHTGPT_KV_Q8_0 => Ok(KvFormat::Q8_0),
+        other => {
+            let message = format!("{other} is no LIGHTGPT_KV_ number");
+            Err(invalid("options.kv_format", message))
+        }
+    }
 }
 
 #[cfg(test)]

@@ -54,6 +54,10 @@ pub struct Sampler {
     buffers: Buffers,
 }
 
+/// Memory of picks for samplers that pick one after the other: they need it once.
+#[derive(Debug, Default)]
+pub struct PickRoom(Buffers);
+
 /// What a sampler has learnt from its picks; small, so that it can be kept for every turn.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct SamplerState {
@@ -168,6 +172,11 @@ impl Sampler {
     /// picks allocate nothing; or fails with `OUT_OF_MEMORY`.
     pub fn reserve(&mut self, vocab: usize, history: usize) -> Result<()> {
         self.buffers.reserve(vocab, history)
+    }
+
+    /// Exchanges the memory of its picks. What a failed pick leaves in it is not for others.
+    pub fn swap_room(&mut self, room: &mut PickRoom) {
+        mem::swap(&mut self.buffers, &mut room.0);
     }
 
     /// Whether it learns from its picks: its last stage is mirostat or adaptive-p.

@@ -8,6 +8,7 @@
 //! Cancelling takes the session back to before the turn.
 
 mod evaluate;
+pub(crate) mod generation;
 mod stop;
 mod turn;
 
@@ -20,14 +21,15 @@ use crate::error::{Code, Error, Result};
 use crate::kv::{Cache, KvFormat, Layout};
 use crate::model::forward::Pass;
 use crate::model::{Model, Network};
-use crate::sampler::{SamplerState, Scored};
+use crate::sampler::SamplerState;
 use crate::team::Team;
-use crate::tokenizer::{DecodeOptions, EncodeOptions, StreamDecoder};
+use crate::tokenizer::EncodeOptions;
 
+pub use generation::{Finish, GenerateOptions, TOP_MAX};
 pub use stop::{STOP_BYTES_MAX, STOPS_MAX};
-pub use turn::{Action, Event, Finish, GenerateOptions, Step, TOP_MAX};
+pub use turn::{Action, Event, Step};
 
-use turn::Generation;
+use generation::{Generation, Said};
 
 /// Prompt tokens that one pass takes if the user does not say.
 pub const CHUNK_TOKENS: usize = 256;
@@ -143,13 +145,8 @@ pub struct Session {
     generation: Option<Generation>,
     /// What the samplers of the turns so far have learnt; those that learn nothing are not there.
     learnt: Vec<Learnt>,
-    decoder: StreamDecoder,
-    /// Text of the last event.
-    text: String,
-    /// Of the last token, if the generation gives it.
-    log_probability: Option<f64>,
-    /// Most likely tokens beside the last one, if the generation gives them.
-    top: Vec<Scored>,
+    /// Text and probabilities of the last event.
+    said: Said,
     canceller: Canceller,
     metrics: Metrics,
     poisoned: bool,
@@ -189,10 +186,7 @@ impl Session {
             turn_start: None,
             generation: None,
             learnt: Vec::new(),
-            decoder: StreamDecoder::new(DecodeOptions::default()),
-            text: String::with_capacity(256),
-            log_probability: None,
-            top: Vec::new(),
+            said: Said::new(),
             canceller: Canceller::default(),
             metrics: Metrics::default(),
             poisoned: false,
@@ -375,7 +369,8 @@ impl Drop for Session {
     }
 }
 
-fn at_most(name: &str, found: usize, max: usize) -> Result<()> {
+/// Refuses numbers above `max`.
+pub(crate) fn at_most(name: &str, found: usize, max: usize) -> Result<()> {
     if found <= max {
         return Ok(());
     }

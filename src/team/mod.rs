@@ -17,6 +17,7 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
 
 use crate::control::{Flow, Signals, cancelled};
 use crate::error::{Code, Error, Result};
@@ -188,6 +189,18 @@ impl Team {
         }
         phase.end(next)
     }
+}
+
+/// Starts a thread of the library: its signals are blocked, but for its own faults.
+///
+/// # Errors
+/// `OUT_OF_MEMORY` if the system starts none.
+pub fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
+    let builder = thread::Builder::new().name(name.into());
+    affinity::without_signals(|| builder.spawn(body)).map_err(|e| {
+        let message = format!("cannot start one: {e}");
+        Error::new(Code::OutOfMemory, "thread", message)
+    })
 }
 
 impl fmt::Debug for TeamOptions {
