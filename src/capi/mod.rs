@@ -12,6 +12,7 @@
 mod arguments;
 mod batch_queue;
 mod batch_request;
+mod branch;
 mod diversity;
 mod generate;
 mod guard;
@@ -32,6 +33,7 @@ mod tokenizer;
 
 pub use batch_queue::*;
 pub use batch_request::*;
+pub use branch::*;
 pub use diversity::*;
 pub use generate::*;
 pub use guard::lightgpt_last_error;

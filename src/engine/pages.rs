@@ -40,12 +40,12 @@ impl Pages {
 
     /// Bytes of all pages.
     pub fn bytes(&self) -> u64 {
-        self.caches.iter().map(|cache| cache.bytes() as u64).sum()
+        self.caches.iter().map(|cache| cache.bytes()).sum()
     }
 
     /// Bytes that a page is charged.
     pub fn page_charge(&self) -> u64 {
-        Budget::charge_of::<u8>(self.layout.page_bytes())
+        self.layout.page_charge()
     }
 
     /// Gives the pages of idle slots back, but for slot `except`; whether there were any.
@@ -64,11 +64,11 @@ impl Pages {
 impl Memory for Pages {
     fn reserve(&mut self, slot: usize, tokens: usize) -> Result<()> {
         self.idle[slot] = false;
-        let Err(error) = self.caches[slot].reserve(tokens) else {
+        let Err(error) = self.caches[slot].reserve(0..tokens) else {
             return Ok(());
         };
         match self.reclaim(slot)? {
-            true => self.caches[slot].reserve(tokens),
+            true => self.caches[slot].reserve(0..tokens),
             false => Err(error),
         }
     }

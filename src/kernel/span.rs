@@ -32,6 +32,14 @@ pub enum Window {
 }
 
 impl Window {
+    /// The most keys that a query sees.
+    pub fn keys(self) -> usize {
+        match self {
+            Self::All => usize::MAX,
+            Self::Sliding(keys) | Self::Chunked(keys) => keys,
+        }
+    }
+
     /// The first position that a query at `position` sees.
     #[inline(always)]
     pub fn first(self, position: usize) -> usize {

@@ -68,7 +68,7 @@ pub enum Finish {
 }
 
 /// What a generation still needs.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Generation {
     pub(crate) sampler: Sampler,
     /// Tokens that may still come; `usize::MAX` means any number.
@@ -83,7 +83,7 @@ pub(crate) struct Generation {
 }
 
 /// What a generation said last.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Said {
     /// Whole code points that became certain.
     pub text: String,

@@ -63,8 +63,9 @@ impl Session {
         self.heed_cancel(Signals::default())?;
         let (model, tokens) = (self.model.clone(), &self.tokens);
         let mut generation = Generation::new(options, &model, tokens, &mut self.said)?;
+        let room = self.reserve_tokens(options)?;
         let sampler = &mut generation.sampler;
-        sampler.reserve(self.logits.len(), self.context.min(STEADY_TOKENS))?;
+        sampler.reserve(model.network()?.spec.vocab, room)?;
         if sampler.learns() {
             let mut latest = self.learnt.iter().rev();
             latest.find(|learnt| sampler.restore(learnt.state));
@@ -74,6 +75,20 @@ impl Session {
         self.turn_begins();
         self.generation = Some(generation);
         Ok(())
+    }
+
+    /// Makes room for the tokens to come, so that they allocate nothing but pages; how many there
+    /// may be then.
+    fn reserve_tokens(&mut self, options: &GenerateOptions) -> Result<usize> {
+        let len = self.tokens.len();
+        let most = match options.tokens_max {
+            0 => self.context,
+            more => self.context.min(len.saturating_add(more)),
+        };
+        let most = most.min(STEADY_TOKENS).max(len);
+        reserve(&mut self.tokens, most - len)?;
+        self.caches[0].reserve_table(most)?;
+        Ok(most)
     }
 
     /// Text of the last step.
@@ -176,8 +191,10 @@ impl Session {
     fn pick(&mut self) -> Result<Step> {
         let began = Instant::now();
         let generation = self.generation.as_mut().expect("step has checked it");
+        let logits = self.logits.as_deref();
+        let logits = logits.expect("the last token was evaluated for its logits");
         let (tokens, said) = (&mut self.tokens, &mut self.said);
-        let picked = generation.pick(&self.model, &self.logits, tokens, said);
+        let picked = generation.pick(&self.model, logits, tokens, said);
         let token = match picked {
             Ok(Some(token)) => token,
             Ok(None) => return Ok(self.finish(Finish::End)),
