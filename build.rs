@@ -5,7 +5,7 @@ use std::env;
 use std::path::PathBuf;
 
 /// The files that declare the C interface, in the order of the header.
-const FILES: [&str; 17] = [
+const FILES: [&str; 18] = [
     "status",
     "options",
     "guard",
@@ -20,6 +20,7 @@ const FILES: [&str; 17] = [
     "diversity",
     "session",
     "branch",
+    "saved",
     "generate",
     "batch_queue",
     "batch_request",

@@ -5,8 +5,11 @@
 //! (PAGE_TOKENS, v_dim). A sequence is a table of pages: what it costs to rewind, share or fork it.
 
 mod cache;
+mod saved;
 
 use std::ops::Range;
+
+use serde::{Deserialize, Serialize};
 
 use crate::budget::{Budget, Shared, Tag, Zero};
 use crate::error::Result;
@@ -16,9 +19,10 @@ use crate::quant::{Activation, GROUP};
 
 pub use crate::kernel::{PAGE_TOKENS, SPAN_TOKENS};
 pub use cache::Cache;
+pub use saved::refused;
 
 /// How keys and values are stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum KvFormat {
     /// Rounded to f16: half the memory; moves logits by about 1e-3 of their size.
     #[default]
@@ -82,6 +86,11 @@ impl Layout {
             layers,
             page_bytes,
         }
+    }
+
+    /// How keys and values are stored.
+    pub fn format(&self) -> KvFormat {
+        self.format
     }
 
     /// What a page is charged, in bytes.

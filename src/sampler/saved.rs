@@ -20,7 +20,10 @@ impl Sampler {
     /// # Errors
     /// `UNSUPPORTED` if a stage is one of the user's own: it is code.
     pub fn saved(&self) -> Result<SavedSampler> {
-        if let Some(at) = self.stages().position(|stage| matches!(stage, Stage::Custom(Custom(_)))) {
+        if let Some(at) = self
+            .stages()
+            .position(|stage| matches!(stage, Stage::Custom(Custom(_))))
+        {
             let message = format!("stage {at} is one of the user's own, which cannot be saved");
             return Err(Error::new(Code::Unsupported, "sampler", message));
         }

@@ -9,12 +9,16 @@
 
 mod branch;
 mod evaluate;
+mod file;
 pub(crate) mod generation;
+mod save;
 mod stop;
 mod turn;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde::{Deserialize, Serialize};
 
 use crate::budget::{Budget, Shared, Tag};
 use crate::control::Signals;
@@ -27,6 +31,7 @@ use crate::team::Team;
 use crate::tokenizer::EncodeOptions;
 
 pub use generation::{Finish, GenerateOptions, TOP_MAX};
+pub use save::{MAGIC, RestoreOptions};
 pub use stop::{STOP_BYTES_MAX, STOPS_MAX};
 pub use turn::{Action, Event, Step};
 
@@ -114,7 +119,7 @@ impl Canceller {
 }
 
 /// The state of a turn's sampler at its end.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 struct Learnt {
     /// Tokens there were then.
     tokens: usize,

@@ -16,9 +16,9 @@ use xxhash_rust::xxh3::Xxh3;
 use crate::NUMERICS_VERSION;
 use crate::budget::Budget;
 use crate::error::{Code, Error, Result};
-use crate::kv::KvFormat;
+use crate::kv::{KvFormat, refused};
 use crate::model::Model;
-use crate::session::turn::SavedGeneration;
+use crate::session::generation::{Generation, SavedGeneration};
 use crate::session::{Learnt, Session, SessionOptions};
 use crate::team::Team;
 
@@ -67,7 +67,7 @@ impl Session {
     /// `IO` as `out` says.
     pub fn save(&self, pages: bool, out: &mut dyn Write) -> Result<()> {
         self.check_sound()?;
-        let cache = &self.caches[0];
+        let (cache, generation) = (&self.caches[0], self.generation.as_ref());
         let head = Head {
             kv: cache.layout().format(),
             context: self.context,
@@ -75,13 +75,12 @@ impl Session {
             prompt_end: self.prompt_end,
             turn_start: self.turn_start,
             learnt: Cow::Borrowed(&self.learnt),
-            generation: self.saved_generation()?,
+            generation: generation.map(Generation::saved).transpose()?,
             evaluated: if pages { self.evaluated } else { 0 },
             forgotten: if pages { cache.forgotten() } else { 0 },
         };
-        let failed = |error: postcard::Error| {
-            Error::new(Code::Internal, "saved session", error.to_string())
-        };
+        let failed =
+            |error: postcard::Error| Error::new(Code::Internal, "saved session", error.to_string());
         let head_bytes = postcard::to_stdvec(&head).map_err(failed)?;
         let mut out = Hashed::new(out);
         let write = |out: &mut Hashed<&mut dyn Write>| -> io::Result<()> {
@@ -114,7 +113,7 @@ impl Session {
     ) -> Result<Self> {
         let mut input = Hashed::new(input);
         check_origin(&model, &mut input)?;
-        let head_len = u64::from_le_bytes(input.take()?);
+        let head_len = u64::from_le_bytes(input.array()?);
         let mut head_bytes = Vec::new();
         let read = input.by_ref().take(head_len).read_to_end(&mut head_bytes);
         if read.map_err(|error| refused(&error))? as u64 != head_len {
@@ -131,8 +130,15 @@ impl Session {
             context => context,
         };
         if head.tokens.len() > context {
-            let message = format!("expected room for {} tokens, found {context}", head.tokens.len());
-            return Err(Error::new(Code::InvalidArgument, "options.context", message));
+            let message = format!(
+                "expected room for {} tokens, found {context}",
+                head.tokens.len()
+            );
+            return Err(Error::new(
+                Code::InvalidArgument,
+                "options.context",
+                message,
+            ));
         }
         let made = SessionOptions {
             context,
@@ -144,7 +150,7 @@ impl Session {
         session.check_head(&head)?;
         session.caches[0].read_pages(head.evaluated, head.forgotten, &mut input)?;
         let checksum = input.checksum();
-        if checksum != u128::from_le_bytes(input.take()?) {
+        if checksum != u128::from_le_bytes(input.array()?) {
             return Err(damaged("its checksum is that of other bytes"));
         }
         match input.read(&mut [0]) {
@@ -166,9 +172,14 @@ impl Session {
             && head.turn_start.is_none_or(|start| start <= len)
             && (head.generation.is_none() || head.turn_start.is_some() && len > 0)
             && ordered
-            && head.learnt.iter().all(|learnt| learnt.tokens <= len && learnt.state.is_sound());
-        let seen = self.first_seen_behind(head.evaluated);
-        match fits && head.forgotten <= seen && head.forgotten <= head.evaluated {
+            && head
+                .learnt
+                .iter()
+                .all(|learnt| learnt.tokens <= len && learnt.state.is_sound());
+        // What a query to come sees must be there, and it may be the last token's once more.
+        let last = head.evaluated.saturating_sub(1);
+        let seen = self.network()?.spec.first_seen(last);
+        match fits && head.forgotten <= seen.min(last) {
             true => Ok(()),
             false => Err(damaged("its counts contradict each other or the model")),
         }
@@ -186,27 +197,30 @@ impl Session {
         if self.turn_start.is_some() {
             self.canceller.turn_begins();
         }
-        match head.generation {
-            Some(generation) => self.resume(generation),
-            None => Ok(()),
+        if let Some(saved) = head.generation {
+            let mut generation = saved.restore(&self.model, &mut self.said)?;
+            let (vocab, history) = (self.network()?.spec.vocab, self.tokens.len());
+            generation.sampler.reserve(vocab, history)?;
+            self.generation = Some(generation);
         }
+        Ok(())
     }
 }
 
 /// Reads up to the head, and refuses what this build or model cannot go on from.
 fn check_origin(model: &Model, input: &mut Hashed<&mut dyn Read>) -> Result<()> {
-    if input.take()? != MAGIC {
+    if input.array()? != MAGIC {
         return Err(damaged("it does not begin as one"));
     }
     let versions = [("format", VERSION), ("numerics", NUMERICS_VERSION)];
     for (what, known) in versions {
-        let found = u32::from_le_bytes(input.take()?);
+        let found = u32::from_le_bytes(input.array()?);
         if found != known {
             let message = format!("its {what} have version {found}, those of this build {known}");
             return Err(Error::new(Code::Unsupported, "saved session", message));
         }
     }
-    let found = u128::from_le_bytes(input.take()?);
+    let found = u128::from_le_bytes(input.array()?);
     if found != model.identity() {
         let message = "it was saved with another model: metadata or tensors differ";
         return Err(Error::new(Code::InvalidArgument, "saved session", message));
@@ -253,24 +267,14 @@ impl<T: Read> Read for Hashed<T> {
 
 impl<T: Read> Hashed<T> {
     /// The next `N` bytes.
-    fn take<const N: usize>(&mut self) -> Result<[u8; N]> {
+    fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
         let mut bytes = [0; N];
-        self.read_exact(&mut bytes).map_err(|error| refused(&error))?;
+        self.read_exact(&mut bytes)
+            .map_err(|error| refused(&error))?;
         Ok(bytes)
     }
 }
 
 fn damaged(message: &str) -> Error {
     Error::new(Code::Format, "saved session", message)
-}
-
-/// What a reader or writer says.
-pub(crate) fn refused(error: &io::Error) -> Error {
-    match error.kind() {
-        io::ErrorKind::UnexpectedEof => damaged("it ends too early"),
-        io::ErrorKind::OutOfMemory => {
-            Error::new(Code::OutOfMemory, "saved session", "no memory for its pages")
-        }
-        _ => Error::new(Code::Io, "saved session", error.to_string()),
-    }
 }
