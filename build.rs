@@ -5,7 +5,7 @@ use std::env;
 use std::path::PathBuf;
 
 /// The files that declare the C interface, in the order of the header.
-const FILES: [&str; 14] = [
+const FILES: [&str; 15] = [
     "status",
     "options",
     "guard",
@@ -20,6 +20,7 @@ const FILES: [&str; 14] = [
     "diversity",
     "session",
     "generate",
+    "embed",
 ];
 
 fn main() {

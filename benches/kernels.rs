@@ -218,6 +218,7 @@ impl Bench {
                     v_dim: dim,
                     pages: &pages,
                     seen: SPAN_TOKENS as isize,
+                    tokens: SPAN_TOKENS,
                     start: 0,
                     scoring: Scoring {
                         scale: 0.125,

@@ -499,7 +499,7 @@ fn rust_layout() -> String {
         lightgpt_model_info {
             struct_size, gguf_version, file_bytes, files, metadata_keys, tensors, vocab, parameters,
             weight_bytes, layers, dim, heads, kv_heads, head_dim, hidden, context, architecture,
-            name,
+            name, abilities, pooling, embedding, scores,
         }
         lightgpt_tensor_info {
             struct_size, format, dims, dimensions, file, offset, bytes, format_name, name,
@@ -538,5 +538,6 @@ fn rust_layout() -> String {
         lightgpt_generate_options {
             struct_size, flags, tokens_max, sampler, stops, stops_len, top_len, reserved
         }
+        lightgpt_embed_options { struct_size, flags, pooling, reserved }
     }
 }

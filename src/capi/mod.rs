@@ -11,6 +11,7 @@
 
 mod arguments;
 mod diversity;
+mod embed;
 mod generate;
 mod guard;
 mod handles;
@@ -29,6 +30,7 @@ mod team;
 mod tokenizer;
 
 pub use diversity::*;
+pub use embed::*;
 pub use generate::*;
 pub use guard::lightgpt_last_error;
 pub use library::*;

@@ -249,6 +249,11 @@ impl Cache {
         Ok(cache)
     }
 
+    /// An empty table for pages of the same layout and account, as [`Cache::new`].
+    pub fn another(&self, tokens: usize) -> Result<Self> {
+        Self::new(Arc::clone(&self.layout), self.budget.clone(), tokens)
+    }
+
     /// Where everything lies in its pages.
     pub fn layout(&self) -> &Layout {
         &self.layout

@@ -1,5 +1,7 @@
 //! The degrees of freedom of a transformer: what differs between models, never whose it is.
 
+mod pooled;
+
 use std::ops::Range;
 
 use crate::error::{Code, Error, Result};
@@ -9,6 +11,8 @@ use crate::ops::attention::Heads;
 use crate::ops::experts::Routing;
 use crate::ops::norm::NormKind;
 use crate::ops::rope::Rope;
+
+pub use pooled::{Curve, Head, Pooling};
 
 /// Everything the one forward pass needs to know about a model, checked once when made. Norms and
 /// biases that a file may have or not are no part of it: the weights tell.
@@ -71,6 +75,15 @@ pub struct Spec {
     /// Networks of which a token takes a few.
     pub experts: Option<Experts>,
 
+    /// Whether it predicts tokens: without, there are no logits.
+    pub predicts: bool,
+    /// What its file says that one row is made of those of a text by.
+    pub pooling: Pooling,
+    /// Widths of what such a row goes through then, one after the other.
+    pub projections: Vec<usize>,
+    /// What makes scores of such a row.
+    pub head: Option<Head>,
+
     /// Factor of logits.
     pub logit_scale: f32,
     /// Bound of logits, `cap * tanh(logit / cap)`; 0: none.
@@ -89,6 +102,8 @@ pub struct Embedding {
     pub norm: bool,
     /// Whether a learned vector of its position is added.
     pub positions: bool,
+    /// Texts of an input that have a vector each, which is added to those of its tokens; 0: none.
+    pub segments: usize,
 }
 
 /// A norm of rows.
@@ -107,8 +122,14 @@ pub struct NormSpec {
 pub struct Placement {
     /// Before attention and feed-forward network.
     pub before: bool,
+    /// Before the first layer's attention too, if so.
+    pub first: bool,
     /// Behind them, before they are added to the stream.
     pub behind: bool,
+    /// Of the stream, when they are added.
+    pub of_sum: bool,
+    /// Of the last layer's stream.
+    pub last: bool,
 }
 
 /// Norms of queries and keys, of the kind of the others, by themselves (a tensor as wide as a head),
@@ -255,6 +276,21 @@ impl Spec {
     /// Width of all queries of a token.
     pub fn q_width(&self) -> usize {
         self.heads * self.k_dim
+    }
+
+    /// Numbers of an embedding of a text.
+    pub fn embedding_width(&self) -> usize {
+        self.projections.last().copied().unwrap_or(self.dim)
+    }
+
+    /// Whether a token's row depends on those before it only.
+    pub fn is_causal(&self) -> bool {
+        self.each.iter().all(|layer| layer.window.is_causal())
+    }
+
+    /// Logits of a position.
+    pub fn logits(&self) -> usize {
+        if self.predicts { self.vocab } else { 0 }
     }
 
     /// Width of queries, keys and values of a token.

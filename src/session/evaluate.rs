@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use crate::control::{Control, Flow, Signals, cancelled};
 use crate::error::{Code, Error, Result};
-use crate::model::forward::Pass;
+use crate::model::forward::{Goal, Pass};
 use crate::model::{Row, Size};
 use crate::sampler::log_probability;
 use crate::session::{Session, reserve};
@@ -112,6 +112,7 @@ impl Session {
     /// again, to the same bits.
     pub(super) fn want_logits(&mut self) -> Result<()> {
         self.check_sound()?;
+        self.check_predicts()?;
         if self.tokens.is_empty() {
             let message = "expected tokens to go on from, found none; feed some first";
             return Err(Error::new(Code::InvalidArgument, "session", message));
@@ -171,9 +172,11 @@ impl Session {
             position,
             context: self.context,
             token: self.tokens[position],
+            segment: 0,
             wants_output: all_logits || position == last,
         });
-        self.pass = Some(Pass::new(scratch, rows, self.team.threads()));
+        let threads = self.team.threads();
+        self.pass = Some(Pass::new(scratch, rows, Goal::Logits, threads));
         Ok(())
     }
 

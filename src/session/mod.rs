@@ -7,6 +7,7 @@
 //! when its generation finishes, or when its logits are taken by a caller who chooses tokens itself.
 //! Cancelling takes the session back to before the turn.
 
+mod embed;
 mod evaluate;
 mod stop;
 mod turn;
@@ -24,6 +25,7 @@ use crate::sampler::{SamplerState, Scored};
 use crate::team::Team;
 use crate::tokenizer::{DecodeOptions, EncodeOptions, StreamDecoder};
 
+pub use embed::EmbedOptions;
 pub use stop::{STOP_BYTES_MAX, STOPS_MAX};
 pub use turn::{Action, Event, Finish, GenerateOptions, Step, TOP_MAX};
 
@@ -171,7 +173,7 @@ impl Session {
         let chunk = options.chunk_tokens().min(context);
         let budget = options.budget.as_ref().unwrap_or(model.budget());
         let layout = Arc::new(Layout::new(options.kv, spec.layer_shapes()));
-        let logits = budget.allocate(Tag::Misc, spec.vocab)?;
+        let logits = budget.allocate(Tag::Misc, spec.logits())?;
         let steady = context.min(STEADY_TOKENS);
         let mut tokens = Vec::new();
         reserve(&mut tokens, steady)?;
@@ -231,26 +233,15 @@ impl Session {
     /// Queues tokens behind those that are there; the next call that needs them evaluates them.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT` for a token that the model does not know, `CONTEXT_FULL` if they do not
-    /// fit, `BUSY` while a generation is in progress, `CANCELLED` if the turn was cancelled since
+    /// `UNSUPPORTED` for an encoder, `INVALID_ARGUMENT` for a token that the model does not know,
+    /// `CONTEXT_FULL` if they do not fit, `BUSY` while a generation is in progress, `CANCELLED` if the turn was cancelled since
     /// the last call. Nothing is queued then.
     pub fn feed(&mut self, tokens: &[u32]) -> Result<()> {
         self.check_sound()?;
+        self.check_predicts()?;
         self.check_idle()?;
         self.heed_cancel(Signals::default())?;
-        let vocab = self.network()?.spec.vocab;
-        if let Some((i, token)) = tokens
-            .iter()
-            .enumerate()
-            .find(|(_, t)| **t as usize >= vocab)
-        {
-            let message = format!("expected tokens below {vocab}, found {token}");
-            return Err(Error::new(
-                Code::InvalidArgument,
-                format!("token {i}"),
-                message,
-            ));
-        }
+        self.check_tokens(tokens)?;
         let room = self.context - self.tokens.len();
         if tokens.len() > room {
             let message = format!("{} more tokens do not fit, {room} would", tokens.len());
@@ -270,6 +261,7 @@ impl Session {
     /// As [`Session::feed`]; `CANCELLED` takes the session back to before the turn.
     pub fn feed_text(&mut self, text: &str, options: EncodeOptions) -> Result<usize> {
         self.check_sound()?;
+        self.check_predicts()?;
         self.check_idle()?;
         let room = self.context - self.tokens.len();
         let outside_turn = self.turn_start.is_none();
@@ -347,6 +339,31 @@ impl Session {
                 "a defect of the library stopped an earlier call; free the session",
             )),
         }
+    }
+
+    /// Whether the model predicts tokens.
+    fn check_predicts(&self) -> Result<()> {
+        if self.network()?.spec.predicts {
+            return Ok(());
+        }
+        let name = self.model.architecture();
+        let message = format!("{name} is an encoder: it embeds texts and generates none");
+        Err(Error::new(Code::Unsupported, "model", message))
+    }
+
+    /// Whether the model knows all tokens.
+    fn check_tokens(&self, tokens: &[u32]) -> Result<()> {
+        let vocab = self.network()?.spec.vocab;
+        let unknown = |(_, token): &(usize, &u32)| **token as usize >= vocab;
+        let Some((i, token)) = tokens.iter().enumerate().find(unknown) else {
+            return Ok(());
+        };
+        let message = format!("expected tokens below {vocab}, found {token}");
+        Err(Error::new(
+            Code::InvalidArgument,
+            format!("token {i}"),
+            message,
+        ))
     }
 
     fn check_idle(&self) -> Result<()> {
