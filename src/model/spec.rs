@@ -106,6 +106,16 @@ pub struct Embedding {
     pub segments: usize,
 }
 
+impl Embedding {
+    /// Nothing.
+    pub const PLAIN: Self = Self {
+        scale: 1.0,
+        norm: false,
+        positions: false,
+        segments: 0,
+    };
+}
+
 /// A norm of rows.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct NormSpec {
@@ -130,6 +140,26 @@ pub struct Placement {
     pub of_sum: bool,
     /// Of the last layer's stream.
     pub last: bool,
+}
+
+impl Placement {
+    /// Before each block, and at the end.
+    pub const BEFORE: Self = Self {
+        before: true,
+        first: true,
+        behind: false,
+        of_sum: false,
+        last: true,
+    };
+
+    /// Of each sum of stream and block.
+    pub const OF_SUMS: Self = Self {
+        before: false,
+        first: false,
+        behind: false,
+        of_sum: true,
+        last: false,
+    };
 }
 
 /// Norms of queries and keys, of the kind of the others, by themselves (a tensor as wide as a head),

@@ -19,7 +19,7 @@ pub fn bert(keys: &Keys<'_>) -> Result<Spec> {
             positions: keys.has("position_embd.weight"),
             ..spec.embedding
         },
-        norms: OF_SUMS,
+        norms: Placement::OF_SUMS,
         gating: Gating::None,
         head: head(keys, Pooling::First, Curve::Tanh)?,
         ..spec
@@ -35,7 +35,7 @@ pub fn nomic_bert(keys: &Keys<'_>) -> Result<Spec> {
             norm: true,
             ..spec.embedding
         },
-        norms: OF_SUMS,
+        norms: Placement::OF_SUMS,
         ..spec
     })
 }
@@ -49,7 +49,7 @@ pub fn jina_bert_v2(keys: &Keys<'_>) -> Result<Spec> {
             norm: true,
             ..spec.embedding
         },
-        norms: OF_SUMS,
+        norms: Placement::OF_SUMS,
         qk_norm: keys.optional_qk_norm(),
         alibi: keys.number_or("attention.max_alibi_bias", 8.0)?,
         head: head(keys, Pooling::First, Curve::Tanh)?,
@@ -112,15 +112,6 @@ pub fn gemma_embedding(keys: &Keys<'_>) -> Result<Spec> {
     }
     .with_layers(each))
 }
-
-/// Norms of what blocks and stream add up to.
-const OF_SUMS: Placement = Placement {
-    before: false,
-    first: false,
-    behind: false,
-    of_sum: true,
-    last: false,
-};
 
 /// What encoders share.
 fn encoder(keys: &Keys<'_>, spec: Spec) -> Result<Spec> {
