@@ -79,7 +79,7 @@ macro_rules! instance {
                 join_spans,
                 logits: LogitFunctions {
                     block_maxima,
-                    block_sums,
+                    sums,
                     exp_weights,
                     weighted_depth,
                     moments,
@@ -174,7 +174,7 @@ macro_rules! instance {
             join_spans(spans: &[f32], place: (usize, usize), sink: f32, out: &mut [f32])
                 { lanes::join_spans::<$mul_add> };
             block_maxima(x: &[f32], maxima: &mut [f32]) -> bool { logits::block_maxima };
-            block_sums(x: &[f32], sums: &mut [f32]) { logits::block_sums };
+            sums(x: &[f32], sums: &mut [f32]) -> f64 { logits::sums };
             exp_weights(x: &[f32], max: f32, weights: &mut [f32], sums: &mut [f32]) -> f64
                 { logits::exp_weights };
             weighted_depth(x: &[f32], weights: &[f32], max: f32) -> f64

@@ -1,8 +1,8 @@
 //! Passes over a vocabulary's logits: what picking a token costs.
 //!
 //! Bodies as in `lanes`: written once, compiled for each CPU, the same bits everywhere. Sums are
-//! taken in f32 within a block of 64 (lane = position mod 16, then the tree) and in f64 over the
-//! blocks, in order. A logit of minus infinity is a token that is excluded.
+//! taken in f32 within 256, or fewer (lane = position mod 16, then the tree), and in f64 over these, in
+//! order. A logit of minus infinity is a token that is excluded.
 
 use std::hint::black_box;
 
@@ -11,8 +11,11 @@ use crate::float::{self, sum_lanes};
 use super::selection::{Keys, Ranked};
 use super::{Kernels, LANES};
 
-/// Logits that share a maximum and a sum.
+/// Logits that share a maximum.
 pub const BLOCK: usize = 64;
+
+/// Weights that share a sum: the tree that ends it costs as much as a block.
+pub const SUMMED: usize = 4 * BLOCK;
 
 /// Thresholds of one pass of [`Kernels::masses_from`].
 pub const STEPS: usize = 4;
@@ -32,7 +35,7 @@ const DEEPEST: f32 = -80.0;
 /// All pointers are unsafe to call without the CPU's features; see [`Kernels`].
 pub(super) struct LogitFunctions {
     pub block_maxima: unsafe fn(&[f32], &mut [f32]) -> bool,
-    pub block_sums: unsafe fn(&[f32], &mut [f32]),
+    pub sums: unsafe fn(&[f32], &mut [f32]) -> f64,
     pub exp_weights: unsafe fn(&[f32], f32, &mut [f32], &mut [f32]) -> f64,
     pub weighted_depth: unsafe fn(&[f32], &[f32], f32) -> f64,
     pub moments: unsafe fn(&[f32], f32) -> [f64; 3],
@@ -55,18 +58,18 @@ impl Kernels {
         unsafe { (self.functions.logits.block_maxima)(x, maxima) }
     }
 
-    /// The sum of each block of 64.
-    pub fn block_sums(&self, x: &[f32], sums: &mut [f32]) {
-        assert_eq!(sums.len(), x.len().div_ceil(BLOCK), "a sum a block");
+    /// The sum of each 256; returns the whole sum.
+    pub fn sums(&self, x: &[f32], sums: &mut [f32]) -> f64 {
+        assert_eq!(sums.len(), x.len().div_ceil(SUMMED), "a sum for each 256");
         // SAFETY: `self` proves the CPU's features.
-        unsafe { (self.functions.logits.block_sums)(x, sums) }
+        unsafe { (self.functions.logits.sums)(x, sums) }
     }
 
-    /// `weights = exp(x - max)`, 0 where that is below 2e-35, and the sum of each block of 64;
+    /// `weights = exp(x - max)`, 0 where that is below 2e-35, and the sum of each 256;
     /// returns the whole sum. No `x` is above `max`.
     pub fn exp_weights(&self, x: &[f32], max: f32, weights: &mut [f32], sums: &mut [f32]) -> f64 {
         assert_eq!(x.len(), weights.len(), "one length");
-        assert_eq!(sums.len(), x.len().div_ceil(BLOCK), "a sum a block");
+        assert_eq!(sums.len(), x.len().div_ceil(SUMMED), "a sum for each 256");
         // SAFETY: `self` proves the CPU's features.
         unsafe { (self.functions.logits.exp_weights)(x, max, weights, sums) }
     }
@@ -104,7 +107,7 @@ impl Kernels {
         unsafe { (self.functions.logits.mask)(keys, threshold, fill, values) }
     }
 
-    /// `weights = 0` where `keys` are below `threshold`; then the sum of each block of 64 weights.
+    /// `weights = 0` where `keys` are below `threshold`; then the sum of each 256 weights.
     /// Returns the whole sum.
     pub fn exclude(
         &self,
@@ -116,8 +119,8 @@ impl Kernels {
         assert_eq!(keys.logits.len(), weights.len(), "one length");
         assert_eq!(
             sums.len(),
-            keys.logits.len().div_ceil(BLOCK),
-            "a sum a block"
+            weights.len().div_ceil(SUMMED),
+            "a sum for each 256"
         );
         // SAFETY: `self` proves the CPU's features.
         unsafe { (self.functions.logits.exclude)(keys, threshold, weights, sums) }
@@ -230,54 +233,78 @@ fn max_lanes(lanes: &[f32; LANES]) -> f32 {
     float::max(float::max(m4[0], m4[2]), float::max(m4[1], m4[3]))
 }
 
-/// See [`Kernels::block_sums`].
+/// See [`Kernels::sums`].
 #[inline(always)]
-pub(super) fn block_sums(x: &[f32], sums: &mut [f32]) {
-    let mut room = [0.0; BLOCK];
-    for (at, sum) in sums.iter_mut().enumerate() {
-        *sum = block_sum(block(x, at, 0.0, &mut room));
-    }
-}
-
-/// The lanes go through memory, lest the tree be woven into the loops around it.
-#[inline(always)]
-pub(super) fn block_sum(block: &[f32; BLOCK]) -> f32 {
-    let mut lanes = [0.0; LANES];
-    for x in block.as_chunks::<LANES>().0 {
-        for i in 0..LANES {
-            lanes[i] += x[i];
+pub(super) fn sums(x: &[f32], sums: &mut [f32]) -> f64 {
+    let (mut total, mut room) = (0.0, [0.0; BLOCK]);
+    for (x, sum) in x.chunks(SUMMED).zip(sums) {
+        let mut lanes = [0.0; LANES];
+        for at in 0..x.len().div_ceil(BLOCK) {
+            add_block(&mut lanes, block(x, at, 0.0, &mut room));
         }
+        *sum = settled(&lanes);
+        total += f64::from(*sum);
     }
-    sum_lanes(&black_box(lanes))
+    total
 }
 
-/// See [`Kernels::exp_weights`].
+/// Changes weights by their logits, in blocks that are filled up with `fill`, and sums them.
 #[inline(always)]
-pub(super) fn exp_weights(x: &[f32], max: f32, weights: &mut [f32], sums: &mut [f32]) -> f64 {
+pub(super) fn change_and_sum(
+    (x, fill): (&[f32], f32),
+    weights: &mut [f32],
+    sums: &mut [f32],
+    change: impl Fn(&[f32; BLOCK], &mut [f32; BLOCK]),
+) -> f64 {
     let mut total = 0.0;
-    let (blocks, rest) = x.as_chunks();
-    let (weight_blocks, weight_rest) = weights.as_chunks_mut();
-    for ((x, weights), sum) in blocks.iter().zip(weight_blocks).zip(&mut *sums) {
-        *sum = exp_block(x, max, weights);
+    let parts = x.chunks(SUMMED).zip(weights.chunks_mut(SUMMED));
+    for ((x, weights), sum) in parts.zip(sums) {
+        let mut lanes = [0.0; LANES];
+        let (blocks, rest) = x.as_chunks();
+        let (weight_blocks, weight_rest) = weights.as_chunks_mut();
+        for (x, weights) in blocks.iter().zip(weight_blocks) {
+            change(x, weights);
+            add_block(&mut lanes, weights);
+        }
+        if !rest.is_empty() {
+            let (mut room, mut weights) = ([0.0; BLOCK], [0.0; BLOCK]);
+            weights[..rest.len()].copy_from_slice(weight_rest);
+            change(block(rest, 0, fill, &mut room), &mut weights);
+            weight_rest.copy_from_slice(&weights[..rest.len()]);
+            weights[rest.len()..].fill(0.0);
+            add_block(&mut lanes, &weights);
+        }
+        *sum = settled(&lanes);
         total += f64::from(*sum);
-    }
-    if let (false, Some(sum)) = (rest.is_empty(), sums.last_mut()) {
-        let (mut room, mut out) = ([0.0; BLOCK], [0.0; BLOCK]);
-        *sum = exp_block(block(rest, 0, f32::NEG_INFINITY, &mut room), max, &mut out);
-        total += f64::from(*sum);
-        weight_rest.copy_from_slice(&out[..rest.len()]);
     }
     total
 }
 
 #[inline(always)]
-fn exp_block(x: &[f32; BLOCK], max: f32, weights: &mut [f32; BLOCK]) -> f32 {
-    for i in 0..BLOCK {
-        let depth = x[i] - max;
-        let value = float::exp_within(depth);
-        weights[i] = if depth > DEEPEST { value } else { 0.0 };
+fn add_block(lanes: &mut [f32; LANES], block: &[f32; BLOCK]) {
+    for x in block.as_chunks::<LANES>().0 {
+        for i in 0..LANES {
+            lanes[i] += x[i];
+        }
     }
-    block_sum(weights)
+}
+
+/// The sum of lanes, which go through memory, lest the tree be woven into the loops around it.
+#[inline(always)]
+pub(super) fn settled(lanes: &[f32; LANES]) -> f32 {
+    sum_lanes(&black_box(*lanes))
+}
+
+/// See [`Kernels::exp_weights`].
+#[inline(always)]
+pub(super) fn exp_weights(x: &[f32], max: f32, weights: &mut [f32], sums: &mut [f32]) -> f64 {
+    change_and_sum((x, f32::NEG_INFINITY), weights, sums, |x, weights| {
+        for i in 0..BLOCK {
+            let depth = x[i] - max;
+            let value = float::exp_within(depth);
+            weights[i] = if depth > DEEPEST { value } else { 0.0 };
+        }
+    })
 }
 
 /// See [`Kernels::weighted_depth`].
@@ -299,7 +326,7 @@ pub(super) fn weighted_depth(x: &[f32], weights: &[f32], max: f32) -> f64 {
                 }
             }
         }
-        total += f64::from(sum_lanes(&black_box(lanes)));
+        total += f64::from(settled(&lanes));
     }
     total
 }
@@ -319,9 +346,11 @@ pub(super) fn moments(x: &[f32], centre: f32) -> [f64; 3] {
             distances[i] = distance;
             squares[i] = distance * distance;
         }
-        totals[0] += f64::from(block_sum(&ones));
-        totals[1] += f64::from(block_sum(&distances));
-        totals[2] += f64::from(block_sum(&squares));
+        for (total, values) in totals.iter_mut().zip([&ones, &distances, &squares]) {
+            let mut lanes = [0.0; LANES];
+            add_block(&mut lanes, values);
+            *total += f64::from(settled(&lanes));
+        }
     }
     totals
 }

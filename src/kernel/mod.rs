@@ -39,7 +39,7 @@ use crate::team::Tile;
 
 pub use elementwise::{Nonlinearity, Xielu};
 pub use lanes::LANES;
-pub use logits::{BLOCK, Reach, STEPS, Steps};
+pub use logits::{BLOCK, Reach, STEPS, SUMMED, Steps};
 pub use measure::Peak;
 pub use room::Room;
 pub use selection::{Keys, Ranked};

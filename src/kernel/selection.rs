@@ -2,12 +2,10 @@
 //!
 //! As in `logits`: written once, compiled for each CPU, the same bits everywhere.
 
-use std::hint::black_box;
-
-use crate::float::{self, sum_lanes};
+use crate::float;
 
 use super::LANES;
-use super::logits::{BLOCK, Reach, STEPS, Steps, block, block_sum};
+use super::logits::{BLOCK, Reach, STEPS, Steps, block, change_and_sum, settled};
 
 /// What candidates are ranked by, made from their logits as it is read.
 #[derive(Debug, Clone, Copy)]
@@ -75,39 +73,15 @@ pub(super) fn exclude(
     weights: &mut [f32],
     sums: &mut [f32],
 ) -> f64 {
-    let mut total = 0.0;
-    let (blocks, rest) = keys.logits.as_chunks();
-    let (weight_blocks, weight_rest) = weights.as_chunks_mut();
-    for ((logits, weights), sum) in blocks.iter().zip(weight_blocks).zip(&mut *sums) {
-        *sum = exclude_block(logits, &keys, threshold, weights);
-        total += f64::from(*sum);
-    }
-    if let (false, Some(sum)) = (rest.is_empty(), sums.last_mut()) {
-        let (mut room, mut out) = ([0.0; BLOCK], [0.0; BLOCK]);
-        out[..rest.len()].copy_from_slice(weight_rest);
-        *sum = exclude_block(block(rest, 0, 0.0, &mut room), &keys, threshold, &mut out);
-        total += f64::from(*sum);
-        weight_rest.copy_from_slice(&out[..rest.len()]);
-    }
-    total
+    change_and_sum((keys.logits, 0.0), weights, sums, |logits, weights| {
+        for i in 0..BLOCK {
+            let below = keys.of(logits[i]) < threshold;
+            weights[i] = if below { 0.0 } else { weights[i] };
+        }
+    })
 }
 
-#[inline(always)]
-fn exclude_block(
-    logits: &[f32; BLOCK],
-    keys: &Keys<'_>,
-    threshold: f32,
-    weights: &mut [f32; BLOCK],
-) -> f32 {
-    for i in 0..BLOCK {
-        let below = keys.of(logits[i]) < threshold;
-        weights[i] = if below { 0.0 } else { weights[i] };
-    }
-    block_sum(weights)
-}
-
-/// See [`Kernels::masses_from`]. Sums are taken in f32 within 1,024 (as within a block), in f64 over
-/// these.
+/// See [`Kernels::masses_from`]. Sums are taken in f32 within 1,024, in f64 over these.
 #[inline(always)]
 pub(super) fn masses_from(keys: Keys<'_>, weights: &[f32], thresholds: &Steps<f32>) -> Steps<f64> {
     match keys.centre {
@@ -140,7 +114,7 @@ fn masses_of(
             add_reached(&mut lanes, (&row(rest), &key), &weights, thresholds);
         }
         for (mass, lanes) in masses.iter_mut().zip(&lanes) {
-            *mass += f64::from(sum_lanes(&black_box(*lanes)));
+            *mass += f64::from(settled(lanes));
         }
     }
     masses

@@ -16,7 +16,7 @@ pub(super) struct Buffers {
     /// Zeros between stages.
     pub counts: Vec<u32>,
     pub maxima: Vec<f32>,
-    /// (vocab / 4): sums of blocks, or maxima of groups.
+    /// (vocab / 4): sums of parts, or maxima of groups.
     pub room: Vec<f32>,
     /// (tokens looked back on)
     pub matches: Vec<u32>,

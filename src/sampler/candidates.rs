@@ -8,7 +8,7 @@ mod keep;
 
 use crate::error::{Code, Error, Result};
 use crate::float;
-use crate::kernel::{BLOCK, Kernels};
+use crate::kernel::{BLOCK, Kernels, SUMMED};
 use crate::sampler::buffers::Buffers;
 
 pub(super) use keep::Ranks;
@@ -30,7 +30,7 @@ pub struct Candidates<'a> {
     largest: Option<f32>,
     /// What the weights refer to, while they hold.
     reference: Option<f32>,
-    /// The sum of the weights, while `buffers.room` has those of their blocks.
+    /// The sum of the weights, while `buffers.room` has those of their parts.
     total: Option<f64>,
     /// What has no weight is excluded, but its logit is still there.
     pending: bool,
@@ -197,7 +197,7 @@ impl<'a> Candidates<'a> {
         Error::new(Code::NonFinite, "logits", message)
     }
 
-    /// Makes the weights and the sums of their blocks in `buffers.room`; returns the whole sum.
+    /// Makes the weights and the sums of their parts in `buffers.room`; returns the whole sum.
     pub(super) fn weigh(&mut self) -> Result<f64> {
         if self.reference.is_some() {
             let total = self.total.unwrap_or_else(|| self.sum_blocks());
@@ -221,19 +221,18 @@ impl<'a> Candidates<'a> {
         };
         let (weights, sums) = (
             &mut weights[..self.len],
-            &mut room[..logits.len().div_ceil(BLOCK)],
+            &mut room[..logits.len().div_ceil(SUMMED)],
         );
         let total = self.kernels.exp_weights(logits, largest, weights, sums);
         self.total = Some(total);
         Ok(total)
     }
 
-    /// Sums the weights of each block into `buffers.room`; returns the whole sum.
+    /// Sums each part of the weights into `buffers.room`; returns the whole sum.
     fn sum_blocks(&mut self) -> f64 {
         let Buffers { weights, room, .. } = &mut self.buffers;
-        let sums = &mut room[..self.len.div_ceil(BLOCK)];
-        self.kernels.block_sums(&weights[..self.len], sums);
-        sums.iter().map(|sum| f64::from(*sum)).sum()
+        let sums = &mut room[..self.len.div_ceil(SUMMED)];
+        self.kernels.sums(&weights[..self.len], sums)
     }
 
     /// The weights made last, (len).

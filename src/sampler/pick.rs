@@ -5,7 +5,7 @@
 
 use crate::error::Result;
 use crate::float;
-use crate::kernel::BLOCK;
+use crate::kernel::{BLOCK, SUMMED};
 use crate::sampler::candidates::Candidates;
 
 /// The position of the largest logit, the lowest token of equals.
@@ -23,13 +23,13 @@ pub(super) fn best(candidates: &mut Candidates<'_>) -> Result<usize> {
 pub(super) fn by_weight(candidates: &mut Candidates<'_>, u: f64) -> Result<usize> {
     let target = u * candidates.weigh()?;
     let (mut sum, mut last) = (0.0, None);
-    let blocks = candidates.weights().chunks(BLOCK);
-    for (block, (weights, mass)) in blocks.zip(&candidates.buffers.room).enumerate() {
+    let parts = candidates.weights().chunks(SUMMED);
+    for (part, (weights, mass)) in parts.zip(&candidates.buffers.room).enumerate() {
         let next = sum + f64::from(*mass);
         if next > target {
             for (i, weight) in weights.iter().enumerate().filter(|(_, w)| **w > 0.0) {
                 sum += f64::from(*weight);
-                last = Some(block * BLOCK + i);
+                last = Some(part * SUMMED + i);
                 if sum > target {
                     break;
                 }

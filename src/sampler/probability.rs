@@ -3,7 +3,7 @@
 
 use crate::error::{Code, Error, Result};
 use crate::float;
-use crate::kernel::{self, BLOCK, Kernels, Ranked};
+use crate::kernel::{self, BLOCK, Kernels, Ranked, SUMMED};
 use crate::sampler::rank::better;
 
 /// A token and the logarithm of its probability.
@@ -124,7 +124,7 @@ fn normalizer(kernels: &Kernels, logits: &[f32]) -> Result<Normalizer> {
     }
     let chunks = logits.chunks(CHUNK);
     let sums = chunks.map(|chunk| {
-        let sums = &mut maxima[..chunk.len().div_ceil(BLOCK)];
+        let sums = &mut maxima[..chunk.len().div_ceil(SUMMED)];
         kernels.exp_weights(chunk, largest, &mut weights[..chunk.len()], sums)
     });
     let rest = float::ln64(sums.sum());

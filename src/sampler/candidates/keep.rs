@@ -6,7 +6,7 @@
 use std::mem;
 
 use crate::error::Result;
-use crate::kernel::{BLOCK, Keys, Ranked};
+use crate::kernel::{BLOCK, Keys, Ranked, SUMMED};
 use crate::sampler::buffers::Buffers;
 use crate::sampler::candidates::Candidates;
 use crate::sampler::rank::{Cut, Ranking, better};
@@ -128,7 +128,7 @@ impl Candidates<'_> {
             let tied = pairs.filter(|(logit, _)| keys.of(**logit) == cut.key);
             tied.for_each(|(_, weight)| *weight = 0.0);
         }
-        let sums = &mut room[..self.len.div_ceil(BLOCK)];
+        let sums = &mut room[..self.len.div_ceil(SUMMED)];
         self.total = Some(self.kernels.exclude(keys, cut.key, weights, sums));
         self.pending = true;
     }
