@@ -109,7 +109,7 @@
 #define LIGHTGPT_OPEN_OPTIONS_INIT \
     {sizeof(lightgpt_open_options), 0, 0, NULL, NULL, NULL, NULL, NULL}
 #define LIGHTGPT_MODEL_INFO_INIT \
-    {sizeof(lightgpt_model_info), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, {0}, {0}}
+    {sizeof(lightgpt_model_info), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, {0}, {0}, 0, 0, 0, 0}
 #define LIGHTGPT_TENSOR_INFO_INIT \
     {sizeof(lightgpt_tensor_info), 0, {0, 0, 0, 0}, 0, 0, 0, 0, {0}, {0}}
 #define LIGHTGPT_SAMPLER_OPTIONS_INIT \
@@ -122,6 +122,7 @@
 #define LIGHTGPT_MEMORY_INIT {sizeof(lightgpt_memory), 0, 0, 0, 0, 0, 0}
 #define LIGHTGPT_METRICS_INIT {sizeof(lightgpt_metrics), 0, 0, 0, 0, 0, 0, 0, 0}
 #define LIGHTGPT_GENERATE_OPTIONS_INIT {sizeof(lightgpt_generate_options), 0, 0, NULL, NULL, 0, 0, 0}
+#define LIGHTGPT_EMBED_OPTIONS_INIT {sizeof(lightgpt_embed_options), 0, 0, 0}
 #define LIGHTGPT_EVENT_INIT {sizeof(lightgpt_event), 0, 0, 0, 0, 0, 0, NULL, 0, 0, NULL, 0}
 
 
@@ -296,6 +297,11 @@
  * The level of a log line that tells what was done.
  */
 #define LIGHTGPT_LOG_INFO 1
+
+/**
+ * The model generates text; without it is an encoder, see lightgpt_session_embed.
+ */
+#define LIGHTGPT_MODEL_GENERATES (1 << 0)
 
 /**
  * Add the tokens that the model wants at the beginning and the end of a text (BOS, EOS).
@@ -580,6 +586,42 @@
 #define LIGHTGPT_GENERATE_LOG_PROBABILITIES (1 << 1)
 
 /**
+ * How the rows of a text's tokens become an embedding: as the model's file says, or their mean if
+ * it does not; of a model that generates text, the last.
+ */
+#define LIGHTGPT_POOLING_AUTO 0
+
+/**
+ * They do not: an embedding for each token, as wide as the model (`dim` in lightgpt_model_info).
+ */
+#define LIGHTGPT_POOLING_NONE 1
+
+/**
+ * Their mean.
+ */
+#define LIGHTGPT_POOLING_MEAN 2
+
+/**
+ * The first one.
+ */
+#define LIGHTGPT_POOLING_CLS 3
+
+/**
+ * The last one.
+ */
+#define LIGHTGPT_POOLING_LAST 4
+
+/**
+ * Only as what a file says: the model scores pairs of texts, see lightgpt_session_rerank.
+ */
+#define LIGHTGPT_POOLING_RANK 5
+
+/**
+ * Leave embeddings as long as the model makes them, instead of giving each the length 1.
+ */
+#define LIGHTGPT_EMBED_RAW (1 << 0)
+
+/**
  * A model: its weights, metadata and tokenizer. Immutable; any number of threads and sessions may
  * use it at once.
  */
@@ -783,7 +825,7 @@ typedef struct lightgpt_open_options {
 
 /**
  * What a model is. Of one opened with LIGHTGPT_OPEN_INSPECT the members from `layers` to
- * `context` are 0.
+ * `context` and from `abilities` on are 0.
  */
 typedef struct lightgpt_model_info {
     /**
@@ -858,6 +900,22 @@ typedef struct lightgpt_model_info {
      * The model's name in the file, cut to fit, ending in a zero byte; may be "".
      */
     char name[96];
+    /**
+     * LIGHTGPT_MODEL_ bits.
+     */
+    uint32_t abilities;
+    /**
+     * What its embeddings are made by unless options say otherwise: one of LIGHTGPT_POOLING_.
+     */
+    uint32_t pooling;
+    /**
+     * Numbers of an embedding.
+     */
+    uint64_t embedding;
+    /**
+     * Scores that lightgpt_session_rerank gives; 0: it cannot.
+     */
+    uint64_t scores;
 } lightgpt_model_info;
 
 /**
@@ -1442,6 +1500,28 @@ typedef struct lightgpt_event {
  * still cancels the turn.
  */
 typedef int32_t (*lightgpt_event_fn)(void *user_data, const struct lightgpt_event *event);
+
+/**
+ * How to embed a text; all zero: as the model's file says, of length 1.
+ */
+typedef struct lightgpt_embed_options {
+    /**
+     * Set by LIGHTGPT_EMBED_OPTIONS_INIT.
+     */
+    uint32_t struct_size;
+    /**
+     * LIGHTGPT_EMBED_ bits.
+     */
+    uint32_t flags;
+    /**
+     * One of LIGHTGPT_POOLING_, but RANK.
+     */
+    uint32_t pooling;
+    /**
+     * Zero.
+     */
+    uint32_t reserved;
+} lightgpt_embed_options;
 
 #ifdef __cplusplus
 extern "C" {
@@ -2068,6 +2148,70 @@ LIGHTGPT_API
 int32_t lightgpt_session_step(struct lightgpt_session *session,
                               uint64_t budget_us,
                               struct lightgpt_event *event);
+
+/**
+ * Makes numbers of a text such that texts of like meaning have like numbers: with the length 1,
+ * which is the default, compare two by the sum of the products of their numbers.
+ *
+ * The text is seen by itself: what the session holds does not count, and stays as it is. With an
+ * encoder this is all a session does. The numbers are the same bits for any number of threads and
+ * chunks, on every CPU; they depend on the session's `kv_format`.
+ *
+ * text: `text_bytes` bytes of UTF-8; NULL with 0. flags: LIGHTGPT_TEXT_ADD_SPECIAL, which models
+ * expect, and LIGHTGPT_TEXT_PARSE_SPECIAL bits. options: NULL for the defaults. buf, cap, needed:
+ * see TEXT above, counted in numbers: `embedding` in lightgpt_model_info, with
+ * LIGHTGPT_POOLING_NONE `dim` for each token. Asking for their number computes nothing.
+ * Errors: LIGHTGPT_CONTEXT_FULL (more tokens than the session can hold),
+ * LIGHTGPT_INVALID_ARGUMENT (no tokens), LIGHTGPT_UNSUPPORTED (no tokenizer, or the model ranks and
+ * no pooling is given), LIGHTGPT_CANCELLED, LIGHTGPT_NONFINITE, LIGHTGPT_OUT_OF_MEMORY,
+ * LIGHTGPT_MEMORY_CAP, LIGHTGPT_FILE_CHANGED, LIGHTGPT_BUFFER_TOO_SMALL, LIGHTGPT_BUSY.
+ */
+LIGHTGPT_API
+int32_t lightgpt_session_embed(struct lightgpt_session *session,
+                               const char *text,
+                               size_t text_bytes,
+                               uint32_t flags,
+                               const struct lightgpt_embed_options *options,
+                               float *buf,
+                               size_t cap,
+                               size_t *needed);
+
+/**
+ * Makes numbers of a text that is tokens.
+ *
+ * tokens: `tokens_len` numbers; NULL with 0. Else as lightgpt_session_embed. Errors: also
+ * LIGHTGPT_INVALID_ARGUMENT (a token outside the vocabulary).
+ */
+LIGHTGPT_API
+int32_t lightgpt_session_embed_tokens(struct lightgpt_session *session,
+                                      const uint32_t *tokens,
+                                      size_t tokens_len,
+                                      const struct lightgpt_embed_options *options,
+                                      float *buf,
+                                      size_t cap,
+                                      size_t *needed);
+
+/**
+ * Scores how well a text answers a query, by a model that was made for it: the higher, the better.
+ * Sort texts by it; where a number from 0 to 1 is wanted, take 1 / (1 + exp(-score)).
+ *
+ * Both texts are seen together, by themselves; the session stays as it is.
+ * query: `query_bytes` bytes of UTF-8. text: `text_bytes` bytes of UTF-8. NULL with 0. Control tokens in
+ * them are plain text. buf, cap, needed: see TEXT above, counted in scores: a model that ranks
+ * gives one, others whose file has a classifier one for each class (`scores` in
+ * lightgpt_model_info).
+ * Errors: LIGHTGPT_UNSUPPORTED (the model has no classifier, or no tokenizer), and those of
+ * lightgpt_session_embed.
+ */
+LIGHTGPT_API
+int32_t lightgpt_session_rerank(struct lightgpt_session *session,
+                                const char *query,
+                                size_t query_bytes,
+                                const char *text,
+                                size_t text_bytes,
+                                float *buf,
+                                size_t cap,
+                                size_t *needed);
 
 #ifdef __cplusplus
 }  // extern "C"

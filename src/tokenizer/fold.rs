@@ -39,7 +39,8 @@ pub(super) fn fold(c: char, mut push: impl FnMut(char)) {
 pub(super) fn is_dropped(c: char) -> bool {
     match c {
         '\t' | '\n' | '\r' => false,
-        '\u{fffd}' | '\u{e000}'..='\u{f8ff}' | '\u{f0000}'.. => true,
+        '\u{fffd}' | '\u{e000}'..='\u{f8ff}' | '\u{f0000}'..='\u{ffffd}' => true,
+        '\u{100000}'..='\u{10fffd}' => true,
         c if c.is_ascii() => c.is_ascii_control(),
         c => c.is_control() || is_in(&FORMATS, c as u32),
     }
