@@ -5,7 +5,7 @@ use std::env;
 use std::path::PathBuf;
 
 /// The files that declare the C interface, in the order of the header.
-const FILES: [&str; 15] = [
+const FILES: [&str; 16] = [
     "status",
     "options",
     "guard",
@@ -19,6 +19,7 @@ const FILES: [&str; 15] = [
     "stage",
     "diversity",
     "session",
+    "branch",
     "generate",
     "embed",
 ];

@@ -1374,7 +1374,7 @@ typedef struct lightgpt_metrics {
      */
     uint64_t generate_us;
     /**
-     * Bytes of keys and values.
+     * Bytes of keys and values, those that it shares with other sessions included.
      */
     uint64_t kv_bytes;
 } lightgpt_metrics;
@@ -2100,6 +2100,41 @@ int32_t lightgpt_session_last_error(const struct lightgpt_session *session,
  * NULL is fine. Any thread.
  */
 LIGHTGPT_API int32_t lightgpt_session_free(struct lightgpt_session *session);
+
+/**
+ * Makes another session with the same tokens, logits and turn: from here on both go on by
+ * themselves. They share what they have in common, so that a fork costs microseconds and little
+ * memory, whatever the length of the text.
+ *
+ * A turn that was begun goes on in both, each with its own copy of its sampler and of text that is
+ * held back, so that both make the same text; for several endings of a text, fork before the turn
+ * is begun and generate with samplers of several seeds. A prompt that is partly evaluated stays so
+ * in `session`; the fork evaluates again what was not finished.
+ *
+ * fork: not NULL; gets a handle that lightgpt_session_free gives back. `session` may be freed
+ * before it.
+ * Errors: LIGHTGPT_OUT_OF_MEMORY, LIGHTGPT_MEMORY_CAP, LIGHTGPT_BUSY (another call uses it, or the
+ * one whose callback this is).
+ */
+LIGHTGPT_API
+int32_t lightgpt_session_fork(struct lightgpt_session *session,
+                              struct lightgpt_session **fork);
+
+/**
+ * Makes room in a session that is full: keeps the first `keep` tokens, drops the `dropped` behind
+ * them, and moves up those that follow.
+ *
+ * What moves up is evaluated again by the next call that needs it: afterwards the session is one
+ * that was fed these tokens, to the bit. That takes as long as a prompt of so many tokens, so drop
+ * many at a time. A turn that was begun goes on; cancelling it does not bring back what was dropped.
+ *
+ * Errors: LIGHTGPT_INVALID_ARGUMENT (it has fewer tokens, or a turn that was begun would have none
+ * to go on from), LIGHTGPT_BUSY.
+ */
+LIGHTGPT_API
+int32_t lightgpt_session_shift(struct lightgpt_session *session,
+                               uint64_t keep,
+                               uint64_t dropped);
 
 /**
  * Evaluates what was fed and generates a turn, telling `event` what happens.

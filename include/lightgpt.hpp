@@ -996,6 +996,26 @@ public:
         detail::call([&] { return lightgpt_session_rewind(get(), tokens); });
     }
 
+    // Keeps the first tokens, drops those behind them, and moves up the rest.
+    void shift(std::uint64_t keep, std::uint64_t dropped)
+    {
+        detail::call([&] { return lightgpt_session_shift(get(), keep, dropped); });
+    }
+
+    // Another session with the same tokens, logits and turn.
+    session fork()
+    {
+        session made;
+        lightgpt_session *raw = nullptr;
+        detail::call([&] {
+            const std::int32_t status = lightgpt_session_fork(get(), &raw);
+            if (status >= 0)
+                static_cast<handle &>(made) = handle(raw);
+            return status;
+        });
+        return made;
+    }
+
     // Any thread at any time.
     void cancel() const
     {

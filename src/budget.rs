@@ -5,6 +5,8 @@
 //! (`OUT_OF_MEMORY`, `MEMORY_CAP`), never an abort, and leaves everything as it was.
 #![allow(unsafe_code)]
 
+mod shared;
+
 use std::alloc::Layout;
 use std::fmt;
 use std::ops::{Deref, DerefMut};
@@ -13,6 +15,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::{Code, Error, Result};
+
+pub use shared::Shared;
 
 /// Every buffer starts at a multiple of this many bytes: a cache line, and a full vector.
 pub const ALIGN: usize = 64;

@@ -177,6 +177,26 @@ fn embed_puts_the_nearest_first() {
 }
 
 #[test]
+fn fork_tells_ten_endings() {
+    let texts = LINKS.map(|link| {
+        let program = compile("examples-c/fork.c", link, &[]);
+        let arguments = ["Once upon a time", "12", "7"];
+        succeed(Command::new(program).arg(model()).args(arguments))
+    });
+    assert_eq!(texts[0], texts[1]);
+    let endings: Vec<&str> = texts[0]
+        .lines()
+        .filter_map(|line| line.split_once(". Once upon a time"))
+        .map(|(_, ending)| ending)
+        .collect();
+    assert_eq!(endings.len(), 10, "{}", texts[0]);
+    let mut different = endings.clone();
+    different.sort_unstable();
+    different.dedup();
+    assert!(different.len() > 8, "{}", texts[0]);
+}
+
+#[test]
 fn embed_in_loop_prints_frame_times() {
     for link in LINKS {
         let program = compile("examples-c/embed_in_loop.c", link, &[]);

@@ -10,6 +10,7 @@
 #![allow(clippy::missing_safety_doc)] // the header's opening and each function state the contract
 
 mod arguments;
+mod branch;
 mod diversity;
 mod embed;
 mod generate;
@@ -29,6 +30,7 @@ mod status;
 mod team;
 mod tokenizer;
 
+pub use branch::*;
 pub use diversity::*;
 pub use embed::*;
 pub use generate::*;

@@ -80,7 +80,7 @@ pub struct lightgpt_metrics {
     pub generated_tokens: u64,
     /// Microseconds spent on them.
     pub generate_us: u64,
-    /// Bytes of keys and values.
+    /// Bytes of keys and values, those that it shares with other sessions included.
     pub kv_bytes: u64,
 }
 
@@ -178,13 +178,18 @@ pub unsafe extern "C" fn lightgpt_session_new(
         };
         let made = Session::new(model.model.clone(), team, &options)?;
         let context = made.context();
-        out.set(insert(SessionObject {
-            canceller: made.canceller(),
-            message: Mutex::new(Message::new()),
-            session: Mutex::new(made),
-        })?);
+        out.set(hand_out(made)?);
         model.log(format_args!("made a session of {context} tokens"));
         Ok(LIGHTGPT_OK)
+    })
+}
+
+/// Gives a session a handle.
+pub(super) fn hand_out(session: Session) -> Result<*mut lightgpt_session> {
+    insert(SessionObject {
+        canceller: session.canceller(),
+        message: Mutex::new(Message::new()),
+        session: Mutex::new(session),
     })
 }
 

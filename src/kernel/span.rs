@@ -36,6 +36,15 @@ pub enum Window {
 }
 
 impl Window {
+    /// The most keys that a query sees.
+    pub fn keys(self) -> usize {
+        match self {
+            Self::All | Self::Both => usize::MAX,
+            Self::Sliding(keys) | Self::Chunked(keys) => keys,
+            Self::Around(reach) => reach.saturating_mul(2).saturating_add(1),
+        }
+    }
+
     /// The first position that a query at `position` sees.
     #[inline(always)]
     pub fn first(self, position: usize) -> usize {

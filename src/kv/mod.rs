@@ -4,16 +4,18 @@
 //! keys, transposed, (k_dim, PAGE_TOKENS), so that a score's lanes are keys, and a plane of values,
 //! (PAGE_TOKENS, v_dim). A sequence is a table of pages: what it costs to rewind, share or fork it.
 
-use std::ops::Range;
-use std::sync::Arc;
+mod cache;
 
-use crate::budget::{Budget, Buffer, Tag};
-use crate::error::{Code, Error, Result};
+use std::ops::Range;
+
+use crate::budget::{Budget, Shared, Tag, Zero};
+use crate::error::Result;
 use crate::float::f16_from_f32;
 use crate::kernel::{Kernels, Plane, Scaled};
 use crate::quant::{Activation, GROUP};
 
 pub use crate::kernel::{PAGE_TOKENS, SPAN_TOKENS};
+pub use cache::Cache;
 
 /// How keys and values are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -82,9 +84,9 @@ impl Layout {
         }
     }
 
-    /// Bytes of a page.
-    pub fn page_bytes(&self) -> usize {
-        self.page_bytes
+    /// What a page is charged, in bytes.
+    pub fn page_charge(&self) -> u64 {
+        Budget::charge_of_shared::<u8>(self.page_bytes)
     }
 
     /// The bytes of the keys and of the values of a head.
@@ -97,32 +99,62 @@ impl Layout {
     }
 }
 
-/// Keys and values of [`PAGE_TOKENS`] consecutive positions.
-#[derive(Debug)]
+/// Keys and values of [`PAGE_TOKENS`] consecutive positions. Clones are the same page.
+#[derive(Debug, Clone)]
 pub struct Page(Data);
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Data {
-    /// Its table lent it to a task that writes it.
-    Lent,
-    F32(Buffer<f32>),
-    F16(Buffer<[u8; 2]>),
+    /// Its table lent it to a task that writes it, or has given it up.
+    Absent,
+    F32(Shared<f32>),
+    F16(Shared<[u8; 2]>),
     /// For each plane the integers, then the scales.
-    Q8(Buffer<u8>),
+    Q8(Shared<u8>),
 }
 
 impl Page {
     fn new(layout: &Layout, budget: &Budget) -> Result<Self> {
         let bytes = layout.page_bytes;
         Ok(Self(match layout.format {
-            KvFormat::F32 => Data::F32(budget.allocate(Tag::Kv, bytes / 4)?),
-            KvFormat::F16 => Data::F16(budget.allocate(Tag::Kv, bytes / 2)?),
-            KvFormat::Q8_0 => Data::Q8(budget.allocate(Tag::Kv, bytes)?),
+            KvFormat::F32 => Data::F32(budget.allocate_shared(Tag::Kv, bytes / 4)?),
+            KvFormat::F16 => Data::F16(budget.allocate_shared(Tag::Kv, bytes / 2)?),
+            KvFormat::Q8_0 => Data::Q8(budget.allocate_shared(Tag::Kv, bytes)?),
+        }))
+    }
+
+    /// The place of a page that is not there.
+    fn absent() -> Self {
+        Self(Data::Absent)
+    }
+
+    /// Whether nobody else holds it.
+    fn is_alone(&self) -> bool {
+        match &self.0 {
+            Data::Absent => true,
+            Data::F32(data) => data.is_alone(),
+            Data::F16(data) => data.is_alone(),
+            Data::Q8(data) => data.is_alone(),
+        }
+    }
+
+    /// A page of its own with the same content.
+    fn copy(&self, budget: &Budget) -> Result<Self> {
+        fn copy<T: Zero>(data: &Shared<T>, budget: &Budget) -> Result<Shared<T>> {
+            let mut copy = budget.allocate_shared(Tag::Kv, data.len())?;
+            own(&mut copy).copy_from_slice(data);
+            Ok(copy)
+        }
+        Ok(Self(match &self.0 {
+            Data::Absent => Data::Absent,
+            Data::F32(data) => Data::F32(copy(data, budget)?),
+            Data::F16(data) => Data::F16(copy(data, budget)?),
+            Data::Q8(data) => Data::Q8(copy(data, budget)?),
         }))
     }
 
     /// Stores the key, (k_dim), and the value row, (v_dim), of one head for the token in `slot`;
-    /// false if a value cannot be stored because it is not finite.
+    /// false if a value cannot be stored because it is not finite. Nobody else holds the page.
     pub fn store(
         &mut self,
         kernels: &Kernels,
@@ -133,8 +165,9 @@ impl Page {
     ) -> bool {
         let (shape, keys, values) = layout.planes(layer, head);
         match &mut self.0 {
-            Data::Lent => unreachable!("a lent page is with the one who writes it"),
+            Data::Absent => unreachable!("a lent page is with the one who writes it"),
             Data::F32(data) => {
+                let data = own(data);
                 let lanes = data[keys.start / 4 + slot..].iter_mut();
                 for (out, k) in lanes.step_by(PAGE_TOKENS).zip(key) {
                     *out = *k;
@@ -143,6 +176,7 @@ impl Page {
                 true
             }
             Data::F16(data) => {
+                let data = own(data);
                 let lanes = data[keys.start / 2 + slot..].iter_mut();
                 for (out, k) in lanes.step_by(PAGE_TOKENS).zip(key) {
                     *out = f16_from_f32(*k).to_le_bytes();
@@ -154,6 +188,7 @@ impl Page {
                 true
             }
             Data::Q8(data) => {
+                let data = own(data);
                 let (bytes, scales) = data[keys].split_at_mut(PAGE_TOKENS * shape.k_dim);
                 let keys_stored = store_blocks(kernels, key, |block, i, quants| {
                     scales.as_chunks_mut().0[block * PAGE_TOKENS + slot] = quants.0;
@@ -178,7 +213,9 @@ impl Page {
     pub fn planes(&self, layout: &Layout, layer: usize, head: usize) -> (Plane<'_>, Plane<'_>) {
         let (shape, keys, values) = layout.planes(layer, head);
         match &self.0 {
-            Data::Lent => unreachable!("pages are back before anyone reads"),
+            Data::Absent => {
+                unreachable!("pages are back before anyone reads, and seen ones are kept")
+            }
             Data::F32(data) => (
                 Plane::F32(&data[keys.start / 4..keys.end / 4]),
                 Plane::F32(&data[values.start / 4..values.end / 4]),
@@ -206,6 +243,12 @@ impl Page {
     }
 }
 
+/// The values of a page that is written.
+fn own<T: Zero>(data: &mut Shared<T>) -> &mut [T] {
+    let alone = data.get_mut();
+    alone.expect("pages are reserved for their sequence before it writes them")
+}
+
 /// Quantizes a row as activations are, the last block perhaps shorter, the scales rounded to f16:
 /// `store` gets the number of each block, its first value's, scale and integers. False if a value
 /// is not finite.
@@ -226,106 +269,17 @@ fn store_blocks(
     finite
 }
 
-/// The pages of one sequence, from position 0 on.
-#[derive(Debug)]
-pub struct Cache {
-    layout: Arc<Layout>,
-    budget: Budget,
-    pages: Vec<Page>,
-    /// Pages that a rewind gave back.
-    spare: Vec<Page>,
-}
-
-impl Cache {
-    /// An empty table that can hold `tokens` without growing itself; or `OUT_OF_MEMORY`.
-    pub fn new(layout: Arc<Layout>, budget: Budget, tokens: usize) -> Result<Self> {
-        let mut cache = Self {
-            layout,
-            budget,
-            pages: Vec::new(),
-            spare: Vec::new(),
-        };
-        cache.reserve_table(tokens.div_ceil(PAGE_TOKENS))?;
-        Ok(cache)
-    }
-
-    /// An empty table for pages of the same layout and account, as [`Cache::new`].
-    pub fn another(&self, tokens: usize) -> Result<Self> {
-        Self::new(Arc::clone(&self.layout), self.budget.clone(), tokens)
-    }
-
-    /// Where everything lies in its pages.
-    pub fn layout(&self) -> &Layout {
-        &self.layout
-    }
-
-    /// Makes room for `tokens` tokens in all. On failure nothing has changed but spare pages.
-    pub fn reserve(&mut self, tokens: usize) -> Result<()> {
-        let wanted = tokens
-            .div_ceil(PAGE_TOKENS)
-            .saturating_sub(self.pages.len());
-        self.reserve_table(wanted)?;
-        while self.spare.len() < wanted {
-            self.spare.push(Page::new(&self.layout, &self.budget)?);
-        }
-        for _ in 0..wanted {
-            self.pages.extend(self.spare.pop());
-        }
-        Ok(())
-    }
-
-    /// Room in the tables for `more` pages.
-    fn reserve_table(&mut self, more: usize) -> Result<()> {
-        let pages = self.pages.try_reserve(more);
-        // A rewind may turn all pages into spare ones.
-        let all = self.pages.len() + more;
-        let spare = self.spare.try_reserve(all.saturating_sub(self.spare.len()));
-        pages.and(spare).map_err(|_| {
-            let message = format!("no memory for a table of {all} pages");
-            Error::new(Code::OutOfMemory, "pages", message)
-        })
-    }
-
-    /// Keeps the first `tokens` tokens; pages without any become spare.
-    pub fn truncate(&mut self, tokens: usize) {
-        let keep = tokens.div_ceil(PAGE_TOKENS);
-        while self.pages.len() > keep {
-            self.spare.extend(self.pages.pop());
-        }
-    }
-
-    /// Page number `page`.
-    pub fn page(&self, page: usize) -> &Page {
-        &self.pages[page]
-    }
-
-    /// Takes a page out of the table for a task that writes it.
-    pub fn lend(&mut self, page: usize) -> Page {
-        std::mem::replace(&mut self.pages[page], Page(Data::Lent))
-    }
-
-    /// Puts a lent page back.
-    pub fn restore(&mut self, page: usize, data: Page) {
-        self.pages[page] = data;
-    }
-
-    /// Bytes of all its pages.
-    pub fn bytes(&self) -> usize {
-        (self.pages.len() + self.spare.len()) * self.layout.page_bytes()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn layout(format: KvFormat) -> Arc<Layout> {
+    fn layout(format: KvFormat) -> Layout {
         let shape = LayerShape {
             heads: 2,
             k_dim: 3,
             v_dim: 35,
         };
-        Arc::new(Layout::new(format, [shape, shape].into_iter()))
+        Layout::new(format, [shape, shape].into_iter())
     }
 
     #[test]
@@ -379,25 +333,5 @@ mod tests {
             0,
             (&[f32::INFINITY; 3], &[1.0; 35])
         ));
-    }
-
-    #[test]
-    fn pages_are_reused_and_a_cap_leaves_the_table_whole() {
-        let layout = layout(KvFormat::F16);
-        let page = layout.page_bytes() as u64;
-        let budget = Budget::new(Some(2 * page.next_multiple_of(64)), None);
-        let mut cache = Cache::new(layout, budget.clone(), 1000).unwrap();
-        cache.reserve(PAGE_TOKENS + 1).unwrap();
-        assert!(cache.reserve(2 * PAGE_TOKENS + 1).is_err());
-        assert_eq!(cache.pages.len(), 2);
-        cache.truncate(3);
-        assert_eq!((cache.pages.len(), cache.spare.len()), (1, 1));
-        cache.reserve(2 * PAGE_TOKENS).unwrap();
-        assert_eq!(
-            (cache.pages.len(), budget.bytes()),
-            (2, 2 * page.next_multiple_of(64))
-        );
-        drop(cache);
-        assert_eq!(budget.bytes(), 0);
     }
 }

@@ -17,7 +17,7 @@ use crate::control::Control;
 use crate::error::{Code, Error, Result};
 use crate::gguf::{Gguf, LoadOptions, Source};
 use crate::kernel::{self, Kernels};
-use crate::kv::{KvFormat, Layout};
+use crate::kv::{KvFormat, Layout, PAGE_TOKENS};
 use crate::team::{FloatEnvironment, Team, TeamOptions};
 use crate::tokenizer::Tokenizer;
 
@@ -208,7 +208,7 @@ impl Model {
 
     /// What a session needs with `context` tokens of `kv` (0: as many as the model can attend over)
     /// and passes of at most `rows` tokens. Exact for what is counted (KV, scratch, logits, copied
-    /// weights).
+    /// weights); an upper bound of the KV of a model all of whose layers have windows.
     ///
     /// # Errors
     /// `INVALID_ARGUMENT` where such a session is refused.
@@ -237,14 +237,14 @@ impl Model {
             context,
         };
         let layout = Layout::new(kv, spec.layer_shapes());
-        let pages = context.div_ceil(crate::kv::PAGE_TOKENS) as u64;
+        let pages = spec.kept_tokens(context, size.rows).div_ceil(PAGE_TOKENS) as u64;
         let copied = self.budget.tag_bytes(crate::budget::Tag::Weights);
         Ok(MemoryEstimate {
             weights_mapped: self.weight_bytes().saturating_sub(copied),
             weights_copied: copied,
-            kv: pages.saturating_mul(Budget::charge_of::<u8>(layout.page_bytes())),
+            kv: pages.saturating_mul(layout.page_charge()),
             scratch: Scratch::bytes(spec, size),
-            logits: Budget::charge_of::<f32>(spec.logits()),
+            logits: Budget::charge_of_shared::<f32>(spec.logits()),
         })
     }
 }

@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use crate::error::{Code, Error, Result};
 use crate::kernel::{Nonlinearity, Scoring, Window};
-use crate::kv::LayerShape;
+use crate::kv::{LayerShape, SPAN_TOKENS};
 use crate::ops::attention::Heads;
 use crate::ops::experts::Routing;
 use crate::ops::norm::NormKind;
@@ -328,6 +328,21 @@ impl Spec {
         self.latent.map_or(self.attended_width(), |latent| {
             self.heads * latent.value_dim
         })
+    }
+
+    /// The first position whose keys a query at `position` or behind it sees in any layer.
+    pub fn first_seen(&self, position: usize) -> usize {
+        let layers = self.each.iter();
+        let first = layers.map(|layer| layer.window.first(position)).min();
+        first.unwrap_or(0)
+    }
+
+    /// The most tokens whose keys and values a sequence of `context` tokens keeps at once, when it
+    /// takes up to `rows` at a time: those that no layer sees any more are forgotten by spans.
+    pub fn kept_tokens(&self, context: usize, rows: usize) -> usize {
+        let widest = self.each.iter().map(|layer| layer.window.keys()).max();
+        let kept = widest.unwrap_or(usize::MAX).saturating_add(rows);
+        kept.saturating_add(SPAN_TOKENS).min(context)
     }
 
     /// How products of queries and keys become scores in a layer.

@@ -226,10 +226,10 @@ impl Session {
             true => self.chunk,
             false => tokens.len(),
         };
-        let mut caches = [self.caches[0].another(tokens.len())?];
+        let mut caches = [self.caches[0].fork(0)?];
         for start in (0..tokens.len()).step_by(chunk) {
             let end = tokens.len().min(start + chunk);
-            caches[0].reserve(end)?;
+            caches[0].reserve(start..end)?;
             let rows = (start..end).map(|position| Row {
                 sequence: 0,
                 position,
@@ -252,6 +252,7 @@ impl Session {
             }
             network.scratch.give(pass.into_scratch());
             outcome?;
+            caches[0].forget(spec.first_seen(end));
             call.control.report(end as u64, tokens.len() as u64)?;
         }
         Ok(())

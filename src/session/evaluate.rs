@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use crate::budget::{Shared, Tag};
 use crate::control::{Control, Flow, Signals, cancelled};
 use crate::error::{Code, Error, Result};
 use crate::model::forward::{Goal, Pass};
@@ -46,7 +47,7 @@ impl Session {
         if self.generation.is_none() {
             self.turn_ends();
         }
-        Ok(&self.logits)
+        Ok(self.last_logits())
     }
 
     /// Evaluates the queued tokens and gives the logits after each of them to `each`, with the
@@ -67,7 +68,7 @@ impl Session {
             self.begin_pass(self.chunk.min(ROWS_WITH_LOGITS), true)?;
             while !self.run_pass(control.signals)? {}
             let pass = self.pass.take().expect("begun above");
-            let vocab = self.logits.len();
+            let vocab = self.network()?.spec.vocab;
             for (i, row) in pass.rows().iter().enumerate() {
                 each(row.position, pass.logits(i, vocab));
             }
@@ -98,7 +99,7 @@ impl Session {
         };
         // Not `logits`, which would end the turn that a cancel has to take back.
         while self.prefill(quiet)? == Flow::Paused {}
-        let mut outcome = log_probability(&self.logits, *first).map(|p| scores.push(p));
+        let mut outcome = log_probability(self.last_logits(), *first).map(|p| scores.push(p));
         self.feed(tokens)?;
         self.logits_of_each(control, &mut |position, logits| {
             if let (Ok(()), Some(next)) = (&outcome, tokens.get(position + 1 - before)) {
@@ -149,7 +150,10 @@ impl Session {
             self.evaluated,
             self.tokens.len().min(self.evaluated + rows_max),
         );
-        self.caches[0].reserve(end)?;
+        self.caches[0].reserve(start..end)?;
+        if all_logits || end == self.tokens.len() {
+            self.own_logits()?;
+        }
         let network = self.model.network()?;
         // Passes of a token or two share scratch of one size with each other.
         let rows = (end - start)
@@ -177,7 +181,24 @@ impl Session {
         });
         let threads = self.team.threads();
         self.pass = Some(Pass::new(scratch, rows, Goal::Logits, threads));
+        self.has_logits = false;
         Ok(())
+    }
+
+    /// Makes sure that nobody else holds the place of this session's logits.
+    fn own_logits(&mut self) -> Result<()> {
+        if !self.logits.as_ref().is_some_and(Shared::is_alone) {
+            let vocab = self.network()?.spec.vocab;
+            self.logits = Some(self.budget.allocate_shared(Tag::Misc, vocab)?);
+            self.has_logits = false;
+        }
+        Ok(())
+    }
+
+    /// The logits after the last token, which has been evaluated for them: (vocab).
+    pub(super) fn last_logits(&self) -> &[f32] {
+        let logits = self.logits.as_deref();
+        logits.expect("a pass that gives logits has a place for them")
     }
 
     /// Whether the pass is done. On an error it is dropped; on a cancel the turn is rolled back.
@@ -220,9 +241,11 @@ impl Session {
         self.has_logits = pass.rows().last().is_some_and(|row| row.wants_output);
         if self.has_logits {
             let output = pass.rows().iter().filter(|row| row.wants_output).count() - 1;
-            let vocab = self.logits.len();
-            self.logits.copy_from_slice(pass.logits(output, vocab));
+            let place = self.logits.as_mut().and_then(Shared::get_mut);
+            let place = place.expect("made when the pass began, and forks share only what is done");
+            place.copy_from_slice(pass.logits(output, place.len()));
         }
+        self.caches[0].forget(self.first_seen());
         self.give_scratch(pass);
     }
 

@@ -1,4 +1,4 @@
-//! One timeline of tokens on a model: feed, generate, step, rewind.
+//! One timeline of tokens on a model: feed, generate, step, rewind, fork, shift.
 //!
 //! A session is a table of pages, its tokens, a sampler and a copy of its last logits; scratch and
 //! threads belong to the model and the team. Any thread may use it, one at a time.
@@ -7,6 +7,7 @@
 //! when its generation finishes, or when its logits are taken by a caller who chooses tokens itself.
 //! Cancelling takes the session back to before the turn.
 
+mod branch;
 mod embed;
 mod evaluate;
 mod stop;
@@ -15,7 +16,7 @@ mod turn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::budget::{Budget, Buffer, Tag};
+use crate::budget::{Budget, Shared, Tag};
 use crate::control::Signals;
 use crate::error::{Code, Error, Result};
 use crate::kv::{Cache, KvFormat, Layout};
@@ -34,7 +35,8 @@ use turn::Generation;
 /// Prompt tokens that one pass takes if the user does not say.
 pub const CHUNK_TOKENS: usize = 256;
 
-/// Tokens whose bookkeeping is allocated with the session; behind them it grows with the tokens.
+/// Tokens whose bookkeeping is allocated when a generation begins; behind them it grows with the
+/// tokens.
 const STEADY_TOKENS: usize = 1 << 20;
 
 /// What a session is made with.
@@ -72,7 +74,7 @@ pub struct Metrics {
     pub generated_tokens: u64,
     /// Time that took, in microseconds.
     pub generate_us: u64,
-    /// Bytes of pages held.
+    /// Bytes of pages held, those shared with other sessions included.
     pub kv_bytes: u64,
 }
 
@@ -112,7 +114,7 @@ impl Canceller {
 }
 
 /// The state of a turn's sampler at its end.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 struct Learnt {
     /// Tokens there were then.
     tokens: usize,
@@ -124,6 +126,8 @@ struct Learnt {
 pub struct Session {
     model: Arc<Model>,
     team: Arc<Team>,
+    /// Account of its pages and logits.
+    budget: Budget,
     context: usize,
     chunk: usize,
     /// The one sequence's pages.
@@ -134,8 +138,8 @@ pub struct Session {
     evaluated: usize,
     /// Tokens up to the last one that was fed: those behind it were generated.
     prompt_end: usize,
-    /// (vocab)
-    logits: Buffer<f32>,
+    /// (vocab), perhaps shared with forks; `None` in a fork of a session that had none.
+    logits: Option<Shared<f32>>,
     /// Whether `logits` are those after the last evaluated token.
     has_logits: bool,
     /// The pass in progress, over the tokens from `evaluated` on.
@@ -173,19 +177,16 @@ impl Session {
         let chunk = options.chunk_tokens().min(context);
         let budget = options.budget.as_ref().unwrap_or(model.budget());
         let layout = Arc::new(Layout::new(options.kv, spec.layer_shapes()));
-        let logits = budget.allocate(Tag::Misc, spec.logits())?;
-        let steady = context.min(STEADY_TOKENS);
-        let mut tokens = Vec::new();
-        reserve(&mut tokens, steady)?;
         Ok(Self {
-            caches: [Cache::new(layout, budget.clone(), steady)?],
+            caches: [Cache::new(layout, budget.clone(), 0)?],
+            logits: Some(budget.allocate_shared(Tag::Misc, spec.logits())?),
+            budget: budget.clone(),
             team,
             context,
             chunk,
-            tokens,
+            tokens: Vec::new(),
             evaluated: 0,
             prompt_end: 0,
-            logits,
             has_logits: false,
             pass: None,
             turn_start: None,
@@ -220,7 +221,7 @@ impl Session {
     /// What it has done so far.
     pub fn metrics(&self) -> Metrics {
         Metrics {
-            kv_bytes: self.caches[0].bytes() as u64,
+            kv_bytes: self.caches[0].bytes(),
             ..self.metrics
         }
     }
@@ -291,7 +292,8 @@ impl Session {
     }
 
     /// Keeps the first `tokens` tokens and drops the rest; ends the turn. What samplers have learnt
-    /// goes back to the end of the last turn that is kept as a whole.
+    /// goes back to the end of the last turn that is kept as a whole. Where all layers have windows,
+    /// a rewind behind what they see means that all tokens are evaluated again.
     ///
     /// # Errors
     /// `INVALID_ARGUMENT` if there are not as many.
@@ -314,11 +316,28 @@ impl Session {
             self.has_logits = false;
         }
         self.tokens.truncate(tokens);
-        self.evaluated = self.evaluated.min(tokens);
         self.prompt_end = self.prompt_end.min(tokens);
-        self.caches[0].truncate(tokens);
+        self.keep_evaluated(self.evaluated.min(tokens));
         self.learnt.retain(|learnt| learnt.tokens <= tokens);
         self.turn_ends();
+    }
+
+    /// Keeps what the cache holds of the first `tokens` tokens. If what those behind them see is
+    /// forgotten, that is nothing, and all are evaluated again.
+    fn keep_evaluated(&mut self, tokens: usize) {
+        self.evaluated = tokens;
+        if self.first_seen() < self.caches[0].forgotten() {
+            self.evaluated = 0;
+            self.prompt_end = self.tokens.len();
+        }
+        self.caches[0].truncate(self.evaluated);
+    }
+
+    /// The first position whose keys a token to come sees, or the last one if it is evaluated again.
+    fn first_seen(&self) -> usize {
+        let last = self.evaluated.saturating_sub(1);
+        self.network()
+            .map_or(0, |network| network.spec.first_seen(last))
     }
 
     /// Back to before the turn.

@@ -49,7 +49,7 @@ impl GenerateOptions {
 }
 
 /// What the generation of a turn still needs.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Generation {
     sampler: Sampler,
     /// Tokens that may still come; `usize::MAX` means any number.
@@ -137,7 +137,7 @@ impl Session {
         )?;
         reserve(&mut self.top, options.top_log_probabilities)?;
         let mut sampler = options.sampler.clone();
-        sampler.reserve(self.logits.len(), self.context.min(STEADY_TOKENS))?;
+        sampler.reserve(self.network()?.spec.vocab, self.reserve_tokens(options)?)?;
         if sampler.learns() {
             let mut latest = self.learnt.iter().rev();
             latest.find(|learnt| sampler.restore(learnt.state));
@@ -166,6 +166,20 @@ impl Session {
         });
         self.text.clear();
         Ok(())
+    }
+
+    /// Makes room for the tokens to come, so that they allocate nothing but pages; how many there
+    /// may be then.
+    fn reserve_tokens(&mut self, options: &GenerateOptions) -> Result<usize> {
+        let len = self.tokens.len();
+        let most = match options.tokens_max {
+            0 => self.context,
+            more => self.context.min(len.saturating_add(more)),
+        };
+        let most = most.min(STEADY_TOKENS).max(len);
+        reserve(&mut self.tokens, most - len)?;
+        self.caches[0].reserve_table(most)?;
+        Ok(most)
     }
 
     /// Text of the last step.
@@ -275,7 +289,9 @@ impl Session {
         let began = Instant::now();
         let generation = self.generation.as_mut().expect("step has checked it");
         let place = self.tokens.len() as u64;
-        let picked = generation.sampler.sample(&self.logits, &self.tokens, place);
+        let logits = self.logits.as_deref();
+        let logits = logits.expect("the last token was evaluated for its logits");
+        let picked = generation.sampler.sample(logits, &self.tokens, place);
         let token = match picked {
             Ok(token) => token,
             Err(error) => {
@@ -292,10 +308,10 @@ impl Session {
         }
         reserve(&mut self.tokens, 1)?;
         if generation.log_probabilities {
-            self.log_probability = Some(log_probability(&self.logits, token)?);
+            self.log_probability = Some(log_probability(logits, token)?);
         }
         if generation.top > 0 {
-            top_log_probabilities(&self.logits, generation.top, &mut self.top)?;
+            top_log_probabilities(logits, generation.top, &mut self.top)?;
         }
         generation.left -= 1;
         self.tokens.push(token);
