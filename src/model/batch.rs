@@ -62,8 +62,8 @@ impl Batch {
         self.tokens.clear();
         let mut rest = &self.rows[..];
         while let Some(first) = rest.first() {
-            let (same, others) =
-                rest.split_at(rest.partition_point(|row| row.sequence == first.sequence));
+            let follows = |row: &&Row| row.sequence == first.sequence;
+            let (same, others) = rest.split_at(rest.iter().take_while(follows).count());
             let last = same.last().unwrap_or(first).position;
             self.tokens.extend(same.iter().map(|_| last + 1));
             rest = others;

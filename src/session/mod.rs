@@ -235,8 +235,8 @@ impl Session {
     ///
     /// # Errors
     /// `UNSUPPORTED` for an encoder, `INVALID_ARGUMENT` for a token that the model does not know,
-    /// `CONTEXT_FULL` if they do not fit, `BUSY` while a generation is in progress, `CANCELLED` if the turn was cancelled since
-    /// the last call. Nothing is queued then.
+    /// `CONTEXT_FULL` if they do not fit, `BUSY` while a generation is in progress, `CANCELLED` if the
+    /// turn was cancelled since the last call. Nothing is queued then.
     pub fn feed(&mut self, tokens: &[u32]) -> Result<()> {
         self.check_sound()?;
         self.check_predicts()?;

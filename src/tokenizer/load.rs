@@ -415,7 +415,7 @@ fn roles(metadata: &Metadata, vocabulary: &Vocabulary, ids: Ids, kind: Kind) -> 
     let adds_eos = metadata.bool("tokenizer.ggml.add_eos_token")?;
     let adds_eos = adds_eos.unwrap_or(matches!(kind, Kind::WordPiece | Kind::Unigram));
     let adds_separator = metadata.bool("tokenizer.ggml.add_sep_token")?;
-    // The end of the first text is what separates pieces of words.
+    // Pieces of words have one token for both the end and what separates.
     let adds_separator = adds_separator.unwrap_or(false) && !matches!(kind, Kind::WordPiece);
     Ok(Roles {
         bos,

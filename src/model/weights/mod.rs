@@ -168,10 +168,7 @@ impl Weights {
             true => Some(file.norm("output_norm", spec.dim)?),
             false => None,
         };
-        let output = match spec.predicts {
-            true => Some(Self::output(&mut file, &embedding)?),
-            false => None,
-        };
+        let output = Self::output(&mut file, &embedding)?;
         let projections = Self::projections(&mut file)?;
         let head = HeadWeights::load(&mut file)?;
         let frequencies = file.frequencies()?;
@@ -191,14 +188,16 @@ impl Weights {
         })
     }
 
-    fn output(file: &mut File<'_>, embedding: &Matrix) -> Result<Linear> {
-        match file.find("output.weight") {
-            Some(_) => file.linear("output", file.spec.vocab, file.spec.dim),
-            None => Ok(Linear {
+    /// What predicts tokens; files of models that do not may hold it too.
+    fn output(file: &mut File<'_>, embedding: &Matrix) -> Result<Option<Linear>> {
+        let output = match file.find("output.weight") {
+            Some(_) => file.linear("output", file.spec.vocab, file.spec.dim)?,
+            None => Linear {
                 weight: embedding.clone(),
                 bias: None,
-            }),
-        }
+            },
+        };
+        Ok(Some(output).filter(|_| file.spec.predicts))
     }
 
     fn projections(file: &mut File<'_>) -> Result<Vec<Linear>> {
