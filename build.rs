@@ -5,7 +5,7 @@ use std::env;
 use std::path::PathBuf;
 
 /// The files that declare the C interface, in the order of the header.
-const FILES: [&str; 18] = [
+const FILES: [&str; 19] = [
     "status",
     "options",
     "guard",
@@ -22,6 +22,7 @@ const FILES: [&str; 18] = [
     "session",
     "branch",
     "generate",
+    "embed",
     "batch_queue",
     "batch_request",
 ];

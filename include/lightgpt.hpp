@@ -928,6 +928,19 @@ template <class Call> std::int32_t with(const generate_options &given, Call &&ma
 
 } // namespace detail
 
+struct embed_options {
+    std::uint32_t pooling = LIGHTGPT_POOLING_AUTO;
+    bool raw = false;
+
+    lightgpt_embed_options raw_options() const noexcept
+    {
+        lightgpt_embed_options options = LIGHTGPT_EMBED_OPTIONS_INIT;
+        options.flags = raw ? LIGHTGPT_EMBED_RAW : 0;
+        options.pooling = pooling;
+        return options;
+    }
+};
+
 class session : public detail::handle<lightgpt_session, detail::free_session> {
 public:
     using handle::handle;
@@ -986,6 +999,42 @@ public:
             return lightgpt_session_score(get(), tokens.data(), tokens.size(), result.data());
         });
         result.pop_back();
+        return result;
+    }
+
+    // One embedding, or with LIGHTGPT_POOLING_NONE one for each token. The session stays as it is,
+    // here and below.
+    std::vector<float> embed(std::string_view text, const embed_options &given = {},
+                             std::uint32_t flags = LIGHTGPT_TEXT_ADD_SPECIAL)
+    {
+        const lightgpt_embed_options options = given.raw_options();
+        std::vector<float> result;
+        detail::fill(result, [&](float *buf, std::size_t cap, std::size_t *needed) {
+            return lightgpt_session_embed(get(), text.data(), text.size(), flags, &options, buf,
+                                          cap, needed);
+        });
+        return result;
+    }
+    std::vector<float> embed(const std::vector<std::uint32_t> &tokens,
+                             const embed_options &given = {})
+    {
+        const lightgpt_embed_options options = given.raw_options();
+        std::vector<float> result;
+        detail::fill(result, [&](float *buf, std::size_t cap, std::size_t *needed) {
+            return lightgpt_session_embed_tokens(get(), tokens.data(), tokens.size(), &options,
+                                                 buf, cap, needed);
+        });
+        return result;
+    }
+
+    // The scores of a text as an answer to a query; models that rank give one.
+    std::vector<float> rerank(std::string_view query, std::string_view text)
+    {
+        std::vector<float> result;
+        detail::fill(result, [&](float *buf, std::size_t cap, std::size_t *needed) {
+            return lightgpt_session_rerank(get(), query.data(), query.size(), text.data(),
+                                           text.size(), buf, cap, needed);
+        });
         return result;
     }
 

@@ -2,6 +2,7 @@
 
 mod arch;
 mod batch;
+pub mod embedding;
 pub mod forward;
 mod phases;
 mod scratch;
@@ -255,7 +256,11 @@ impl Model {
             return Err(Error::new(Code::InvalidArgument, "context", message));
         }
         let size = Size {
-            rows: rows.min(context),
+            rows: if spec.is_causal() {
+                rows.min(context)
+            } else {
+                context
+            },
             outputs: 1,
             context,
         };
@@ -268,7 +273,7 @@ impl Model {
             weights_copied: copied,
             kv: pages.saturating_add(layout.state().charge()),
             scratch: Scratch::bytes(spec, size),
-            logits: Budget::charge_of_shared::<f32>(spec.vocab),
+            logits: Budget::charge_of_shared::<f32>(spec.logits()),
         })
     }
 }
