@@ -5,13 +5,14 @@ use std::env;
 use std::path::PathBuf;
 
 /// The files that declare the C interface, in the order of the header.
-const FILES: [&str; 18] = [
+const FILES: [&str; 20] = [
     "status",
     "options",
     "guard",
     "library",
     "team",
     "model",
+    "prefix",
     "metadata",
     "tokenizer",
     "sampler",
@@ -22,6 +23,7 @@ const FILES: [&str; 18] = [
     "branch",
     "saved",
     "generate",
+    "embed",
     "batch_queue",
     "batch_request",
 ];

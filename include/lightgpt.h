@@ -109,9 +109,11 @@
 #define LIGHTGPT_TEAM_OPTIONS_INIT \
     {sizeof(lightgpt_team_options), 0, NULL, 0, 0, NULL, NULL, NULL, 0, 0, 0, 0}
 #define LIGHTGPT_OPEN_OPTIONS_INIT \
-    {sizeof(lightgpt_open_options), 0, 0, NULL, NULL, NULL, NULL, NULL}
+    {sizeof(lightgpt_open_options), 0, 0, NULL, NULL, NULL, NULL, NULL, 0}
+#define LIGHTGPT_PREFIX_STATISTICS_INIT \
+    {sizeof(lightgpt_prefix_statistics), 0, 0, 0, 0, 0, 0, 0, 0}
 #define LIGHTGPT_MODEL_INFO_INIT \
-    {sizeof(lightgpt_model_info), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, {0}, {0}}
+    {sizeof(lightgpt_model_info), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, {0}, {0}, 0, 0, 0, 0}
 #define LIGHTGPT_TENSOR_INFO_INIT \
     {sizeof(lightgpt_tensor_info), 0, {0, 0, 0, 0}, 0, 0, 0, 0, {0}, {0}}
 #define LIGHTGPT_SAMPLER_OPTIONS_INIT \
@@ -120,10 +122,11 @@
 #define LIGHTGPT_CANDIDATES_INIT {sizeof(lightgpt_candidates), 0, NULL, NULL, 0, NULL, 0, 0, 0}
 #define LIGHTGPT_CHI_SQUARE_INIT {sizeof(lightgpt_chi_square), 0, 0, 0, 0}
 #define LIGHTGPT_DIVERSITY_INIT {sizeof(lightgpt_diversity), 0, 0, 0, 0, 0, 0}
-#define LIGHTGPT_SESSION_OPTIONS_INIT {sizeof(lightgpt_session_options), 0, 0, 0, 0}
+#define LIGHTGPT_SESSION_OPTIONS_INIT {sizeof(lightgpt_session_options), 0, 0, 0, 0, 0, 0, 0}
 #define LIGHTGPT_MEMORY_INIT {sizeof(lightgpt_memory), 0, 0, 0, 0, 0, 0}
-#define LIGHTGPT_METRICS_INIT {sizeof(lightgpt_metrics), 0, 0, 0, 0, 0, 0, 0, 0}
+#define LIGHTGPT_METRICS_INIT {sizeof(lightgpt_metrics), 0, 0, 0, 0, 0, 0, 0, 0, 0}
 #define LIGHTGPT_GENERATE_OPTIONS_INIT {sizeof(lightgpt_generate_options), 0, 0, NULL, NULL, 0, 0, 0}
+#define LIGHTGPT_EMBED_OPTIONS_INIT {sizeof(lightgpt_embed_options), 0, 0, 0}
 #define LIGHTGPT_EVENT_INIT {sizeof(lightgpt_event), 0, 0, 0, 0, 0, 0, NULL, 0, 0, NULL, 0}
 #define LIGHTGPT_BATCH_QUEUE_OPTIONS_INIT \
     {sizeof(lightgpt_batch_queue_options), 0, 0, 0, 0, 0, 0, 0, 0}
@@ -289,6 +292,11 @@
 #define LIGHTGPT_OPEN_INSPECT (1 << 3)
 
 /**
+ * Sessions share nothing: as if all were made with LIGHTGPT_SESSION_UNSHARED.
+ */
+#define LIGHTGPT_OPEN_UNSHARED (1 << 4)
+
+/**
  * A callback's answer: go on.
  */
 #define LIGHTGPT_CONTINUE 0
@@ -307,6 +315,11 @@
  * The level of a log line that tells what was done.
  */
 #define LIGHTGPT_LOG_INFO 1
+
+/**
+ * The model generates text; without it is an encoder, see lightgpt_session_embed.
+ */
+#define LIGHTGPT_MODEL_GENERATES (1 << 0)
 
 /**
  * Add the tokens that the model wants at the beginning and the end of a text (BOS, EOS).
@@ -534,6 +547,12 @@
  * Keys and values as bytes with a 16-bit float for each 32: about half the memory of 16-bit floats.
  */
 #define LIGHTGPT_KV_Q8_0 3
+
+/**
+ * Evaluate everything, also what another session of the model has evaluated before, and keep
+ * nothing for others. Changes the time and the memory, not the result.
+ */
+#define LIGHTGPT_SESSION_UNSHARED (1 << 0)
 
 /**
  * Nothing happened: the budget ended first.
@@ -811,11 +830,17 @@ typedef struct lightgpt_open_options {
      * Called with `log_data` when the model has gone. NULL: nothing to do.
      */
     lightgpt_destroy_fn log_destroy;
+    /**
+     * The most bytes of keys and values that are kept for sessions whose text begins like that of
+     * another one before; 0: a quarter of the weights', at least 256 MiB. They count for
+     * `memory_max`, but give way to everything else.
+     */
+    uint64_t prefix_bytes_max;
 } lightgpt_open_options;
 
 /**
  * What a model is. Of one opened with LIGHTGPT_OPEN_INSPECT the members from `layers` to
- * `context` are 0.
+ * `context` and from `abilities` on are 0.
  */
 typedef struct lightgpt_model_info {
     /**
@@ -890,6 +915,22 @@ typedef struct lightgpt_model_info {
      * The model's name in the file, cut to fit, ending in a zero byte; may be "".
      */
     char name[96];
+    /**
+     * LIGHTGPT_MODEL_ bits.
+     */
+    uint32_t abilities;
+    /**
+     * What its embeddings are made by unless options say otherwise: one of LIGHTGPT_POOLING_.
+     */
+    uint32_t pooling;
+    /**
+     * Numbers of an embedding.
+     */
+    uint64_t embedding;
+    /**
+     * Scores that lightgpt_session_rerank gives; 0: it cannot.
+     */
+    uint64_t scores;
 } lightgpt_model_info;
 
 /**
@@ -918,6 +959,19 @@ typedef struct lightgpt_session_options {
      * opened with.
      */
     uint64_t memory_max;
+    /**
+     * LIGHTGPT_SESSION_ bits.
+     */
+    uint32_t flags;
+    /**
+     * Zero.
+     */
+    uint32_t reserved;
+    /**
+     * Share only with sessions of the same salt: how long a prompt takes tells whether another
+     * session has had its beginning, which users of one model may not want to know of each other.
+     */
+    uint64_t salt;
 } lightgpt_session_options;
 
 /**
@@ -953,6 +1007,49 @@ typedef struct lightgpt_memory {
      */
     uint64_t logits;
 } lightgpt_memory;
+
+/**
+ * What was kept of the sessions of a model for those whose text begins the same way, and what came
+ * of it.
+ */
+typedef struct lightgpt_prefix_statistics {
+    /**
+     * Set by the caller: sizeof(lightgpt_prefix_statistics).
+     */
+    uint32_t struct_size;
+    /**
+     * Zero.
+     */
+    uint32_t reserved;
+    /**
+     * Prompts whose beginning was looked for.
+     */
+    uint64_t lookups;
+    /**
+     * Those of which a part was found.
+     */
+    uint64_t hits;
+    /**
+     * Tokens that need not be evaluated again.
+     */
+    uint64_t tokens;
+    /**
+     * Pages of keys and values that are kept; each is for up to 64 tokens.
+     */
+    uint64_t pages;
+    /**
+     * Their bytes; those that sessions use as well are counted too.
+     */
+    uint64_t bytes;
+    /**
+     * The most bytes that are kept.
+     */
+    uint64_t bytes_max;
+    /**
+     * Pages that were given up, because others were worth more or memory was short.
+     */
+    uint64_t evictions;
+} lightgpt_prefix_statistics;
 
 /**
  * What a tensor is.
@@ -1351,6 +1448,10 @@ typedef struct lightgpt_metrics {
      * Bytes of keys and values, those that it shares with other sessions included.
      */
     uint64_t kv_bytes;
+    /**
+     * Tokens fed so far that had been evaluated before, by another session or this one.
+     */
+    uint64_t reused_tokens;
 } lightgpt_metrics;
 
 /**
@@ -1977,6 +2078,19 @@ int32_t lightgpt_model_memory_estimate(const struct lightgpt_model *model,
  * NULL is fine. Any thread.
  */
 LIGHTGPT_API int32_t lightgpt_model_free(struct lightgpt_model *model);
+
+/**
+ * Says what the sessions of a model share.
+ *
+ * What a session has evaluated, others whose tokens begin the same way need not evaluate again, if
+ * they keep keys and values in the same format and have the same salt. That happens by itself; it
+ * can be seen in time and memory only.
+ *
+ * statistics: not NULL, initialised with LIGHTGPT_PREFIX_STATISTICS_INIT. Any thread.
+ */
+LIGHTGPT_API
+int32_t lightgpt_model_prefix_statistics(const struct lightgpt_model *model,
+                                         struct lightgpt_prefix_statistics *statistics);
 
 /**
  * Gives the name of metadata key number `index`; the count is in lightgpt_model_info.

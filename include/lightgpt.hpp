@@ -378,6 +378,7 @@ struct open_options {
     // LIGHTGPT_OPEN_ bits.
     std::uint32_t flags = 0;
     std::uint64_t memory_max = 0;
+    std::uint64_t prefix_bytes_max = 0;
 
     // Called with (std::uint64_t done, std::uint64_t total) while the model is opened.
     template <class F> void on_progress(F &callback)
@@ -421,6 +422,8 @@ struct session_options {
     std::uint64_t context = 0;
     std::uint64_t chunk = 0;
     std::uint64_t memory_max = 0;
+    bool unshared = false;
+    std::uint64_t salt = 0;
 
     lightgpt_session_options raw() const noexcept
     {
@@ -429,6 +432,8 @@ struct session_options {
         options.context = context;
         options.chunk = chunk;
         options.memory_max = memory_max;
+        options.flags = unshared ? LIGHTGPT_SESSION_UNSHARED : 0;
+        options.salt = salt;
         return options;
     }
 };
@@ -489,6 +494,13 @@ public:
         lightgpt_memory memory = LIGHTGPT_MEMORY_INIT;
         detail::call([&] { return lightgpt_model_memory_estimate(get(), &options, &memory); });
         return memory;
+    }
+
+    lightgpt_prefix_statistics prefix_statistics() const
+    {
+        lightgpt_prefix_statistics statistics = LIGHTGPT_PREFIX_STATISTICS_INIT;
+        detail::call([&] { return lightgpt_model_prefix_statistics(get(), &statistics); });
+        return statistics;
     }
 
     lightgpt_tensor_info tensor_describe(std::uint64_t index) const
@@ -588,6 +600,7 @@ private:
         lightgpt_open_options options = LIGHTGPT_OPEN_OPTIONS_INIT;
         options.flags = given.flags;
         options.memory_max = given.memory_max;
+        options.prefix_bytes_max = given.prefix_bytes_max;
         options.progress = given.progress;
         options.progress_data = given.progress_data;
         options.log = given.log;
@@ -915,6 +928,19 @@ template <class Call> std::int32_t with(const generate_options &given, Call &&ma
 
 } // namespace detail
 
+struct embed_options {
+    std::uint32_t pooling = LIGHTGPT_POOLING_AUTO;
+    bool raw = false;
+
+    lightgpt_embed_options raw_options() const noexcept
+    {
+        lightgpt_embed_options options = LIGHTGPT_EMBED_OPTIONS_INIT;
+        options.flags = raw ? LIGHTGPT_EMBED_RAW : 0;
+        options.pooling = pooling;
+        return options;
+    }
+};
+
 class session : public detail::handle<lightgpt_session, detail::free_session> {
 public:
     using handle::handle;
@@ -973,6 +999,42 @@ public:
             return lightgpt_session_score(get(), tokens.data(), tokens.size(), result.data());
         });
         result.pop_back();
+        return result;
+    }
+
+    // One embedding, or with LIGHTGPT_POOLING_NONE one for each token. The session stays as it is,
+    // here and below.
+    std::vector<float> embed(std::string_view text, const embed_options &given = {},
+                             std::uint32_t flags = LIGHTGPT_TEXT_ADD_SPECIAL)
+    {
+        const lightgpt_embed_options options = given.raw_options();
+        std::vector<float> result;
+        detail::fill(result, [&](float *buf, std::size_t cap, std::size_t *needed) {
+            return lightgpt_session_embed(get(), text.data(), text.size(), flags, &options, buf,
+                                          cap, needed);
+        });
+        return result;
+    }
+    std::vector<float> embed(const std::vector<std::uint32_t> &tokens,
+                             const embed_options &given = {})
+    {
+        const lightgpt_embed_options options = given.raw_options();
+        std::vector<float> result;
+        detail::fill(result, [&](float *buf, std::size_t cap, std::size_t *needed) {
+            return lightgpt_session_embed_tokens(get(), tokens.data(), tokens.size(), &options,
+                                                 buf, cap, needed);
+        });
+        return result;
+    }
+
+    // The scores of a text as an answer to a query; models that rank give one.
+    std::vector<float> rerank(std::string_view query, std::string_view text)
+    {
+        std::vector<float> result;
+        detail::fill(result, [&](float *buf, std::size_t cap, std::size_t *needed) {
+            return lightgpt_session_rerank(get(), query.data(), query.size(), text.data(),
+                                           text.size(), buf, cap, needed);
+        });
         return result;
     }
 

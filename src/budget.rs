@@ -86,6 +86,11 @@ impl Budget {
         }))
     }
 
+    /// Whether both share one account.
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// The cap in bytes.
     pub fn cap(&self) -> Option<u64> {
         self.0.cap

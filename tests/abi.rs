@@ -495,11 +495,15 @@ fn rust_layout() -> String {
         }
         lightgpt_open_options {
             struct_size, flags, memory_max, progress, progress_data, log, log_data, log_destroy,
+            prefix_bytes_max,
+        }
+        lightgpt_prefix_statistics {
+            struct_size, reserved, lookups, hits, tokens, pages, bytes, bytes_max, evictions,
         }
         lightgpt_model_info {
             struct_size, gguf_version, file_bytes, files, metadata_keys, tensors, vocab, parameters,
             weight_bytes, layers, dim, heads, kv_heads, head_dim, hidden, context, architecture,
-            name,
+            name, abilities, pooling, embedding, scores,
         }
         lightgpt_tensor_info {
             struct_size, format, dims, dimensions, file, offset, bytes, format_name, name,
@@ -522,13 +526,15 @@ fn rust_layout() -> String {
             struct_size, reserved, distinct, repetition, repetition_rate, entropy, self_bleu,
         }
         lightgpt_text { text, text_bytes }
-        lightgpt_session_options { struct_size, kv_format, context, chunk, memory_max }
+        lightgpt_session_options {
+            struct_size, kv_format, context, chunk, memory_max, flags, reserved, salt,
+        }
         lightgpt_memory {
             struct_size, reserved, weights_mapped, weights_copied, kv, scratch, logits,
         }
         lightgpt_metrics {
             struct_size, reserved, tokens, context, prompt_tokens, prompt_us, generated_tokens,
-            generate_us, kv_bytes,
+            generate_us, kv_bytes, reused_tokens,
         }
         lightgpt_event {
             struct_size, kind, token, finish, position, done, total, text, text_bytes,
@@ -560,5 +566,6 @@ fn rust_layout() -> String {
             struct_size, flags, text, text_bytes, tokens, tokens_len, generate, priority, reserved,
             submitter, deadline_us, event, user_data, destroy,
         }
+        lightgpt_embed_options { struct_size, flags, pooling, reserved }
     }
 }

@@ -375,3 +375,31 @@ fn measurements_take_turns_by_lines() {
     assert_eq!(line()["repetitions"], 2);
     assert!(child.wait().unwrap().success());
 }
+
+#[test]
+fn choices_are_measured_beside_one_thread() {
+    let quick = ["tune", MODEL, "--quick", "--json", "--threads", "2"];
+    let output = run(&[&quick[..], &["--only", "rope,chunks"]].concat());
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let list = |name: &str| report[name].as_array().unwrap().clone();
+    assert!(list("products").is_empty() && list("tiles").is_empty());
+    let operations = list("operations");
+    assert!(operations.len() > 1);
+    let alone_ns = report["alone_ns"].as_u64().unwrap();
+    for one in &operations {
+        assert_eq!(one["operation"], "rope");
+        let is_shared = one["estimate_ns"].as_u64().unwrap() >= alone_ns;
+        assert_eq!(one["path"], if is_shared { "shared" } else { "alone" });
+        let ends = ["low", "median", "high"].map(|end| one["path_speed_up"][end].as_f64().unwrap());
+        assert!(0.0 < ends[0] && ends.is_sorted(), "{one}");
+        assert!(["kept", "open", "broken"].contains(&one["rule"].as_str().unwrap()));
+    }
+    let built_in = list("chunks")
+        .iter()
+        .filter(|one| one["is_built_in"] == true)
+        .count();
+    assert_eq!(built_in, 1);
+    let nothing = run(&["tune", "--quick", "--only", "chunks"]);
+    assert_eq!(nothing.status.code(), Some(2), "{nothing:?}");
+}

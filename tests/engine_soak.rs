@@ -120,7 +120,7 @@ fn soak(requests: usize) {
     };
     let kinds = (0..KINDS).map(kind).collect();
     let layout = Layout::new(KvFormat::F16, model.network().unwrap().spec.layer_shapes());
-    let page = Budget::charge_of::<u8>(layout.page_bytes());
+    let page = layout.page_charge();
     let budget = Budget::new(Some(9 * page), None);
     let options = QueueOptions {
         sequences: 6,

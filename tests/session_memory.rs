@@ -264,7 +264,7 @@ fn the_estimate_is_what_a_full_session_is_charged() {
             context,
             chunk,
             kv,
-            budget: None,
+            ..SessionOptions::default()
         };
         let model = open(&path, false, &Budget::default()).unwrap();
         let rows = options.chunk_tokens();

@@ -21,7 +21,7 @@ use super::status::{
     LIGHTGPT_CANCELLED, LIGHTGPT_DONE, LIGHTGPT_OK, LIGHTGPT_PENDING, LIGHTGPT_STOPPED, of,
 };
 use super::tokenizer::encode_options;
-use crate::engine::{Event, Happened, Listener, Outcome, Polled, Queue, Request, Timings};
+use crate::engine::{Event, Happened, Listener, Outcome, Poll, Polled, Queue, Request, Timings};
 use crate::error::{Code, Error, Result};
 use crate::session::{Action, Finish};
 
@@ -231,9 +231,9 @@ pub unsafe extern "C" fn lightgpt_batch_queue_poll(
         };
         let LastPolled { polled, about } = &mut *last;
         match entered.queue.poll(end_of(timeout_us), polled) {
-            Some(true) => {}
-            Some(false) => return Ok(LIGHTGPT_PENDING),
-            None => return Ok(LIGHTGPT_DONE),
+            Poll::Event => {}
+            Poll::Nothing => return Ok(LIGHTGPT_PENDING),
+            Poll::Over => return Ok(LIGHTGPT_DONE),
         }
         if let Some(event) = polled.event() {
             out.set(&about.event(&event));

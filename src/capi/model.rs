@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::arguments::{Out, flags, input, invalid, name};
+use super::embed::pooling_number;
 use super::guard::{callback, guard};
 use super::handles::Kind;
 use super::objects::{Handle, Object, enter, free, insert};
@@ -35,6 +36,8 @@ pub const LIGHTGPT_OPEN_MLOCK: u32 = 1 << 2;
 /// Only look: metadata, tensors and tokenizer of a file whose architecture and tokenizer may be
 /// unknown. Such a model has no sessions.
 pub const LIGHTGPT_OPEN_INSPECT: u32 = 1 << 3;
+/// Sessions share nothing: as if all were made with LIGHTGPT_SESSION_UNSHARED.
+pub const LIGHTGPT_OPEN_UNSHARED: u32 = 1 << 4;
 
 /// A callback's answer: go on.
 pub const LIGHTGPT_CONTINUE: i32 = 0;
@@ -83,6 +86,10 @@ pub struct lightgpt_open_options {
     pub log_data: *mut c_void,
     /// Called with `log_data` when the model has gone. NULL: nothing to do.
     pub log_destroy: lightgpt_destroy_fn,
+    /// The most bytes of keys and values that are kept for sessions whose text begins like that of
+    /// another one before; 0: a quarter of the weights', at least 256 MiB. They count for
+    /// `memory_max`, but give way to everything else.
+    pub prefix_bytes_max: u64,
 }
 
 // SAFETY: as the trait asks; NULL pointers and functions are all zeros.
@@ -90,8 +97,11 @@ unsafe impl Struct for lightgpt_open_options {
     const SIZE_MIN: usize = offset_of!(Self, log_destroy) + size_of::<lightgpt_destroy_fn>();
 }
 
+/// The model generates text; without it is an encoder, see lightgpt_session_embed.
+pub const LIGHTGPT_MODEL_GENERATES: u32 = 1 << 0;
+
 /// What a model is. Of one opened with LIGHTGPT_OPEN_INSPECT the members from `layers` to
-/// `context` are 0.
+/// `context` and from `abilities` on are 0.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct lightgpt_model_info {
@@ -131,6 +141,14 @@ pub struct lightgpt_model_info {
     pub architecture: [c_char; 32],
     /// The model's name in the file, cut to fit, ending in a zero byte; may be "".
     pub name: [c_char; 96],
+    /// LIGHTGPT_MODEL_ bits.
+    pub abilities: u32,
+    /// What its embeddings are made by unless options say otherwise: one of LIGHTGPT_POOLING_.
+    pub pooling: u32,
+    /// Numbers of an embedding.
+    pub embedding: u64,
+    /// Scores that lightgpt_session_rerank gives; 0: it cannot.
+    pub scores: u64,
 }
 
 // SAFETY: as the trait asks.
@@ -340,8 +358,11 @@ fn open(
     options: &lightgpt_open_options,
     out: &Out<*mut lightgpt_model>,
 ) -> Result<i32> {
-    const KNOWN: u32 =
-        LIGHTGPT_OPEN_COPY | LIGHTGPT_OPEN_PREFAULT | LIGHTGPT_OPEN_MLOCK | LIGHTGPT_OPEN_INSPECT;
+    const KNOWN: u32 = LIGHTGPT_OPEN_COPY
+        | LIGHTGPT_OPEN_PREFAULT
+        | LIGHTGPT_OPEN_MLOCK
+        | LIGHTGPT_OPEN_INSPECT
+        | LIGHTGPT_OPEN_UNSHARED;
     let flags = flags(options.flags, KNOWN, "options.flags")?;
     if options.log.is_none() && options.log_destroy.is_some() {
         return Err(invalid("options.log_destroy", "it comes without log"));
@@ -367,6 +388,11 @@ fn open(
     let open = OpenOptions {
         load,
         describe_only: inspect,
+        prefix_bytes_max: match (flags & LIGHTGPT_OPEN_UNSHARED, options.prefix_bytes_max) {
+            (0, 0) => None,
+            (0, bytes) => Some(bytes),
+            _ => Some(0),
+        },
     };
     let model = Model::open(source, &open, &mut control)?;
     let log = options.log.map(|function| Log {
@@ -408,6 +434,10 @@ fn describe(model: &Model) -> lightgpt_model_info {
         context: 0,
         architecture: cut(model.architecture()),
         name: cut(model.name()),
+        abilities: 0,
+        pooling: 0,
+        embedding: 0,
+        scores: 0,
     };
     if let Ok(network) = model.network() {
         let spec = &network.spec;
@@ -419,6 +449,14 @@ fn describe(model: &Model) -> lightgpt_model_info {
         info.head_dim = spec.k_dim as u64;
         info.hidden = spec.hidden as u64;
         info.context = spec.context as u64;
+        info.abilities = if spec.predicts {
+            LIGHTGPT_MODEL_GENERATES
+        } else {
+            0
+        };
+        info.pooling = pooling_number(spec.pooling);
+        info.embedding = spec.embedding_width() as u64;
+        info.scores = spec.head.map_or(0, |head| head.scores() as u64);
     }
     info
 }

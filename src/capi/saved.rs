@@ -132,6 +132,8 @@ fn restore_options(given: &lightgpt_session_options) -> Result<RestoreOptions> {
         kv: (given.kv_format != LIGHTGPT_KV_AUTO).then_some(options.kv),
         chunk: options.chunk,
         budget: options.budget,
+        unshared: options.unshared,
+        salt: options.salt,
     })
 }
 

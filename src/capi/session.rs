@@ -5,7 +5,7 @@ use std::mem::offset_of;
 use std::sync::{Mutex, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
-use super::arguments::{Buffer, Out, input, invalid, output, size, text};
+use super::arguments::{Buffer, Out, flags, input, invalid, output, size, text};
 use super::guard::{catch, guard};
 use super::handles::Kind;
 use super::message::Message;
@@ -37,6 +37,10 @@ pub const LIGHTGPT_KV_F16: u32 = 2;
 /// Keys and values as bytes with a 16-bit float for each 32: about half the memory of 16-bit floats.
 pub const LIGHTGPT_KV_Q8_0: u32 = 3;
 
+/// Evaluate everything, also what another session of the model has evaluated before, and keep
+/// nothing for others. Changes the time and the memory, not the result.
+pub const LIGHTGPT_SESSION_UNSHARED: u32 = 1 << 0;
+
 /// How to make a session; all zero: the library chooses.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
@@ -53,11 +57,19 @@ pub struct lightgpt_session_options {
     /// The most bytes that keys, values and logits of the session may take; 0: what the model was
     /// opened with.
     pub memory_max: u64,
+    /// LIGHTGPT_SESSION_ bits.
+    pub flags: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// Share only with sessions of the same salt: how long a prompt takes tells whether another
+    /// session has had its beginning, which users of one model may not want to know of each other.
+    pub salt: u64,
 }
 
 // SAFETY: as the trait asks.
 unsafe impl Struct for lightgpt_session_options {
     const SIZE_MIN: usize = offset_of!(Self, memory_max) + size_of::<u64>();
+    const RESERVED: &'static [usize] = &[offset_of!(Self, reserved)];
 }
 
 /// What a session has done and holds.
@@ -82,6 +94,8 @@ pub struct lightgpt_metrics {
     pub generate_us: u64,
     /// Bytes of keys and values, those that it shares with other sessions included.
     pub kv_bytes: u64,
+    /// Tokens fed so far that had been evaluated before, by another session or this one.
+    pub reused_tokens: u64,
 }
 
 // SAFETY: as the trait asks.
@@ -367,6 +381,7 @@ pub unsafe extern "C" fn lightgpt_session_metrics(
             generated_tokens: metrics.generated_tokens,
             generate_us: metrics.generate_us,
             kv_bytes: metrics.kv_bytes,
+            reused_tokens: metrics.reused_tokens,
         });
         Ok(LIGHTGPT_OK)
     })
@@ -406,6 +421,8 @@ pub(super) fn session_options(given: &lightgpt_session_options) -> Result<Sessio
         kv: kv_format(given.kv_format)?,
         chunk: size(given.chunk, "options.chunk")?,
         budget: (given.memory_max > 0).then(|| Budget::new(Some(given.memory_max), None)),
+        unshared: flags(given.flags, LIGHTGPT_SESSION_UNSHARED, "options.flags")? != 0,
+        salt: given.salt,
     })
 }
 

@@ -196,6 +196,7 @@ unsafe fn team_options(
         cpus: cpus.iter().map(|&cpu| cpu as usize).collect(),
         stack_bytes: size(options.stack_bytes, "stack_bytes")?,
         executor,
+        alone_ns: None,
     })
 }
 

@@ -13,7 +13,7 @@ use super::sequence::{Sequence, outcome_of};
 use super::shared::{Shared, Wanted};
 use crate::control::{Flow, Signals};
 use crate::error::{Code, Error, Result};
-use crate::model::forward::Pass;
+use crate::model::forward::{Goal, Pass};
 use crate::model::{Model, Row, Scratch, Size};
 use crate::sampler::PickRoom;
 use crate::session::{Action, Finish};
@@ -88,7 +88,7 @@ impl Driver {
         };
         let budget = options.budget.as_ref().unwrap_or(model.budget());
         let scratch = Scratch::new(&network.spec, size, model.budget())?;
-        let pages = Pages::new(&network.spec, options.kv, budget.clone(), limits.sequences)?;
+        let pages = Pages::new(&network.spec, options.kv, budget, limits.sequences)?;
         Ok(Self {
             shared,
             context,
@@ -266,10 +266,11 @@ impl Driver {
                 position,
                 context,
                 token: tokens.map_or(0, |tokens| tokens[position]),
+                segment: 0,
                 wants_output: part.output && position == last,
             })
         });
-        let pass = Pass::new(scratch, rows, self.team.threads());
+        let pass = Pass::new(scratch, rows, Goal::Logits, self.team.threads());
         self.metrics.pass(pass.rows().len());
         Ok(pass)
     }
@@ -277,11 +278,15 @@ impl Driver {
     /// What the pass gives a part: it is evaluated, and perhaps there is a token.
     fn settle(&mut self, part: &Part, output: usize) {
         self.scheduler.evaluated(part);
+        let done = part.start + part.len;
+        if let Ok(network) = self.model.network() {
+            self.pages.forget(part.slot, network.spec.first_seen(done));
+        }
         let Some(sequence) = self.sequences.get_mut(&part.id) else {
             return;
         };
         let shared = &self.shared;
-        let mut action = sequence.tell_prefill(part.start + part.len, shared);
+        let mut action = sequence.tell_prefill(done, shared);
         if part.output
             && action == Action::Continue
             && let (Some(pass), Ok(network)) = (&self.plan.pass, self.model.network())

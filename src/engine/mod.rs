@@ -16,7 +16,7 @@ mod shared;
 mod waiting;
 
 pub use metrics::Metrics;
-pub use queue::{Progress, Queue, QueueOptions, REQUESTS_MAX, SEQUENCES_MAX};
+pub use queue::{Poll, Progress, Queue, QueueOptions, REQUESTS_MAX, SEQUENCES_MAX};
 pub use request::{Event, Happened, Listener, Outcome, Polled, Request, Timings};
 pub use waiting::PRIORITIES;
 

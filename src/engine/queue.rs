@@ -29,6 +29,8 @@ const SEQUENCES: usize = 16;
 const REQUESTS: usize = 1024;
 /// How long the one who works may be deaf to cancels.
 const DEAF: Duration = Duration::from_millis(4);
+/// The longest window: a day.
+const WINDOW_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What a queue is made with.
 #[derive(Debug, Clone, Default)]
@@ -47,7 +49,8 @@ pub struct QueueOptions {
     pub requests: usize,
     /// Account of all pages; `None`: the model's.
     pub budget: Option<Budget>,
-    /// How long the first request waits for company when nothing runs.
+    /// How long the first request waits for company when nothing runs, at most a day. A step without
+    /// a budget does not wait.
     pub window: Duration,
 }
 
@@ -80,6 +83,17 @@ pub enum Progress {
     Pending,
     /// No request is there any more.
     Idle,
+}
+
+/// What a poll came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Poll {
+    /// An event.
+    Event,
+    /// None came in time.
+    Nothing,
+    /// No request is left that one could come from.
+    Over,
 }
 
 /// Why the one who works stopped.
@@ -137,7 +151,7 @@ impl Queue {
             pages_max: cap / driver.page_charge().max(1),
             context,
             sequences: options.sequences(),
-            window: options.window,
+            window: options.window.min(WINDOW_MAX),
             shared,
             work: Mutex::new(Worker {
                 driver,
@@ -192,15 +206,15 @@ impl Queue {
     }
 
     /// Takes the next event of the requests without a listener, and waits for one until `until`
-    /// (`None`: until there is one). `Ok(None)` if no such request is left; `Some(false)` if no
-    /// event came in time.
-    pub fn poll(&self, until: Option<Instant>, event: &mut Polled) -> Option<bool> {
-        let (polled, more) = self.shared.poll(until);
-        let came = polled.is_some();
-        if let Some(polled) = polled {
-            *event = polled;
+    /// (`None`: as long as there can be one).
+    pub fn poll(&self, until: Option<Instant>, event: &mut Polled) -> Poll {
+        match self.shared.poll(until) {
+            Ok(polled) => {
+                *event = polled;
+                Poll::Event
+            }
+            Err(rest) => rest,
         }
-        (came || more).then_some(came)
     }
 
     /// Works for about `budget`, or until no request is there; it may pause inside a token.
@@ -258,7 +272,7 @@ impl Queue {
         self.shared.wait_empty(until)
     }
 
-    /// Ends all requests, and the thread that serves.
+    /// Ends all requests, and the thread that serves; none is taken any more.
     pub fn close(&self) {
         self.shared.close();
     }

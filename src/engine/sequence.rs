@@ -1,6 +1,7 @@
 //! One request in work: its tokens, what generates them, and who hears of it.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Instant;
 
 use super::request::{Event, Happened, Listener, Outcome, Request, Watch};
 use super::scheduler::Job;
@@ -25,7 +26,7 @@ pub struct Sequence {
     pub watch: Watch,
     priority: i32,
     submitter: u64,
-    pub deadline: Option<std::time::Instant>,
+    pub deadline: Option<Instant>,
     /// Prompt tokens that were told to be evaluated.
     told: usize,
 }

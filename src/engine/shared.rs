@@ -7,6 +7,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::metrics::Metrics;
+use super::queue::Poll;
 use super::request::{Event, Polled};
 use super::sequence::Sequence;
 use crate::error::{Code, Error, Result};
@@ -179,22 +180,18 @@ impl Shared {
         }
     }
 
-    /// The next event, after a wait until `until`; `None` if there is none. Says whether there can
-    /// be one later.
-    pub fn poll(&self, until: Option<Instant>) -> (Option<Polled>, bool) {
+    /// The next event, which is waited for until `until`; or why there is none.
+    pub fn poll(&self, until: Option<Instant>) -> Result<Polled, Poll> {
         let mut state = self.lock();
         loop {
             if let Some(event) = state.events.pop_front() {
                 state.unheard -= usize::from(event.is_end());
-                return (Some(event), true);
+                return Ok(event);
             }
             if state.alive_polled == 0 || state.wanted.closing {
-                return (None, false);
+                return Err(Poll::Over);
             }
-            match self.listen(state, until) {
-                Some(state_then) => state = state_then,
-                None => return (None, true),
-            }
+            state = self.listen(state, until).ok_or(Poll::Nothing)?;
         }
     }
 

@@ -99,9 +99,10 @@ impl Waiting {
 
     /// A job that was running waits again, where it stood before.
     pub fn come_back(&mut self, place: Place, job: Job) {
+        self.insert(place, job);
+        // Only now: its submitter had something to do all the time.
         let flow = self.classes[place.class].flows.get_mut(&place.submitter);
         flow.expect("a running job has a flow").running -= 1;
-        self.insert(place, job);
     }
 
     /// The job that is next, and its class.

@@ -2,6 +2,7 @@
 
 mod arch;
 mod batch;
+pub mod embedding;
 pub mod forward;
 mod phases;
 mod scratch;
@@ -16,7 +17,7 @@ use crate::control::Control;
 use crate::error::{Code, Error, Result};
 use crate::gguf::{Gguf, LoadOptions, Source};
 use crate::kernel::{self, Kernels};
-use crate::kv::{KvFormat, Layout, PAGE_TOKENS};
+use crate::kv::{Domain, KvFormat, Layout, PAGE_TOKENS, Prefixes};
 use crate::team::{FloatEnvironment, Team, TeamOptions};
 use crate::tokenizer::Tokenizer;
 
@@ -35,7 +36,13 @@ pub struct OpenOptions {
     /// Read only metadata, tensor directory and tokenizer, for any architecture: the model can be
     /// described and can tokenize, and sessions on it are refused.
     pub describe_only: bool,
+    /// The most bytes of pages that are kept for sessions whose tokens begin like those of others
+    /// before; `None`: a quarter of the weights', at least [`PREFIX_BYTES`]. 0: none are.
+    pub prefix_bytes_max: Option<u64>,
 }
+
+/// Bytes of pages that any model keeps by default.
+pub const PREFIX_BYTES: u64 = 256 << 20;
 
 /// An open model: immutable, shared by any number of sessions on any threads.
 pub struct Model {
@@ -44,6 +51,7 @@ pub struct Model {
     tokenizer: Result<Tokenizer>,
     network: Option<Network>,
     budget: Budget,
+    prefixes: Prefixes,
     team: Mutex<Weak<Team>>,
     identity: OnceLock<u128>,
 }
@@ -68,7 +76,7 @@ pub struct MemoryEstimate {
     pub weights_mapped: u64,
     /// Weights read into memory.
     pub weights_copied: u64,
-    /// Pages for a full context.
+    /// Pages for a full context, and states of recurrent layers.
     pub kv: u64,
     /// Activations of a pass, shared by sessions that do not run at once.
     pub scratch: u64,
@@ -126,11 +134,15 @@ impl Model {
             change(network);
         }
         let budget = options.load.budget.clone();
+        let prefix_bytes = options
+            .prefix_bytes_max
+            .unwrap_or_else(|| PREFIX_BYTES.max(weight_bytes(&gguf) / 4));
         Ok(Arc::new(Self {
             gguf,
             tokenizer,
             network,
             budget,
+            prefixes: Prefixes::new(prefix_bytes),
             team: Mutex::new(Weak::new()),
             identity: OnceLock::new(),
         }))
@@ -205,11 +217,28 @@ impl Model {
 
     /// Bytes of all tensors.
     pub fn weight_bytes(&self) -> u64 {
-        self.gguf
-            .tensors()
-            .iter()
-            .map(|tensor| tensor.bytes.len() as u64)
-            .sum()
+        weight_bytes(&self.gguf)
+    }
+
+    /// What sessions have evaluated, for others whose tokens begin the same way.
+    pub fn prefixes(&self) -> &Prefixes {
+        &self.prefixes
+    }
+
+    /// Tries to allocate until there is room: while the cap of `budget` refuses, pages go that are
+    /// only kept for sessions to come.
+    pub fn with_room<T>(
+        &self,
+        budget: &Budget,
+        mut allocate: impl FnMut() -> Result<T>,
+    ) -> Result<T> {
+        loop {
+            match allocate() {
+                Err(error)
+                    if error.code() == Code::MemoryCap && self.prefixes.make_room(budget) => {}
+                outcome => return outcome,
+            }
+        }
     }
 
     /// What a session needs with `context` tokens of `kv` (0: as many as the model can attend over)
@@ -234,21 +263,32 @@ impl Model {
             return Err(Error::new(Code::InvalidArgument, "context", message));
         }
         let size = Size {
-            rows: rows.min(context),
+            rows: if spec.is_causal() {
+                rows.min(context)
+            } else {
+                context
+            },
             outputs: 1,
             context,
         };
         let layout = Layout::new(kv, spec.layer_shapes());
         let pages = spec.kept_tokens(context, size.rows).div_ceil(PAGE_TOKENS) as u64;
+        let pages = pages.saturating_mul(layout.page_charge());
         let copied = self.budget.tag_bytes(crate::budget::Tag::Weights);
         Ok(MemoryEstimate {
             weights_mapped: self.weight_bytes().saturating_sub(copied),
             weights_copied: copied,
-            kv: pages.saturating_mul(layout.page_charge()),
+            kv: pages.saturating_add(layout.state().charge()),
             scratch: Scratch::bytes(spec, size),
-            logits: Budget::charge_of_shared::<f32>(spec.vocab),
+            logits: Budget::charge_of_shared::<f32>(spec.logits()),
         })
     }
+}
+
+/// Bytes of all tensors.
+fn weight_bytes(gguf: &Gguf) -> u64 {
+    let tensors = gguf.tensors().iter();
+    tensors.map(|tensor| tensor.bytes.len() as u64).sum()
 }
 
 /// The tokenizer of the file, or why there is none; that its keys are damaged is an error.
@@ -265,6 +305,16 @@ fn tokenizer(gguf: &Gguf) -> Result<Result<Tokenizer>> {
 }
 
 impl Network {
+    /// Whose pages are of use to a session of `context` tokens.
+    pub fn domain(&self, format: KvFormat, context: usize, salt: u64) -> Domain {
+        let mut frequencies = self.weights.frequencies.iter();
+        Domain {
+            format,
+            is_long: frequencies.any(|frequencies| frequencies.is_long(context)),
+            salt,
+        }
+    }
+
     fn load(
         gguf: &Gguf,
         tokenizer: Option<&Tokenizer>,

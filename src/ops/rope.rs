@@ -99,11 +99,16 @@ impl Frequencies {
         self.usual.len()
     }
 
+    /// Whether sequences that may have `context` tokens turn by the frequencies of long ones.
+    pub fn is_long(&self, context: usize) -> bool {
+        self.long.is_some() && context > self.original_context
+    }
+
     /// (cosine, sine) of every pair at `position`, of a sequence that may have `context` tokens:
     /// (pairs).
     pub fn turns(&self, position: usize, context: usize, out: &mut [[f32; 2]]) {
         let radians = match &self.long {
-            Some(long) if context > self.original_context => long,
+            Some(long) if self.is_long(context) => long,
             _ => &self.usual,
         };
         for (out, radians) in out.iter_mut().zip(radians) {

@@ -6,7 +6,8 @@ use std::time::Instant;
 use crate::budget::{Shared, Tag};
 use crate::control::{Control, Flow, Signals, cancelled};
 use crate::error::{Code, Error, Result};
-use crate::model::forward::Pass;
+use crate::kv::PAGE_TOKENS;
+use crate::model::forward::{Goal, Pass};
 use crate::model::{Row, Size};
 use crate::sampler::log_probability;
 use crate::session::{Session, reserve};
@@ -69,7 +70,8 @@ impl Session {
             while !self.run_pass(control.signals)? {}
             let pass = self.pass.take().expect("begun above");
             let vocab = self.network()?.spec.vocab;
-            for (i, row) in pass.rows().iter().enumerate() {
+            let wanted = pass.rows().iter().filter(|row| row.wants_output);
+            for (i, row) in wanted.enumerate() {
                 each(row.position, pass.logits(i, vocab));
             }
             self.end_pass(pass);
@@ -113,12 +115,13 @@ impl Session {
     /// again, to the same bits.
     pub(super) fn want_logits(&mut self) -> Result<()> {
         self.check_sound()?;
+        self.check_predicts()?;
         if self.tokens.is_empty() {
             let message = "expected tokens to go on from, found none; feed some first";
             return Err(Error::new(Code::InvalidArgument, "session", message));
         }
         if self.evaluated == self.tokens.len() && !self.has_logits {
-            self.evaluated -= 1;
+            self.go_back(self.evaluated - 1);
         }
         Ok(())
     }
@@ -127,6 +130,7 @@ impl Session {
     pub(super) fn evaluate(&mut self, signals: Signals<'_>) -> Result<Flow> {
         let began = Instant::now();
         if self.pass.is_none() {
+            self.adopt();
             self.begin_pass(self.chunk, false)?;
         }
         let done = self.run_pass(signals)?;
@@ -149,7 +153,9 @@ impl Session {
             self.evaluated,
             self.tokens.len().min(self.evaluated + rows_max),
         );
-        self.caches[0].reserve(start..end)?;
+        let cache = &mut self.caches[0];
+        self.model
+            .with_room(&self.budget, || cache.reserve(start..end))?;
         if all_logits || end == self.tokens.len() {
             self.own_logits()?;
         }
@@ -166,18 +172,21 @@ impl Session {
             outputs,
             context: self.context,
         };
-        let scratch = network
-            .scratch
-            .take(&network.spec, size, self.model.budget())?;
+        let budget = self.model.budget();
+        let scratch = self
+            .model
+            .with_room(budget, || network.scratch.take(&network.spec, size, budget))?;
         let last = self.tokens.len() - 1;
         let rows = (start..end).map(|position| Row {
             sequence: 0,
             position,
             context: self.context,
             token: self.tokens[position],
-            wants_output: all_logits || position == last,
+            segment: 0,
+            wants_output: all_logits && position >= self.reached || position == last,
         });
-        self.pass = Some(Pass::new(scratch, rows, self.team.threads()));
+        let threads = self.team.threads();
+        self.pass = Some(Pass::new(scratch, rows, Goal::Logits, threads));
         self.has_logits = false;
         Ok(())
     }
@@ -186,7 +195,8 @@ impl Session {
     fn own_logits(&mut self) -> Result<()> {
         if !self.logits.as_ref().is_some_and(Shared::is_alone) {
             let vocab = self.network()?.spec.vocab;
-            self.logits = Some(self.budget.allocate_shared(Tag::Misc, vocab)?);
+            let allocate = || self.budget.allocate_shared(Tag::Misc, vocab);
+            self.logits = Some(self.model.with_room(&self.budget, allocate)?);
             self.has_logits = false;
         }
         Ok(())
@@ -235,6 +245,7 @@ impl Session {
 
     fn end_pass(&mut self, pass: Pass) {
         self.evaluated += pass.rows().len();
+        self.reached = self.reached.max(self.evaluated);
         self.has_logits = pass.rows().last().is_some_and(|row| row.wants_output);
         if self.has_logits {
             let output = pass.rows().iter().filter(|row| row.wants_output).count() - 1;
@@ -242,8 +253,47 @@ impl Session {
             let place = place.expect("made when the pass began, and forks share only what is done");
             place.copy_from_slice(pass.logits(output, place.len()));
         }
-        self.caches[0].forget(self.first_seen());
+        self.forget();
         self.give_scratch(pass);
+    }
+
+    /// Takes over what other sessions have evaluated of the prompt, once.
+    fn adopt(&mut self) {
+        let sought = std::mem::replace(&mut self.sought, true);
+        if let (Some(domain), false) = (&self.domain, sought) {
+            let (prefixes, cache) = (self.model.prefixes(), &mut self.caches[0]);
+            let end = prefixes.adopt(domain, &self.tokens, self.evaluated, cache);
+            if end > self.evaluated {
+                self.metrics.reused_tokens += (end - self.evaluated) as u64;
+                self.evaluated = end;
+                self.has_logits = false;
+                self.offered = end / PAGE_TOKENS;
+                self.forget();
+            }
+        }
+    }
+
+    /// Lets others have the whole pages that are evaluated; `with_rest`, also the one that is partly
+    /// filled, which this session then does not write any more.
+    pub(super) fn offer(&mut self, with_rest: bool) {
+        let pages = self.evaluated / PAGE_TOKENS;
+        if let Some(domain) = &self.domain
+            && (pages > self.offered || with_rest)
+        {
+            let (prefixes, tokens) = (self.model.prefixes(), &self.tokens[..self.evaluated]);
+            prefixes.offer(domain, tokens, with_rest, &mut self.caches[0]);
+            self.offered = pages;
+        }
+    }
+
+    /// Gives up the pages that no layer sees any more.
+    fn forget(&mut self) {
+        let first = self.first_seen();
+        // Before it goes, others may have it; but tokens that are generated allocate nothing.
+        if self.evaluated == self.prompt_end || first > 0 && self.evaluated < self.prompt_end {
+            self.offer(false);
+        }
+        self.caches[0].forget(first);
     }
 
     /// Forgets the pass in progress; its tokens are queued again.

@@ -8,6 +8,7 @@
 //! Cancelling takes the session back to before the turn.
 
 mod branch;
+mod embed;
 mod evaluate;
 mod file;
 pub(crate) mod generation;
@@ -23,13 +24,14 @@ use serde::{Deserialize, Serialize};
 use crate::budget::{Budget, Shared, Tag};
 use crate::control::Signals;
 use crate::error::{Code, Error, Result};
-use crate::kv::{Cache, KvFormat, Layout};
+use crate::kv::{Cache, Domain, KvFormat, Layout, PAGE_TOKENS};
 use crate::model::forward::Pass;
 use crate::model::{Model, Network};
 use crate::sampler::SamplerState;
 use crate::team::Team;
 use crate::tokenizer::EncodeOptions;
 
+pub use embed::EmbedOptions;
 pub use generation::{Finish, GenerateOptions, TOP_MAX};
 pub use save::{MAGIC, RestoreOptions};
 pub use stop::{STOP_BYTES_MAX, STOPS_MAX};
@@ -55,6 +57,12 @@ pub struct SessionOptions {
     pub chunk: usize,
     /// Account of its pages and logits; `None`: the model's.
     pub budget: Option<Budget>,
+    /// Neither use what other sessions have evaluated, nor keep anything for them. Changes the time,
+    /// not the result.
+    pub unshared: bool,
+    /// Share only with sessions of the same salt: how long a prompt takes tells whether another
+    /// session has had its beginning, which not everyone may know.
+    pub salt: u64,
 }
 
 impl SessionOptions {
@@ -75,6 +83,8 @@ pub struct Metrics {
     pub prompt_tokens: u64,
     /// Time that took, in microseconds.
     pub prompt_us: u64,
+    /// Tokens fed that had been evaluated before, by other sessions or this one.
+    pub reused_tokens: u64,
     /// Tokens generated.
     pub generated_tokens: u64,
     /// Time that took, in microseconds.
@@ -137,10 +147,18 @@ pub struct Session {
     chunk: usize,
     /// The one sequence's pages.
     caches: [Cache; 1],
+    /// With whom it shares what is evaluated.
+    domain: Option<Domain>,
+    /// Whether what is queued has been looked for in what others have evaluated.
+    sought: bool,
+    /// Whole pages that others can have.
+    offered: usize,
     /// All tokens, evaluated or not.
     tokens: Vec<u32>,
     /// Tokens that the cache holds.
     evaluated: usize,
+    /// Tokens that it has held: recurrent layers may have to go back further than was wanted.
+    reached: usize,
     /// Tokens up to the last one that was fed: those behind it were generated.
     prompt_end: usize,
     /// (vocab), perhaps shared with forks; `None` in a fork of a session that had none.
@@ -167,7 +185,8 @@ impl Session {
     /// # Errors
     /// `INVALID_ARGUMENT` for options out of range, `MEMORY_CAP`, `OUT_OF_MEMORY`.
     pub fn new(model: Arc<Model>, team: Arc<Team>, options: &SessionOptions) -> Result<Self> {
-        let spec = &model.network()?.spec;
+        let network = model.network()?;
+        let spec = &network.spec;
         let context = if options.context == 0 {
             spec.context
         } else {
@@ -177,15 +196,23 @@ impl Session {
         let chunk = options.chunk_tokens().min(context);
         let budget = options.budget.as_ref().unwrap_or(model.budget());
         let layout = Arc::new(Layout::new(options.kv, spec.layer_shapes()));
+        // Pages alone do not say what recurrent layers have seen.
+        let shares = !options.unshared && !model.prefixes().is_off() && spec.recurrence.is_none();
         Ok(Self {
             caches: [Cache::new(layout, budget.clone(), 0)?],
-            logits: Some(budget.allocate_shared(Tag::Misc, spec.vocab)?),
+            domain: shares.then(|| network.domain(options.kv, context, options.salt)),
+            sought: false,
+            offered: 0,
+            logits: Some(
+                model.with_room(budget, || budget.allocate_shared(Tag::Misc, spec.logits()))?,
+            ),
             budget: budget.clone(),
             team,
             context,
             chunk,
             tokens: Vec::new(),
             evaluated: 0,
+            reached: 0,
             prompt_end: 0,
             has_logits: false,
             pass: None,
@@ -231,26 +258,15 @@ impl Session {
     /// Queues tokens behind those that are there; the next call that needs them evaluates them.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT` for a token that the model does not know, `CONTEXT_FULL` if they do not
-    /// fit, `BUSY` while a generation is in progress, `CANCELLED` if the turn was cancelled since
-    /// the last call. Nothing is queued then.
+    /// `UNSUPPORTED` for an encoder, `INVALID_ARGUMENT` for a token that the model does not know,
+    /// `CONTEXT_FULL` if they do not fit, `BUSY` while a generation is in progress, `CANCELLED` if the
+    /// turn was cancelled since the last call. Nothing is queued then.
     pub fn feed(&mut self, tokens: &[u32]) -> Result<()> {
         self.check_sound()?;
+        self.check_predicts()?;
         self.check_idle()?;
         self.heed_cancel(Signals::default())?;
-        let vocab = self.network()?.spec.vocab;
-        if let Some((i, token)) = tokens
-            .iter()
-            .enumerate()
-            .find(|(_, t)| **t as usize >= vocab)
-        {
-            let message = format!("expected tokens below {vocab}, found {token}");
-            return Err(Error::new(
-                Code::InvalidArgument,
-                format!("token {i}"),
-                message,
-            ));
-        }
+        self.check_tokens(tokens)?;
         let room = self.context - self.tokens.len();
         if tokens.len() > room {
             let message = format!("{} more tokens do not fit, {room} would", tokens.len());
@@ -259,6 +275,7 @@ impl Session {
         reserve(&mut self.tokens, tokens.len())?;
         self.turn_begins();
         self.tokens.extend_from_slice(tokens);
+        self.sought = false;
         self.prompt_end = self.tokens.len();
         self.metrics.prompt_tokens += tokens.len() as u64;
         Ok(())
@@ -270,6 +287,7 @@ impl Session {
     /// As [`Session::feed`]; `CANCELLED` takes the session back to before the turn.
     pub fn feed_text(&mut self, text: &str, options: EncodeOptions) -> Result<usize> {
         self.check_sound()?;
+        self.check_predicts()?;
         self.check_idle()?;
         let room = self.context - self.tokens.len();
         let outside_turn = self.turn_start.is_none();
@@ -323,6 +341,7 @@ impl Session {
             self.has_logits = false;
         }
         self.tokens.truncate(tokens);
+        self.reached = self.reached.min(tokens);
         self.prompt_end = self.prompt_end.min(tokens);
         self.keep_evaluated(self.evaluated.min(tokens));
         self.learnt.retain(|learnt| learnt.tokens <= tokens);
@@ -332,12 +351,23 @@ impl Session {
     /// Keeps what the cache holds of the first `tokens` tokens. If what those behind them see is
     /// forgotten, that is nothing, and all are evaluated again.
     fn keep_evaluated(&mut self, tokens: usize) {
-        self.evaluated = tokens;
+        self.go_back(tokens);
         if self.first_seen() < self.caches[0].forgotten() {
             self.evaluated = 0;
             self.prompt_end = self.tokens.len();
         }
         self.caches[0].truncate(self.evaluated);
+        self.offered = self.offered.min(self.evaluated / PAGE_TOKENS);
+        self.sought = false;
+    }
+
+    /// What lies behind the first `tokens` tokens is to be evaluated again, or behind fewer, where
+    /// recurrent layers have kept no state after these.
+    fn go_back(&mut self, tokens: usize) {
+        self.evaluated = self.caches[0].state().reach(tokens);
+        if self.evaluated < tokens {
+            self.prompt_end = self.tokens.len();
+        }
     }
 
     /// The first position whose keys a token to come sees, or the last one if it is evaluated again.
@@ -367,6 +397,31 @@ impl Session {
         }
     }
 
+    /// Whether the model predicts tokens.
+    fn check_predicts(&self) -> Result<()> {
+        if self.network()?.spec.predicts {
+            return Ok(());
+        }
+        let name = self.model.architecture();
+        let message = format!("{name} is an encoder: it embeds texts and generates none");
+        Err(Error::new(Code::Unsupported, "model", message))
+    }
+
+    /// Whether the model knows all tokens.
+    fn check_tokens(&self, tokens: &[u32]) -> Result<()> {
+        let vocab = self.network()?.spec.vocab;
+        let unknown = |(_, token): &(usize, &u32)| **token as usize >= vocab;
+        let Some((i, token)) = tokens.iter().enumerate().find(unknown) else {
+            return Ok(());
+        };
+        let message = format!("expected tokens below {vocab}, found {token}");
+        Err(Error::new(
+            Code::InvalidArgument,
+            format!("token {i}"),
+            message,
+        ))
+    }
+
     fn check_idle(&self) -> Result<()> {
         if self.generation.is_none() {
             return Ok(());
@@ -376,7 +431,10 @@ impl Session {
     }
 
     fn turn_begins(&mut self) {
-        self.turn_start.get_or_insert(self.tokens.len());
+        if self.turn_start.is_none() {
+            self.turn_start = Some(self.tokens.len());
+            self.caches[0].state_mut().keep(self.evaluated);
+        }
         self.canceller.turn_begins();
     }
 
@@ -390,6 +448,9 @@ impl Session {
 impl Drop for Session {
     fn drop(&mut self) {
         self.drop_pass();
+        if !self.poisoned {
+            self.offer(true);
+        }
     }
 }
 

@@ -39,6 +39,10 @@ pub struct RestoreOptions {
     pub chunk: usize,
     /// As in [`SessionOptions`].
     pub budget: Option<Budget>,
+    /// As in [`SessionOptions`].
+    pub unshared: bool,
+    /// As in [`SessionOptions`].
+    pub salt: u64,
 }
 
 /// All of a session but its pages.
@@ -59,8 +63,9 @@ struct Head<'a> {
 
 impl Session {
     /// Writes the session to `out`: with `pages` what it has evaluated too, which restores at the
-    /// speed of reading; else only the tokens, which are evaluated again then, to the same bits. A
-    /// prompt that is partly evaluated is saved as that. The session stays as it is.
+    /// speed of reading; else, and of models with recurrent layers, only the tokens, which are
+    /// evaluated again then, to the same bits. A prompt that is partly evaluated is saved as that. The
+    /// session stays as it is.
     ///
     /// # Errors
     /// `UNSUPPORTED` if a generation is in progress whose sampler has a stage of the user's own;
@@ -68,6 +73,7 @@ impl Session {
     pub fn save(&self, pages: bool, out: &mut dyn Write) -> Result<()> {
         self.check_sound()?;
         let (cache, generation) = (&self.caches[0], self.generation.as_ref());
+        let pages = pages && self.network()?.spec.recurrence.is_none();
         let head = Head {
             kv: cache.layout().format(),
             context: self.context,
@@ -145,6 +151,8 @@ impl Session {
             kv: head.kv,
             chunk: options.chunk,
             budget: options.budget.clone(),
+            unshared: options.unshared,
+            salt: options.salt,
         };
         let mut session = Self::new(model, team, &made)?;
         session.check_head(&head)?;
@@ -170,6 +178,7 @@ impl Session {
             && head.evaluated <= len
             && head.prompt_end <= len
             && head.turn_start.is_none_or(|start| start <= len)
+            && (head.evaluated == 0 || self.network()?.spec.recurrence.is_none())
             && (head.generation.is_none() || head.turn_start.is_some() && len > 0)
             && ordered
             && head

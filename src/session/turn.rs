@@ -61,11 +61,11 @@ impl Session {
         self.check_idle()?;
         self.check_sound()?;
         self.heed_cancel(Signals::default())?;
-        let (model, tokens) = (self.model.clone(), &self.tokens);
-        let mut generation = Generation::new(options, &model, tokens, &mut self.said)?;
-        let room = self.reserve_tokens(options)?;
+        let model = self.model.clone();
+        let mut generation = Generation::new(options, &model, &self.tokens, &mut self.said)?;
+        let history = self.reserve_tokens(options)?;
         let sampler = &mut generation.sampler;
-        sampler.reserve(model.network()?.spec.vocab, room)?;
+        sampler.reserve(model.network()?.spec.vocab, history)?;
         if sampler.learns() {
             let mut latest = self.learnt.iter().rev();
             latest.find(|learnt| sampler.restore(learnt.state));
@@ -231,6 +231,7 @@ impl Session {
         }
         self.learn();
         self.turn_ends();
+        self.offer(false);
         Step::Finished(finish)
     }
 }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use lightgpt::control::Control;
-use lightgpt::engine::{Event, Happened, Listener, Outcome, Polled, Queue, Request};
+use lightgpt::engine::{Event, Happened, Listener, Outcome, Poll, Polled, Queue, Request};
 use lightgpt::kv::KvFormat;
 use lightgpt::model::Model;
 use lightgpt::sampler::{Mirostat, Sampler, SamplerOptions};
@@ -152,7 +152,7 @@ pub fn listener(all: &All) -> Listener {
 /// Polls what is there.
 pub fn poll(queue: &Queue, all: &All) {
     let mut polled = Polled::default();
-    while queue.poll(Some(std::time::Instant::now()), &mut polled) == Some(true) {
+    while queue.poll(Some(std::time::Instant::now()), &mut polled) == Poll::Event {
         let event = polled.event().expect("one came");
         all.lock()
             .unwrap()

@@ -274,7 +274,8 @@ impl Bench {
             context: ends.max().unwrap_or(1),
             kv: arguments.kv.into(),
             chunk: arguments.chunk,
-            budget: None,
+            unshared: true,
+            ..SessionOptions::default()
         };
         let batch = measurements.iter().find(|one| one.kind == Kind::Batch);
         Ok(Self {

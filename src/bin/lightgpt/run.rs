@@ -87,7 +87,7 @@ pub fn perform(arguments: &Arguments) -> Result<(), Failure> {
         context: arguments.session.context,
         kv: arguments.session.kv.into(),
         chunk: arguments.session.chunk,
-        budget: None,
+        ..SessionOptions::default()
     };
     let mut session = Session::new(model, team, &options).map_err(Failure::option)?;
     arguments

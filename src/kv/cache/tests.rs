@@ -5,20 +5,21 @@ use std::collections::HashSet;
 use super::*;
 use crate::error::Code;
 use crate::kernel::{Kernels, Plane, detect};
-use crate::kv::{KvFormat, LayerShape};
+use crate::kv::{KvFormat, LayerShape, StateShape};
 use crate::random::Random;
 
-fn layout(format: KvFormat) -> Arc<Layout> {
+pub(in crate::kv) fn layout(format: KvFormat) -> Arc<Layout> {
     let shape = LayerShape {
         heads: 1,
         k_dim: 1,
         v_dim: 1,
+        state: StateShape::default(),
     };
     Arc::new(Layout::new(format, std::iter::once(shape)))
 }
 
 /// Stores `value` at `position`, as a pass does.
-fn write(kernels: &Kernels, cache: &mut Cache, position: usize, value: f32) {
+pub(in crate::kv) fn write(kernels: &Kernels, cache: &mut Cache, position: usize, value: f32) {
     let layout = Arc::clone(&cache.layout);
     let number = position / PAGE_TOKENS;
     let mut page = cache.lend(number);
@@ -28,7 +29,7 @@ fn write(kernels: &Kernels, cache: &mut Cache, position: usize, value: f32) {
 }
 
 /// The key and the value at `position`.
-fn read(cache: &Cache, position: usize) -> [f32; 2] {
+pub(in crate::kv) fn read(cache: &Cache, position: usize) -> [f32; 2] {
     let page = cache.page(position / PAGE_TOKENS);
     let (keys, values) = page.planes(&cache.layout, 0, 0);
     let (mut key, mut value) = ([0.0], [0.0]);
@@ -67,13 +68,13 @@ impl Pair {
 }
 
 /// Random numbers in a row.
-struct Dice {
-    random: Random,
-    draw: u32,
+pub(in crate::kv) struct Dice {
+    pub(in crate::kv) random: Random,
+    pub(in crate::kv) draw: u32,
 }
 
 impl Dice {
-    fn below(&mut self, end: usize) -> usize {
+    pub(in crate::kv) fn below(&mut self, end: usize) -> usize {
         self.draw += 1;
         (self.random.bits(self.draw) % end as u64) as usize
     }

@@ -1,0 +1,243 @@
+//! The tree of pages against a list of everything that was ever offered.
+
+use std::ops::Range;
+
+use super::*;
+use crate::budget::Budget;
+use crate::kernel::{Kernels, detect};
+use crate::kv::Layout;
+use crate::kv::cache::tests::{Dice, layout, read, write};
+use crate::random::Random;
+
+/// With [`STEPS`]: 400,000 sessions that are made, go on or end, most of which look, make room,
+/// write, offer and forget: two million operations.
+const ROUNDS: u64 = 8_000;
+const STEPS: u64 = 50;
+
+/// A session: its tokens, and what a pass stores for them.
+struct Timeline {
+    domain: Domain,
+    tokens: Vec<u32>,
+    values: Vec<f32>,
+    cache: Cache,
+}
+
+impl Timeline {
+    fn feed(&mut self, tokens: impl IntoIterator<Item = u32>) {
+        self.tokens.extend(tokens);
+        // As keys and values are, each is a function of the domain and of all tokens up to it.
+        let mut hash = 2 * self.domain.salt + u64::from(self.domain.is_long);
+        let values = self.tokens.iter().map(|token| {
+            hash = (hash * 2 + u64::from(*token) + 1).wrapping_mul(0x0100_0000_01b3) >> 2;
+            (hash % (1 << 20)) as f32
+        });
+        self.values = values.collect();
+    }
+
+    fn evaluate(&mut self, kernels: &Kernels, tokens: Range<usize>) {
+        for position in tokens {
+            write(kernels, &mut self.cache, position, self.values[position]);
+        }
+    }
+
+    fn check(&self, end: usize) {
+        let held = self.values[..end].iter().enumerate();
+        for (position, &value) in held.skip(self.cache.forgotten()) {
+            assert_eq!(read(&self.cache, position), [value, -value], "{position}");
+        }
+    }
+}
+
+/// The tree is what its counters and lists say.
+fn check(prefixes: &Prefixes) {
+    let tree = prefixes.lock();
+    let mut unused = tree.free.clone();
+    unused.sort_unstable();
+    unused.dedup();
+    assert_eq!(unused.len(), tree.free.len(), "no place is free twice");
+    let (mut pages, mut bytes, mut leaves, mut roots) = (0, 0, BTreeSet::new(), 0);
+    for (place, node) in tree.nodes.iter().enumerate() {
+        if unused.binary_search(&place).is_ok() {
+            continue;
+        }
+        for (tokens, &child) in &node.children {
+            let held = tree.nodes[child].page.as_ref().unwrap();
+            assert_eq!((held.parent, &held.tokens), (place, tokens));
+        }
+        let Some(held) = &node.page else {
+            roots += 1;
+            assert!(!node.children.is_empty());
+            assert!(tree.roots.values().any(|root| *root == place));
+            continue;
+        };
+        (pages, bytes) = (pages + 1, bytes + held.bytes);
+        assert_eq!(
+            tree.nodes[held.parent].children.get(&held.tokens),
+            Some(&place)
+        );
+        if node.children.is_empty() {
+            leaves.insert((held.rank(), place));
+        } else {
+            assert_eq!(held.tokens.len(), PAGE_TOKENS);
+        }
+    }
+    assert_eq!((roots, &leaves), (tree.roots.len(), &tree.leaves));
+    assert_eq!(
+        (pages, bytes),
+        (tree.statistics.pages, tree.statistics.bytes)
+    );
+    assert!(bytes <= prefixes.bytes_max);
+}
+
+fn common(a: &[u32], b: &[u32]) -> usize {
+    a.iter().zip(b).take_while(|(a, b)| a == b).count()
+}
+
+/// Tokens that begin as some that were there before, or not.
+fn prompt(dice: &mut Dice, offered: &[(Domain, Vec<u32>)]) -> Vec<u32> {
+    let mut tokens = Vec::new();
+    if !offered.is_empty() {
+        let (_, before) = &offered[dice.below(offered.len())];
+        tokens.extend_from_slice(&before[..dice.below(before.len() + 1)]);
+    }
+    let more = 1 + dice.below(150);
+    tokens.extend((0..more).map(|_| dice.below(2) as u32));
+    tokens
+}
+
+struct World {
+    layout: Arc<Layout>,
+    budget: Budget,
+    prefixes: Prefixes,
+    /// Sessions that live on.
+    living: Vec<Timeline>,
+    offered: Vec<(Domain, Vec<u32>)>,
+}
+
+impl World {
+    /// Makes room as a session does; false if there is none.
+    fn reserve(&self, cache: &mut Cache, tokens: Range<usize>) -> bool {
+        while cache.reserve(tokens.clone()).is_err() {
+            if !self.prefixes.make_room(&self.budget) {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// A session with a prompt, part of which is perhaps evaluated before it looks.
+    fn session(&mut self, dice: &mut Dice, kernels: &Kernels, forgets: bool) {
+        let domain = Domain {
+            format: KvFormat::F32,
+            is_long: dice.below(4) == 0,
+            salt: dice.below(2) as u64,
+        };
+        let mut one = Timeline {
+            domain,
+            tokens: Vec::new(),
+            values: Vec::new(),
+            cache: Cache::new(Arc::clone(&self.layout), self.budget.clone(), 0).unwrap(),
+        };
+        one.feed(prompt(dice, &self.offered));
+        let len = one.tokens.len();
+        let own = [0, dice.below(len)][dice.below(2)];
+        if !self.reserve(&mut one.cache, 0..own) {
+            return;
+        }
+        one.evaluate(kernels, 0..own);
+        let Timeline { tokens, cache, .. } = &mut one;
+        let found = self.prefixes.adopt(&domain, tokens, own, cache);
+        let of_domain = self.offered.iter().filter(|(of, _)| *of == domain);
+        let most = of_domain.map(|(_, before)| common(before, tokens)).max();
+        let most = most.unwrap_or(0).min(len - 1);
+        let expected = if most < own + REUSE_MIN { own } else { most };
+        match forgets {
+            true => assert!(found <= expected),
+            false => assert_eq!(found, expected),
+        }
+        one.check(found);
+        if self.reserve(&mut one.cache, found..len) {
+            one.evaluate(kernels, found..len);
+            self.offer(one, dice);
+        }
+    }
+
+    /// Lets others have a session's pages, some of which it then forgets.
+    fn offer(&mut self, mut one: Timeline, dice: &mut Dice) {
+        let Timeline {
+            domain,
+            tokens,
+            cache,
+            ..
+        } = &mut one;
+        let with_rest = dice.below(2) == 0;
+        let mut kept = tokens.len() / PAGE_TOKENS * PAGE_TOKENS;
+        if with_rest && tokens.len() >= kept + REUSE_MIN {
+            kept = tokens.len();
+        }
+        self.prefixes.offer(domain, tokens, with_rest, cache);
+        self.offered.push((*domain, tokens[..kept].to_vec()));
+        if dice.below(4) == 0 {
+            cache.forget(dice.below(tokens.len() + 1));
+        }
+        one.check(one.tokens.len());
+        self.living.push(one);
+    }
+
+    /// A session that lives goes on, or ends.
+    fn go_on(&mut self, dice: &mut Dice, kernels: &Kernels) {
+        let one = dice.below(self.living.len());
+        let mut one = self.living.swap_remove(one);
+        let len = one.tokens.len();
+        one.check(len);
+        if dice.below(2) == 0 || self.living.len() > 8 {
+            return;
+        }
+        let more = dice.below(100);
+        if self.reserve(&mut one.cache, len..len + more) {
+            one.feed((0..more).map(|_| dice.below(2) as u32));
+            one.evaluate(kernels, len..len + more);
+            self.offer(one, dice);
+        }
+    }
+}
+
+#[test]
+fn what_is_found_is_what_was_offered() {
+    let (layout, kernels) = (layout(KvFormat::F32), detect());
+    let (mut hits, mut evictions) = (0, 0);
+    for round in 0..ROUNDS {
+        let some = 40 * layout.page_charge();
+        let (limit, cap) =
+            [(u64::MAX, None), (some, None), (u64::MAX, Some(some))][round as usize % 3];
+        let mut world = World {
+            layout: Arc::clone(&layout),
+            budget: Budget::new(cap, None),
+            prefixes: Prefixes::new(limit),
+            living: Vec::new(),
+            offered: Vec::new(),
+        };
+        for step in 0..STEPS {
+            let random = Random { seed: round, step };
+            let mut dice = Dice { random, draw: 0 };
+            match dice.below(3) {
+                0 if !world.living.is_empty() => world.go_on(&mut dice, kernels),
+                _ => world.session(&mut dice, kernels, round % 3 > 0),
+            }
+            if step % 16 == 0 {
+                check(&world.prefixes);
+            }
+        }
+        let statistics = world.prefixes.statistics();
+        hits += statistics.hits;
+        evictions += statistics.evictions;
+        drop(world.living);
+        assert_eq!(world.budget.bytes(), statistics.bytes);
+        while world.prefixes.make_room(&world.budget) {}
+        check(&world.prefixes);
+        let left = world.prefixes.statistics();
+        assert_eq!((left.pages, world.budget.bytes()), (0, 0));
+        assert_eq!(world.prefixes.lock().roots.len(), 0);
+    }
+    assert!(hits > 50_000 && evictions > 50_000, "{hits}, {evictions}");
+}
