@@ -61,7 +61,7 @@ int main(int argc, char **argv)
     options.sampler = sampler;
     options.tokens_max = argc > 3 ? strtoull(argv[3], NULL, 10) : 20;
     options.flags = LIGHTGPT_GENERATE_IGNORE_END;
-    check(lightgpt_session_generate(session, &options, on_event, NULL, NULL), "generate");
+    check(lightgpt_session_generate(session, &options, on_event, NULL), "generate");
     printf("\n");
 
     check(lightgpt_session_save(session, argv[2], 0), "save");
