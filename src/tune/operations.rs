@@ -8,7 +8,7 @@ use crate::control::Signals;
 use crate::error::Result;
 use crate::kernel::{Scoring, Window};
 use crate::kv::{Cache, KvFormat, LayerShape, Layout, StateShape};
-use crate::ops::attention::{self, Heads, Queries, Spans};
+use crate::ops::attention::{self, Heads, Place, Queries, Spans};
 use crate::ops::matmul;
 use crate::ops::norm::{HeadNorm, Norm, NormKind};
 use crate::quant::{Activation, Format, GROUP};
@@ -251,7 +251,12 @@ fn attention(rows: usize, keys: usize) -> Result<Run> {
     let (mut made, mut attended) = (floats(room)?, floats(rows * width)?);
     let mut quants = vec![Activation::default(); rows * groups];
     Ok(Box::new(move |team| {
-        let (all, position) = ((rows, 0..keys), |row| keys - rows + row);
+        let all = (rows, 0..keys);
+        let place = |row: usize| Place {
+            cache: 0,
+            position: keys - rows + row,
+            tokens: keys,
+        };
         let spans = Spans::new(kernels(), heads, all, room, team.threads());
         let mut estimate = 0;
         for block in (0..).map_while(|block| spans.block(block, rows)) {
@@ -259,7 +264,7 @@ fn attention(rows: usize, keys: usize) -> Result<Run> {
                 values: &queries,
                 stride: width,
                 block: block.clone(),
-                place: |row: usize| (0, position(row)),
+                place,
                 caches: &caches,
                 layer: 0,
                 scoring: Scoring {
@@ -283,7 +288,7 @@ fn attention(rows: usize, keys: usize) -> Result<Run> {
                 Chunks::new(&mut quants, groups),
             );
             phase(team, parts, |row, (attended, quants)| {
-                let seen = (Window::All, position(block.rows.start + row));
+                let seen = (Window::All, place(block.rows.start + row));
                 let spans_of_row = &made[row * len..][..len];
                 let out = &mut attended[columns.clone()];
                 attention::join(kernels(), &spans, spans_of_row, seen, &[], out);
