@@ -149,6 +149,7 @@ impl Plain {
         let is_plain = spec.qk_norm == QkNorm::None
             && spec.gating == Gating::Product
             && spec.each.iter().all(|layer| layer.rope.is_some())
+            && weights.output.is_some()
             && weights.layers.iter().all(|layer| {
                 layer.qkv.len() == 3 && layer.attention_out.is_some() && layer.ffn.is_some()
             });
@@ -177,8 +178,8 @@ impl Plain {
         Ok(Self {
             model: model.clone(),
             layers,
-            output_norm: weights.output_norm.weight.to_vec(),
-            output: Matrix::new(&weights.output)?,
+            output_norm: norm(&weights.output_norm),
+            output: Matrix::new(weights.output.as_ref().expect("checked above"))?,
             position: 0,
         })
     }
