@@ -202,6 +202,7 @@ impl Bench<'_> {
                     v_dim: dim,
                     pages: &pages,
                     seen: SPAN_TOKENS as isize,
+                    tokens: SPAN_TOKENS,
                     start: 0,
                     scoring: Scoring {
                         scale: 0.125,

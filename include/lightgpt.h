@@ -113,7 +113,7 @@
 #define LIGHTGPT_PREFIX_STATISTICS_INIT \
     {sizeof(lightgpt_prefix_statistics), 0, 0, 0, 0, 0, 0, 0, 0}
 #define LIGHTGPT_MODEL_INFO_INIT \
-    {sizeof(lightgpt_model_info), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, {0}, {0}}
+    {sizeof(lightgpt_model_info), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, {0}, {0}, 0, 0, 0, 0}
 #define LIGHTGPT_TENSOR_INFO_INIT \
     {sizeof(lightgpt_tensor_info), 0, {0, 0, 0, 0}, 0, 0, 0, 0, {0}, {0}}
 #define LIGHTGPT_SAMPLER_OPTIONS_INIT \
@@ -126,6 +126,7 @@
 #define LIGHTGPT_MEMORY_INIT {sizeof(lightgpt_memory), 0, 0, 0, 0, 0, 0}
 #define LIGHTGPT_METRICS_INIT {sizeof(lightgpt_metrics), 0, 0, 0, 0, 0, 0, 0, 0, 0}
 #define LIGHTGPT_GENERATE_OPTIONS_INIT {sizeof(lightgpt_generate_options), 0, 0, NULL, NULL, 0, 0, 0}
+#define LIGHTGPT_EMBED_OPTIONS_INIT {sizeof(lightgpt_embed_options), 0, 0, 0}
 #define LIGHTGPT_EVENT_INIT {sizeof(lightgpt_event), 0, 0, 0, 0, 0, 0, NULL, 0, 0, NULL, 0}
 #define LIGHTGPT_BATCH_QUEUE_OPTIONS_INIT \
     {sizeof(lightgpt_batch_queue_options), 0, 0, 0, 0, 0, 0, 0, 0}
@@ -314,6 +315,11 @@
  * The level of a log line that tells what was done.
  */
 #define LIGHTGPT_LOG_INFO 1
+
+/**
+ * The model generates text; without it is an encoder, see lightgpt_session_embed.
+ */
+#define LIGHTGPT_MODEL_GENERATES (1 << 0)
 
 /**
  * Add the tokens that the model wants at the beginning and the end of a text (BOS, EOS).
@@ -834,7 +840,7 @@ typedef struct lightgpt_open_options {
 
 /**
  * What a model is. Of one opened with LIGHTGPT_OPEN_INSPECT the members from `layers` to
- * `context` are 0.
+ * `context` and from `abilities` on are 0.
  */
 typedef struct lightgpt_model_info {
     /**
@@ -909,6 +915,22 @@ typedef struct lightgpt_model_info {
      * The model's name in the file, cut to fit, ending in a zero byte; may be "".
      */
     char name[96];
+    /**
+     * LIGHTGPT_MODEL_ bits.
+     */
+    uint32_t abilities;
+    /**
+     * What its embeddings are made by unless options say otherwise: one of LIGHTGPT_POOLING_.
+     */
+    uint32_t pooling;
+    /**
+     * Numbers of an embedding.
+     */
+    uint64_t embedding;
+    /**
+     * Scores that lightgpt_session_rerank gives; 0: it cannot.
+     */
+    uint64_t scores;
 } lightgpt_model_info;
 
 /**

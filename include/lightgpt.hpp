@@ -928,6 +928,19 @@ template <class Call> std::int32_t with(const generate_options &given, Call &&ma
 
 } // namespace detail
 
+struct embed_options {
+    std::uint32_t pooling = LIGHTGPT_POOLING_AUTO;
+    bool raw = false;
+
+    lightgpt_embed_options raw_options() const noexcept
+    {
+        lightgpt_embed_options options = LIGHTGPT_EMBED_OPTIONS_INIT;
+        options.flags = raw ? LIGHTGPT_EMBED_RAW : 0;
+        options.pooling = pooling;
+        return options;
+    }
+};
+
 class session : public detail::handle<lightgpt_session, detail::free_session> {
 public:
     using handle::handle;
@@ -989,6 +1002,42 @@ public:
         return result;
     }
 
+    // One embedding, or with LIGHTGPT_POOLING_NONE one for each token. The session stays as it is,
+    // here and below.
+    std::vector<float> embed(std::string_view text, const embed_options &given = {},
+                             std::uint32_t flags = LIGHTGPT_TEXT_ADD_SPECIAL)
+    {
+        const lightgpt_embed_options options = given.raw_options();
+        std::vector<float> result;
+        detail::fill(result, [&](float *buf, std::size_t cap, std::size_t *needed) {
+            return lightgpt_session_embed(get(), text.data(), text.size(), flags, &options, buf,
+                                          cap, needed);
+        });
+        return result;
+    }
+    std::vector<float> embed(const std::vector<std::uint32_t> &tokens,
+                             const embed_options &given = {})
+    {
+        const lightgpt_embed_options options = given.raw_options();
+        std::vector<float> result;
+        detail::fill(result, [&](float *buf, std::size_t cap, std::size_t *needed) {
+            return lightgpt_session_embed_tokens(get(), tokens.data(), tokens.size(), &options,
+                                                 buf, cap, needed);
+        });
+        return result;
+    }
+
+    // The scores of a text as an answer to a query; models that rank give one.
+    std::vector<float> rerank(std::string_view query, std::string_view text)
+    {
+        std::vector<float> result;
+        detail::fill(result, [&](float *buf, std::size_t cap, std::size_t *needed) {
+            return lightgpt_session_rerank(get(), query.data(), query.size(), text.data(),
+                                           text.size(), buf, cap, needed);
+        });
+        return result;
+    }
+
     std::vector<std::uint32_t> tokens()
     {
         std::vector<std::uint32_t> tokens;
@@ -1012,15 +1061,43 @@ public:
     // Another session with the same tokens, logits and turn.
     session fork()
     {
-        session made;
-        lightgpt_session *raw = nullptr;
-        detail::call([&] {
-            const std::int32_t status = lightgpt_session_fork(get(), &raw);
-            if (status >= 0)
-                static_cast<handle &>(made) = handle(raw);
-            return status;
+        return made([&](lightgpt_session **raw) { return lightgpt_session_fork(get(), raw); });
+    }
+
+    // flags: LIGHTGPT_SAVE_ bits.
+    void save(std::string_view path, std::uint32_t flags = 0)
+    {
+        const std::string name(path);
+        detail::call([&] { return lightgpt_session_save(get(), name.c_str(), flags); });
+    }
+    std::vector<std::uint8_t> save_memory(std::uint32_t flags = 0)
+    {
+        std::vector<std::uint8_t> bytes;
+        detail::fill(bytes, [&](std::uint8_t *buf, std::size_t cap, std::size_t *needed) {
+            return lightgpt_session_save_memory(get(), flags, buf, cap, needed);
         });
-        return made;
+        return bytes;
+    }
+
+    // A session that goes on where a saved one was; of the options, 0 is what that one had.
+    static session restore(const model &of, std::string_view path,
+                           const session_options &options = {}, const team *with = nullptr)
+    {
+        const std::string name(path);
+        const lightgpt_session_options given = options.raw();
+        return made([&](lightgpt_session **raw) {
+            return lightgpt_session_restore(of.get(), with != nullptr ? with->get() : nullptr,
+                                            &given, name.c_str(), raw);
+        });
+    }
+    static session restore(const model &of, const std::vector<std::uint8_t> &bytes,
+                           const session_options &options = {}, const team *with = nullptr)
+    {
+        const lightgpt_session_options given = options.raw();
+        return made([&](lightgpt_session **raw) {
+            return lightgpt_session_restore_memory(of.get(), with != nullptr ? with->get() : nullptr,
+                                                   &given, bytes.data(), bytes.size(), raw);
+        });
     }
 
     // Any thread at any time.
@@ -1086,14 +1163,24 @@ private:
     void make(const model &of, const team *with, const session_options &given)
     {
         const lightgpt_session_options options = given.raw();
+        *this = made([&](lightgpt_session **raw) {
+            return lightgpt_session_new(of.get(), with != nullptr ? with->get() : nullptr, &options,
+                                        raw);
+        });
+    }
+
+    // What a call that gives a handle makes.
+    template <class Call> static session made(Call &&call)
+    {
+        session result;
         lightgpt_session *raw = nullptr;
         detail::call([&] {
-            const lightgpt_team *threads = with != nullptr ? with->get() : nullptr;
-            const std::int32_t status = lightgpt_session_new(of.get(), threads, &options, &raw);
+            const std::int32_t status = call(&raw);
             if (status >= 0)
-                static_cast<handle &>(*this) = handle(raw);
+                static_cast<handle &>(result) = handle(raw);
             return status;
         });
+        return result;
     }
 };
 

@@ -503,7 +503,7 @@ fn rust_layout() -> String {
         lightgpt_model_info {
             struct_size, gguf_version, file_bytes, files, metadata_keys, tensors, vocab, parameters,
             weight_bytes, layers, dim, heads, kv_heads, head_dim, hidden, context, architecture,
-            name,
+            name, abilities, pooling, embedding, scores,
         }
         lightgpt_tensor_info {
             struct_size, format, dims, dimensions, file, offset, bytes, format_name, name,
@@ -566,5 +566,6 @@ fn rust_layout() -> String {
             struct_size, flags, text, text_bytes, tokens, tokens_len, generate, priority, reserved,
             submitter, deadline_us, event, user_data, destroy,
         }
+        lightgpt_embed_options { struct_size, flags, pooling, reserved }
     }
 }

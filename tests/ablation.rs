@@ -13,7 +13,7 @@ use std::path::Path;
 use lightgpt::gguf::Source;
 use lightgpt::kernel::{self, Nonlinearity, Window};
 use lightgpt::model::Network;
-use lightgpt::model::spec::{Gating, QkNorm, RecurrenceKind};
+use lightgpt::model::spec::{Curve, Gating, Pooling, QkNorm, RecurrenceKind};
 use lightgpt::model::weights::{ExpertWeights, Layer, RecurrentWeights, StateWeights};
 use lightgpt::ops::experts::Gate;
 use lightgpt::ops::norm::{Norm, NormKind};
@@ -79,7 +79,8 @@ const SWITCHES: &[(&str, Switch)] = &[
         })
     }),
     ("bias of the output", |n| {
-        n.weights.output.bias.take().is_some()
+        let output = n.weights.output.as_mut();
+        output.is_some_and(|output| output.bias.take().is_some())
     }),
     ("rotation", |n| {
         let was_on = turns(n);
@@ -134,10 +135,74 @@ const SWITCHES: &[(&str, Switch)] = &[
     }),
     ("temperature", |n| n.spec.temperature.take().is_some()),
     ("windows", |n| {
+        let all = match n.spec.is_causal() {
+            true => Window::All,
+            false => Window::Both,
+        };
         n.spec
             .each
             .iter_mut()
-            .fold(false, |on, layer| set(&mut layer.window, Window::All) | on)
+            .fold(false, |on, layer| set(&mut layer.window, all) | on)
+    }),
+    ("sight of what is behind", |n| {
+        let sees = !n.spec.is_causal();
+        for layer in &mut n.spec.each {
+            layer.window = match layer.window {
+                Window::Both => Window::All,
+                Window::Around(reach) => Window::Sliding(reach + 1),
+                causal => causal,
+            };
+        }
+        sees
+    }),
+    ("kinds of text", |n| n.weights.segments.take().is_some()),
+    ("norms of sums", |n| {
+        each_layer(n, |layer| {
+            layer.attention_sum_norm.take().is_some() | layer.ffn_sum_norm.take().is_some()
+        })
+    }),
+    ("the second norm of sums", |n| {
+        each_layer(n, |layer| layer.attention_second_norm.take().is_some())
+    }),
+    ("the last norm", |n| n.weights.output_norm.take().is_some()),
+    ("pooling", |n| {
+        let mut others = [Pooling::Mean, Pooling::Last].into_iter();
+        let was = n.spec.pooling;
+        n.spec.pooling = match n.spec.predicts || was == Pooling::Rank {
+            true => was,
+            false => others.find(|other| *other != was).expect("one of two"),
+        };
+        n.spec.pooling != was
+    }),
+    ("matrices behind the mean", |n| {
+        n.spec.projections.clear();
+        !std::mem::take(&mut n.weights.projections).is_empty()
+    }),
+    ("pooling before the head", |n| {
+        n.spec
+            .head
+            .as_mut()
+            .is_some_and(|head| set(&mut head.pooling, Pooling::Last))
+    }),
+    ("curve of the head", |n| {
+        n.spec.head.as_mut().is_some_and(|head| {
+            head.curve = match head.curve {
+                Curve::Tanh => Curve::Gelu,
+                Curve::Gelu => Curve::Tanh,
+            };
+            true
+        })
+    }),
+    ("norm of the head", |n| {
+        let head = n.weights.head.as_mut();
+        head.is_some_and(|head| head.norm.take().is_some())
+    }),
+    ("biases of the head", |n| {
+        let head = n.weights.head.as_mut();
+        head.is_some_and(|head| {
+            let all = head.inner.iter_mut().chain(&mut head.outputs);
+            all.fold(false, |on, linear| linear.bias.take().is_some() | on)
+        })
     }),
     ("activation", |n| {
         n.spec.each.iter_mut().fold(false, |on, layer| {
@@ -319,8 +384,8 @@ fn a_golden_fails_without_what_it_shows() {
 
 /// The difference from the golden with something switched off; `None` if it was not on.
 fn without(folder: &Path, case: &Case, switch: Switch) -> Option<f32> {
-    let (mut worst, mut rest) = (0f32, case.logits.as_slice());
-    for tokens in &case.tokens {
+    let mut worst = 0f32;
+    for i in 0..case.tokens.len() {
         let mut was_on = false;
         let path = folder.join("model.gguf");
         let mut change = |network: &mut Network| was_on = switch(network);
@@ -329,10 +394,8 @@ fn without(folder: &Path, case: &Case, switch: Switch) -> Option<f32> {
         if !was_on {
             return None;
         }
-        let (here, behind) = rest.split_at(tokens.len() * case.vocab);
-        rest = behind;
-        let made = timeline.try_feed(tokens);
-        worst = worst.max(made.map_or(f32::INFINITY, |made| largest(&made, here)));
+        let (made, expected) = case.try_pair(i, &mut timeline);
+        worst = worst.max(made.map_or(f32::INFINITY, |made| largest(&made, &expected)));
     }
     Some(worst)
 }
@@ -374,13 +437,16 @@ fn norms(network: &mut Network) -> Vec<&mut Norm> {
             &mut layer.attention_post_norm,
             &mut layer.ffn_norm,
             &mut layer.ffn_post_norm,
+            &mut layer.attention_sum_norm,
+            &mut layer.attention_second_norm,
+            &mut layer.ffn_sum_norm,
         ];
         places.into_iter().flatten()
     });
     let others = weights.embedding_norm.iter_mut();
     others
         .chain(layers)
-        .chain([&mut weights.output_norm])
+        .chain(&mut weights.output_norm)
         .collect()
 }
 

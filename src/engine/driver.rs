@@ -13,7 +13,7 @@ use super::sequence::{Sequence, outcome_of};
 use super::shared::{Shared, Wanted};
 use crate::control::{Flow, Signals};
 use crate::error::{Code, Error, Result};
-use crate::model::forward::Pass;
+use crate::model::forward::{Goal, Pass};
 use crate::model::{Model, Row, Scratch, Size};
 use crate::sampler::PickRoom;
 use crate::session::{Action, Finish};
@@ -267,10 +267,11 @@ impl Driver {
                 position,
                 context,
                 token: tokens.map_or(0, |tokens| tokens[position]),
+                segment: 0,
                 wants_output: part.output && position == last,
             })
         });
-        let pass = Pass::new(scratch, rows, self.team.threads());
+        let pass = Pass::new(scratch, rows, Goal::Logits, self.team.threads());
         self.metrics.pass(pass.rows().len());
         Ok(pass)
     }

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use crate::error::{Code, Error, Result};
 use crate::kv::PAGE_TOKENS;
+use crate::ops::attention::Place;
 
 /// One token of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,6 +17,8 @@ pub struct Row {
     pub context: usize,
     /// The token.
     pub token: u32,
+    /// Which of the texts of its sequence it is part of; some models add a vector for it.
+    pub segment: usize,
     /// Whether its logits are wanted.
     pub wants_output: bool,
 }
@@ -31,6 +34,8 @@ impl Row {
 #[derive(Debug, Default)]
 pub struct Batch {
     rows: Vec<Row>,
+    /// Tokens of each row's sequence: (rows)
+    tokens: Vec<usize>,
     /// Rows that go to one page.
     pages: Vec<Range<usize>>,
     /// Rows of one sequence.
@@ -44,6 +49,7 @@ impl Batch {
     pub fn with_capacity(rows: usize) -> Result<Self> {
         Ok(Self {
             rows: reserved(rows)?,
+            tokens: reserved(rows)?,
             pages: reserved(rows)?,
             sequences: reserved(rows)?,
             outputs: reserved(rows)?,
@@ -57,6 +63,15 @@ impl Batch {
         self.pages.clear();
         self.sequences.clear();
         self.outputs.clear();
+        self.tokens.clear();
+        let mut rest = &self.rows[..];
+        while let Some(first) = rest.first() {
+            let follows = |row: &&Row| row.sequence == first.sequence;
+            let (same, others) = rest.split_at(rest.iter().take_while(follows).count());
+            let last = same.last().unwrap_or(first).position;
+            self.tokens.extend(same.iter().map(|_| last + 1));
+            rest = others;
+        }
         for (i, row) in self.rows.iter().enumerate() {
             match self.pages.last_mut() {
                 Some(last) if self.rows[last.start].page() == row.page() => last.end = i + 1,
@@ -75,6 +90,18 @@ impl Batch {
     /// The rows, in order.
     pub fn rows(&self) -> &[Row] {
         &self.rows
+    }
+
+    /// Where the query of row `row` stands.
+    pub fn place(&self, row: usize) -> Place {
+        let Row {
+            sequence, position, ..
+        } = self.rows[row];
+        Place {
+            cache: sequence,
+            position,
+            tokens: self.tokens[row],
+        }
     }
 
     /// Ranges of rows that go to one page each.
@@ -118,6 +145,7 @@ mod tests {
             position,
             context: 512,
             token: 0,
+            segment: 0,
             wants_output: position % 2 == 1,
         };
         let page = PAGE_TOKENS;
@@ -133,6 +161,8 @@ mod tests {
         assert_eq!(batch.pages(), [0..2, 2..3, 3..4]);
         assert_eq!(batch.sequences(), [0..3, 3..4]);
         assert_eq!(batch.outputs(), [1]);
+        let tokens = (0..4).map(|row| batch.place(row).tokens);
+        assert!(tokens.eq([page + 1; 4]));
         batch.set(std::iter::empty());
         assert!(batch.rows().is_empty() && batch.pages().is_empty());
     }

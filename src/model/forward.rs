@@ -64,10 +64,21 @@ pub(super) enum Phase {
     Done,
 }
 
+/// What a pass is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Goal {
+    /// The logits of the rows that want output.
+    Logits,
+    /// What the last layer makes of them.
+    Rows,
+}
+
 /// A forward pass over a batch, from its start to its logits.
 #[derive(Debug)]
 pub struct Pass {
     pub(super) scratch: Scratch,
+    /// What it is for.
+    pub(super) goal: Goal,
     /// Threads for which matmuls are cut into tasks, the same in every call.
     pub(super) threads: usize,
     pub(super) layer: usize,
@@ -79,8 +90,14 @@ pub struct Pass {
 
 impl Pass {
     /// Begins a pass over `rows`, at most as many as the scratch holds. The caller has checked the
-    /// tokens and reserved the caches. Tasks are cut for `threads`, whoever runs them.
-    pub fn new(mut scratch: Scratch, rows: impl Iterator<Item = Row>, threads: usize) -> Self {
+    /// tokens and reserved the caches; of a model that is not causal the rows are the whole sequence.
+    /// Tasks are cut for `threads`, whoever runs them.
+    pub fn new(
+        mut scratch: Scratch,
+        rows: impl Iterator<Item = Row>,
+        goal: Goal,
+        threads: usize,
+    ) -> Self {
         scratch.batch.set(rows);
         assert!(
             scratch.batch.rows().len() <= scratch.size.rows,
@@ -88,6 +105,7 @@ impl Pass {
         );
         Self {
             scratch,
+            goal,
             threads,
             layer: 0,
             phase: Phase::Embed,
@@ -109,6 +127,11 @@ impl Pass {
     /// Logits of output number `output` of a finished pass: (vocab).
     pub fn logits(&self, output: usize, vocab: usize) -> &[f32] {
         &self.scratch.logits[output * vocab..][..vocab]
+    }
+
+    /// Row number `output` of those that want output, of a finished pass for rows: (dim).
+    pub fn row(&self, output: usize, dim: usize) -> &[f32] {
+        &self.scratch.normed[output * dim..][..dim]
     }
 
     /// Goes on until the pass is done or the deadline has passed; at least one task runs. After an
@@ -222,8 +245,8 @@ impl Pass {
                     NormOutput
                 }
             }
-            NormOutput => Logits,
-            Logits | Done => Done,
+            NormOutput if self.goal == Goal::Logits => Logits,
+            NormOutput | Logits | Done => Done,
         };
     }
 
@@ -323,6 +346,7 @@ impl Pass {
         Entry {
             adds: before.is_some(),
             behind: before.and_then(|before| before.ffn_post_norm.as_ref()),
+            of_sum: [before.and_then(|before| before.ffn_sum_norm.as_ref()), None],
             reads: Reads::Stream(layer.attention_norm.as_ref()),
             parallel: false,
             pack: all.any(takes_quants),
@@ -340,6 +364,10 @@ impl Pass {
         Entry {
             adds: true,
             behind: layer.attention_post_norm.as_ref(),
+            of_sum: [
+                layer.attention_sum_norm.as_ref(),
+                layer.attention_second_norm.as_ref(),
+            ],
             reads: match spec.parallel && norm.is_none() {
                 true => Reads::Same,
                 false => Reads::Stream(norm),

@@ -78,7 +78,7 @@ pub struct Scratch {
 pub struct Size {
     /// Rows of its batch.
     pub rows: usize,
-    /// Rows that want logits.
+    /// Rows whose logits are wanted.
     pub outputs: usize,
     /// Tokens that its sequences may hold.
     pub context: usize,
@@ -133,7 +133,7 @@ impl Lengths {
             ffn: rows(spec.gated_width(spec.hidden_max())),
             quants: rows(widest.div_ceil(GROUP)),
             turns: rows(spec.pairs().max(1)),
-            logits: size.outputs.saturating_mul(spec.vocab),
+            logits: size.outputs.saturating_mul(spec.logits()),
             spans: Spans::scratch_len(spec.attention_heads(), size.context),
             ..Self::default()
         };

@@ -1,6 +1,7 @@
 //! The degrees of freedom of a transformer: what differs between models, never whose it is.
 
 mod latent;
+mod pooled;
 mod recurrence;
 
 use std::ops::Range;
@@ -14,6 +15,7 @@ use crate::ops::norm::NormKind;
 use crate::ops::rope::Rope;
 
 pub use latent::Latent;
+pub use pooled::{Curve, Head, Pooling};
 pub use recurrence::{Recurrence, RecurrenceKind};
 
 /// Everything the one forward pass needs to know about a model, checked once when made. Norms and
@@ -82,6 +84,15 @@ pub struct Spec {
     /// Networks of which a token takes a few.
     pub experts: Option<Experts>,
 
+    /// Whether it predicts tokens: without, there are no logits.
+    pub predicts: bool,
+    /// What its file says that one row is made of those of a text by.
+    pub pooling: Pooling,
+    /// Widths of what such a row goes through then, one after the other.
+    pub projections: Vec<usize>,
+    /// What makes scores of such a row.
+    pub head: Option<Head>,
+
     /// Factor of logits.
     pub logit_scale: f32,
     /// Bound of logits, `cap * tanh(logit / cap)`; 0: none.
@@ -100,6 +111,18 @@ pub struct Embedding {
     pub norm: bool,
     /// Whether a learned vector of its position is added.
     pub positions: bool,
+    /// Texts of an input that have a vector each, which is added to those of its tokens; 0: none.
+    pub segments: usize,
+}
+
+impl Embedding {
+    /// Nothing.
+    pub const PLAIN: Self = Self {
+        scale: 1.0,
+        norm: false,
+        positions: false,
+        segments: 0,
+    };
 }
 
 /// A norm of rows.
@@ -118,8 +141,34 @@ pub struct NormSpec {
 pub struct Placement {
     /// Before attention and feed-forward network.
     pub before: bool,
+    /// Before the first layer's attention too, if so.
+    pub first: bool,
     /// Behind them, before they are added to the stream.
     pub behind: bool,
+    /// Of the stream, when they are added.
+    pub of_sum: bool,
+    /// Of the last layer's stream.
+    pub last: bool,
+}
+
+impl Placement {
+    /// Before each block, and at the end.
+    pub const BEFORE: Self = Self {
+        before: true,
+        first: true,
+        behind: false,
+        of_sum: false,
+        last: true,
+    };
+
+    /// Of each sum of stream and block.
+    pub const OF_SUMS: Self = Self {
+        before: false,
+        first: false,
+        behind: false,
+        of_sum: true,
+        last: false,
+    };
 }
 
 /// Norms of queries and keys, of the kind of the others, by themselves (a tensor as wide as a head),
@@ -228,6 +277,21 @@ impl Spec {
     /// Width of all queries of a token.
     pub fn q_width(&self) -> usize {
         self.heads * self.k_dim
+    }
+
+    /// Numbers of an embedding of a text.
+    pub fn embedding_width(&self) -> usize {
+        self.projections.last().copied().unwrap_or(self.dim)
+    }
+
+    /// Whether a token's row depends on those before it only.
+    pub fn is_causal(&self) -> bool {
+        self.each.iter().all(|layer| layer.window.is_causal())
+    }
+
+    /// Logits of a position.
+    pub fn logits(&self) -> usize {
+        if self.predicts { self.vocab } else { 0 }
     }
 
     /// Where the gates of heads begin, if they have any, behind queries, keys and values.

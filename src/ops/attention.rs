@@ -178,6 +178,24 @@ fn spans_of(tokens: usize) -> usize {
     tokens.div_ceil(SPAN_TOKENS).max(1)
 }
 
+/// Where a row of queries stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// Index of its cache.
+    pub cache: usize,
+    /// Its position.
+    pub position: usize,
+    /// Tokens of its sequence, all of whose keys are in the cache.
+    pub tokens: usize,
+}
+
+impl Place {
+    /// The end of what its query sees.
+    pub fn end(&self, window: Window) -> usize {
+        window.end(self.position, self.tokens)
+    }
+}
+
 /// Rows of queries, and where they look.
 #[derive(Debug, Clone)]
 pub struct Queries<'a, P> {
@@ -187,7 +205,7 @@ pub struct Queries<'a, P> {
     pub stride: usize,
     /// What the scratch holds.
     pub block: Block,
-    /// The index of a row's cache, and its position: keys up to and including it are seen.
+    /// Where a row stands.
     pub place: P,
     /// The pages of all sequences.
     pub caches: &'a [Cache],
@@ -202,7 +220,7 @@ pub struct Queries<'a, P> {
 /// Runs the task whose tile is `out`: some spans of query heads that share a key head, for some
 /// rows. Spans of which a row sees nothing are left alone. Fails if there is no memory for the room
 /// of this thread, which stays for its next task.
-pub fn attend<P: Fn(usize) -> (usize, usize)>(
+pub fn attend<P: Fn(usize) -> Place>(
     kernels: &Kernels,
     spans: &Spans,
     queries: &Queries<'_, P>,
@@ -221,7 +239,7 @@ pub fn attend<P: Fn(usize) -> (usize, usize)>(
     })
 }
 
-fn attend_in<P: Fn(usize) -> (usize, usize)>(
+fn attend_in<P: Fn(usize) -> Place>(
     kernels: &Kernels,
     spans: &Spans,
     queries: &Queries<'_, P>,
@@ -231,8 +249,11 @@ fn attend_in<P: Fn(usize) -> (usize, usize)>(
     let rows = queries.block.rows.start + rows.start..queries.block.rows.start + rows.end;
     let mut start = rows.start;
     while start < rows.end {
-        let (cache, position) = (queries.place)(start);
-        let follows = |row: &usize| (queries.place)(*row) == (cache, position + row - start);
+        let first = (queries.place)(start);
+        let follows = |row: &usize| {
+            let position = first.position + row - start;
+            (queries.place)(*row) == Place { position, ..first }
+        };
         let end = start + (start..rows.end).take_while(follows).count();
         attend_run(kernels, spans, queries, start..end, (&mut *room, out));
         start = end;
@@ -240,7 +261,7 @@ fn attend_in<P: Fn(usize) -> (usize, usize)>(
 }
 
 /// The same for rows that follow each other in a sequence.
-fn attend_run<P: Fn(usize) -> (usize, usize)>(
+fn attend_run<P: Fn(usize) -> Place>(
     kernels: &Kernels,
     spans: &Spans,
     queries: &Queries<'_, P>,
@@ -253,9 +274,9 @@ fn attend_run<P: Fn(usize) -> (usize, usize)>(
         v_dim,
         ..
     } = spans.heads;
-    let (cache, position) = (queries.place)(rows.start);
-    let cache = &queries.caches[cache];
-    let end = position + rows.len();
+    let place = (queries.place)(rows.start);
+    let (cache, position) = (&queries.caches[place.cache], place.position);
+    let end = (queries.place)(rows.end - 1).end(queries.scoring.window);
     let first_row = rows.start - queries.block.rows.start - out.row_range().start;
     // The tile's first head and span, as they lie in a row.
     let first = out.column_range().start / result_len(v_dim);
@@ -293,6 +314,7 @@ fn attend_run<P: Fn(usize) -> (usize, usize)>(
             pages: &all[..pages.len()],
             seen: position as isize + 1 - start as isize,
             start,
+            tokens: place.tokens,
             scoring: queries.scoring,
             slopes: queries.slopes.get(head..).unwrap_or(&[]),
         };
@@ -303,20 +325,20 @@ fn attend_run<P: Fn(usize) -> (usize, usize)>(
 }
 
 /// Joins the spans of the query heads of a row: `row` is (kv_heads, spans, group, result), `out`
-/// (query heads of these, v_dim). The keys of `window` up to `position` were seen; `sinks` are the
+/// (query heads of these, v_dim). What `window` shows at the row's place was seen; `sinks` are the
 /// scores of these heads that no value belongs to, or none.
 pub fn join(
     kernels: &Kernels,
     spans: &Spans,
     row: &[f32],
-    (window, position): (Window, usize),
+    (window, at): (Window, Place),
     sinks: &[f32],
     out: &mut [f32],
 ) {
     let Heads { group, v_dim, .. } = spans.heads;
     let span_len = spans.heads.span_len();
-    let first = window.first(position) / SPAN_TOKENS;
-    let place = (span_len, spans_of(position + 1) - first);
+    let first = window.first(at.position) / SPAN_TOKENS;
+    let place = (span_len, spans_of(at.end(window)) - first);
     for (head, out) in out.chunks_exact_mut(v_dim).enumerate() {
         let (kv_head, member) = (head / group, head % group);
         let span = kv_head * spans.spans + (first - spans.first);

@@ -7,7 +7,7 @@ use crate::budget::{Shared, Tag};
 use crate::control::{Control, Flow, Signals, cancelled};
 use crate::error::{Code, Error, Result};
 use crate::kv::PAGE_TOKENS;
-use crate::model::forward::Pass;
+use crate::model::forward::{Goal, Pass};
 use crate::model::{Row, Size};
 use crate::sampler::log_probability;
 use crate::session::{Session, reserve};
@@ -115,6 +115,7 @@ impl Session {
     /// again, to the same bits.
     pub(super) fn want_logits(&mut self) -> Result<()> {
         self.check_sound()?;
+        self.check_predicts()?;
         if self.tokens.is_empty() {
             let message = "expected tokens to go on from, found none; feed some first";
             return Err(Error::new(Code::InvalidArgument, "session", message));
@@ -181,9 +182,11 @@ impl Session {
             position,
             context: self.context,
             token: self.tokens[position],
+            segment: 0,
             wants_output: all_logits && position >= self.reached || position == last,
         });
-        self.pass = Some(Pass::new(scratch, rows, self.team.threads()));
+        let threads = self.team.threads();
+        self.pass = Some(Pass::new(scratch, rows, Goal::Logits, threads));
         self.has_logits = false;
         Ok(())
     }

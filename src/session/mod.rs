@@ -8,13 +8,18 @@
 //! Cancelling takes the session back to before the turn.
 
 mod branch;
+mod embed;
 mod evaluate;
+mod file;
 pub(crate) mod generation;
+mod save;
 mod stop;
 mod turn;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde::{Deserialize, Serialize};
 
 use crate::budget::{Budget, Shared, Tag};
 use crate::control::Signals;
@@ -26,7 +31,9 @@ use crate::sampler::SamplerState;
 use crate::team::Team;
 use crate::tokenizer::EncodeOptions;
 
+pub use embed::EmbedOptions;
 pub use generation::{Finish, GenerateOptions, TOP_MAX};
+pub use save::{MAGIC, RestoreOptions};
 pub use stop::{STOP_BYTES_MAX, STOPS_MAX};
 pub use turn::{Action, Event, Step};
 
@@ -122,7 +129,7 @@ impl Canceller {
 }
 
 /// The state of a turn's sampler at its end.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 struct Learnt {
     /// Tokens there were then.
     tokens: usize,
@@ -189,14 +196,15 @@ impl Session {
         let chunk = options.chunk_tokens().min(context);
         let budget = options.budget.as_ref().unwrap_or(model.budget());
         let layout = Arc::new(Layout::new(options.kv, spec.layer_shapes()));
+        // Pages alone do not say what recurrent layers have seen.
+        let shares = !options.unshared && !model.prefixes().is_off() && spec.recurrence.is_none();
         Ok(Self {
             caches: [Cache::new(layout, budget.clone(), 0)?],
-            domain: (!options.unshared && !model.prefixes().is_off())
-                .then(|| network.domain(options.kv, context, options.salt)),
+            domain: shares.then(|| network.domain(options.kv, context, options.salt)),
             sought: false,
             offered: 0,
             logits: Some(
-                model.with_room(budget, || budget.allocate_shared(Tag::Misc, spec.vocab))?,
+                model.with_room(budget, || budget.allocate_shared(Tag::Misc, spec.logits()))?,
             ),
             budget: budget.clone(),
             team,
@@ -250,26 +258,15 @@ impl Session {
     /// Queues tokens behind those that are there; the next call that needs them evaluates them.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT` for a token that the model does not know, `CONTEXT_FULL` if they do not
-    /// fit, `BUSY` while a generation is in progress, `CANCELLED` if the turn was cancelled since
-    /// the last call. Nothing is queued then.
+    /// `UNSUPPORTED` for an encoder, `INVALID_ARGUMENT` for a token that the model does not know,
+    /// `CONTEXT_FULL` if they do not fit, `BUSY` while a generation is in progress, `CANCELLED` if the
+    /// turn was cancelled since the last call. Nothing is queued then.
     pub fn feed(&mut self, tokens: &[u32]) -> Result<()> {
         self.check_sound()?;
+        self.check_predicts()?;
         self.check_idle()?;
         self.heed_cancel(Signals::default())?;
-        let vocab = self.network()?.spec.vocab;
-        if let Some((i, token)) = tokens
-            .iter()
-            .enumerate()
-            .find(|(_, t)| **t as usize >= vocab)
-        {
-            let message = format!("expected tokens below {vocab}, found {token}");
-            return Err(Error::new(
-                Code::InvalidArgument,
-                format!("token {i}"),
-                message,
-            ));
-        }
+        self.check_tokens(tokens)?;
         let room = self.context - self.tokens.len();
         if tokens.len() > room {
             let message = format!("{} more tokens do not fit, {room} would", tokens.len());
@@ -290,6 +287,7 @@ impl Session {
     /// As [`Session::feed`]; `CANCELLED` takes the session back to before the turn.
     pub fn feed_text(&mut self, text: &str, options: EncodeOptions) -> Result<usize> {
         self.check_sound()?;
+        self.check_predicts()?;
         self.check_idle()?;
         let room = self.context - self.tokens.len();
         let outside_turn = self.turn_start.is_none();
@@ -397,6 +395,31 @@ impl Session {
                 "a defect of the library stopped an earlier call; free the session",
             )),
         }
+    }
+
+    /// Whether the model predicts tokens.
+    fn check_predicts(&self) -> Result<()> {
+        if self.network()?.spec.predicts {
+            return Ok(());
+        }
+        let name = self.model.architecture();
+        let message = format!("{name} is an encoder: it embeds texts and generates none");
+        Err(Error::new(Code::Unsupported, "model", message))
+    }
+
+    /// Whether the model knows all tokens.
+    fn check_tokens(&self, tokens: &[u32]) -> Result<()> {
+        let vocab = self.network()?.spec.vocab;
+        let unknown = |(_, token): &(usize, &u32)| **token as usize >= vocab;
+        let Some((i, token)) = tokens.iter().enumerate().find(unknown) else {
+            return Ok(());
+        };
+        let message = format!("expected tokens below {vocab}, found {token}");
+        Err(Error::new(
+            Code::InvalidArgument,
+            format!("token {i}"),
+            message,
+        ))
     }
 
     fn check_idle(&self) -> Result<()> {

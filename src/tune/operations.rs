@@ -8,7 +8,7 @@ use crate::control::Signals;
 use crate::error::Result;
 use crate::kernel::{Scoring, Window};
 use crate::kv::{Cache, KvFormat, LayerShape, Layout, StateShape};
-use crate::ops::attention::{self, Heads, Queries, Spans};
+use crate::ops::attention::{self, Heads, Place, Queries, Spans};
 use crate::ops::matmul;
 use crate::ops::norm::{HeadNorm, Norm, NormKind};
 use crate::quant::{Activation, Format, GROUP};
@@ -236,22 +236,18 @@ fn attention(rows: usize, keys: usize) -> Result<Run> {
         v_dim: HEAD,
     };
     let width = heads.kv_heads * heads.group * HEAD;
-    let shape = LayerShape {
-        heads: heads.kv_heads,
-        k_dim: HEAD,
-        v_dim: HEAD,
-        state: StateShape::default(),
-    };
-    let layout = Layout::new(KvFormat::F16, std::iter::once(shape));
-    let mut cache = Cache::new(Arc::new(layout), Budget::default(), keys)?;
-    cache.reserve(0..keys)?;
-    let caches = [cache];
+    let caches = [cache(heads, keys)?];
     let queries = floats(rows * width)?;
     let (room, groups) = (Spans::scratch_len(heads, keys), width / GROUP);
     let (mut made, mut attended) = (floats(room)?, floats(rows * width)?);
     let mut quants = vec![Activation::default(); rows * groups];
     Ok(Box::new(move |team| {
-        let (all, position) = ((rows, 0..keys), |row| keys - rows + row);
+        let all = (rows, 0..keys);
+        let place = |row: usize| Place {
+            cache: 0,
+            position: keys - rows + row,
+            tokens: keys,
+        };
         let spans = Spans::new(kernels(), heads, all, room, team.threads());
         let mut estimate = 0;
         for block in (0..).map_while(|block| spans.block(block, rows)) {
@@ -259,7 +255,7 @@ fn attention(rows: usize, keys: usize) -> Result<Run> {
                 values: &queries,
                 stride: width,
                 block: block.clone(),
-                place: |row: usize| (0, position(row)),
+                place,
                 caches: &caches,
                 layer: 0,
                 scoring: Scoring {
@@ -283,7 +279,7 @@ fn attention(rows: usize, keys: usize) -> Result<Run> {
                 Chunks::new(&mut quants, groups),
             );
             phase(team, parts, |row, (attended, quants)| {
-                let seen = (Window::All, position(block.rows.start + row));
+                let seen = (Window::All, place(block.rows.start + row));
                 let spans_of_row = &made[row * len..][..len];
                 let out = &mut attended[columns.clone()];
                 attention::join(kernels(), &spans, spans_of_row, seen, &[], out);
@@ -293,6 +289,20 @@ fn attention(rows: usize, keys: usize) -> Result<Run> {
         }
         Ok(estimate)
     }))
+}
+
+/// A sequence of `keys` tokens, all zeros.
+fn cache(heads: Heads, keys: usize) -> Result<Cache> {
+    let shape = LayerShape {
+        heads: heads.kv_heads,
+        k_dim: heads.k_dim,
+        v_dim: heads.v_dim,
+        state: StateShape::default(),
+    };
+    let layout = Layout::new(KvFormat::F16, std::iter::once(shape));
+    let mut cache = Cache::new(Arc::new(layout), Budget::default(), keys)?;
+    cache.reserve(0..keys)?;
+    Ok(cache)
 }
 
 fn matmul(format: Format, tokens: usize, side: usize) -> Result<Run> {

@@ -281,6 +281,14 @@ void generating(const lightgpt::model &model)
     EXPECT(session.generate(options) == LIGHTGPT_DONE);
     session.rewind(fed);
     EXPECT(session.score({5, 6}).size() == 2);
+    const auto tokens = model.tokenize("One day", LIGHTGPT_TEXT_ADD_SPECIAL);
+    const auto unit = session.embed("One day");
+    EXPECT(unit.size() == 256 && unit == session.embed(tokens));
+    lightgpt::embed_options rows;
+    rows.pooling = LIGHTGPT_POOLING_NONE;
+    rows.raw = true;
+    EXPECT(session.embed(tokens, rows).size() == tokens.size() * 256);
+    EXPECT(status_of([&] { session.rerank("a", "b"); }) == LIGHTGPT_UNSUPPORTED);
     session.feed(std::vector<std::uint32_t>{7});
     session.cancel();
     EXPECT(status_of([&] { session.prefill(); }) == LIGHTGPT_CANCELLED);

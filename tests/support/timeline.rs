@@ -9,8 +9,9 @@ use lightgpt::error::Result;
 use lightgpt::gguf::Source;
 use lightgpt::kernel::{self, Kernels};
 use lightgpt::kv::KvFormat;
+use lightgpt::model::spec::Pooling;
 use lightgpt::model::{Model, Network, OpenOptions};
-use lightgpt::session::{Session, SessionOptions};
+use lightgpt::session::{EmbedOptions, Session, SessionOptions};
 use lightgpt::team::{Team, TeamOptions};
 use lightgpt::tokenizer::DecodeOptions;
 
@@ -73,6 +74,27 @@ impl Timeline {
         self.session
             .logits_of_each(&mut Control::none(), &mut each)?;
         Ok(logits)
+    }
+
+    /// Of an encoder: the rows of the last layer, (tokens, dim), then the scores of a pair of which
+    /// the second text begins at `split`, or the embedding, as long as it is.
+    pub fn encode(&mut self, tokens: &[u32], split: usize) -> Vec<f32> {
+        let control = &mut Control::none();
+        let mut embed = |pooling| {
+            let options = EmbedOptions { pooling, raw: true };
+            self.session
+                .embed(tokens, &options, control)
+                .expect("finite rows")
+        };
+        let mut made = embed(Some(Pooling::None));
+        let network = self.model.network().expect("an open model");
+        match network.spec.pooling {
+            Pooling::Rank => {
+                made.extend(self.session.rank(tokens, split, control).expect("a head"))
+            }
+            _ => made.extend(embed(None)),
+        }
+        made
     }
 
     /// The text of tokens that follow a begin token.

@@ -10,6 +10,7 @@ mod check_sampling;
 mod completions;
 mod detokenize;
 mod diversity;
+mod embed;
 mod hardware;
 mod inspect;
 mod limits;
@@ -56,6 +57,7 @@ enum Command {
     Tokenize(tokenize::Arguments),
     Detokenize(detokenize::Arguments),
     Logits(logits::Arguments),
+    Embed(embed::Arguments),
     Inspect(inspect::Arguments),
     Diversity(diversity::Arguments),
     CheckSampling(check_sampling::Arguments),
@@ -102,6 +104,7 @@ fn perform(command: &Command) -> Result<(), Failure> {
         Command::Tokenize(arguments) => tokenize::perform(arguments),
         Command::Detokenize(arguments) => detokenize::perform(arguments),
         Command::Logits(arguments) => logits::perform(arguments),
+        Command::Embed(arguments) => embed::perform(arguments),
         Command::Inspect(arguments) => inspect::perform(arguments),
         Command::Diversity(arguments) => diversity::perform(arguments),
         Command::CheckSampling(arguments) => check_sampling::perform(arguments),

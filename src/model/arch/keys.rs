@@ -4,8 +4,8 @@ use crate::error::{Code, Error, Result};
 use crate::gguf::{Gguf, Metadata, Value};
 use crate::kernel::{Nonlinearity, Window};
 use crate::model::spec::{
-    Embedding, Experts, Gating, LAYERS_MAX, LayerSpec, Mixer, NormSpec, Placement, QkNorm, Spec,
-    WIDTH_MAX, epsilon_key, require,
+    Embedding, Experts, Gating, LAYERS_MAX, LayerSpec, Mixer, NormSpec, Placement, Pooling, QkNorm,
+    Spec, WIDTH_MAX, epsilon_key, require,
 };
 use crate::ops::experts::{Gate, Routing};
 use crate::ops::norm::NormKind;
@@ -111,20 +111,13 @@ impl<'a> Keys<'a> {
             kv_heads: 1,
             k_dim: 1,
             v_dim: 1,
-            embedding: Embedding {
-                scale: 1.0,
-                norm: false,
-                positions: false,
-            },
+            embedding: Embedding::PLAIN,
             norm: NormSpec {
                 kind,
                 epsilon,
                 weights: true,
             },
-            norms: Placement {
-                before: true,
-                behind: false,
-            },
+            norms: Placement::BEFORE,
             qk_norm: QkNorm::None,
             parallel: false,
             residual_scale: 1.0,
@@ -140,6 +133,10 @@ impl<'a> Keys<'a> {
             recurrence: None,
             gating: Gating::Product,
             experts: None,
+            predicts: true,
+            pooling: self.pooling(Pooling::Last)?,
+            projections: Vec::new(),
+            head: None,
             logit_scale: 1.0,
             logit_softcap: 0.0,
             each: vec![
@@ -203,6 +200,23 @@ impl<'a> Keys<'a> {
         Ok(spec)
     }
 
+    /// How the file says that rows of a text become one.
+    pub fn pooling(&self, default: Pooling) -> Result<Pooling> {
+        Ok(match self.count("pooling_type")? {
+            None => default,
+            Some(0) => Pooling::None,
+            Some(1) => Pooling::Mean,
+            Some(2) => Pooling::First,
+            Some(3) => Pooling::Last,
+            Some(4) => Pooling::Rank,
+            Some(other) => {
+                let message = format!("expected 0 to 4, found {other}");
+                let place = self.place("pooling_type");
+                return Err(Error::new(Code::Unsupported, place, message));
+            }
+        })
+    }
+
     pub fn key(&self, name: &str) -> String {
         format!("{}.{name}", self.prefix)
     }
@@ -214,6 +228,24 @@ impl<'a> Keys<'a> {
     /// Whether the file has a tensor.
     pub fn has(&self, tensor: &str) -> bool {
         self.gguf.tensor(tensor).is_some()
+    }
+
+    /// Rows of a matrix, if the file has it.
+    pub fn rows(&self, tensor: &str) -> Result<Option<usize>> {
+        let Some(tensor) = self.gguf.tensor(tensor) else {
+            return Ok(None);
+        };
+        let rows = usize::try_from(tensor.dims[1]).ok();
+        let rows = rows.filter(|rows| (1..=WIDTH_MAX).contains(rows));
+        let found = tensor.dims[1];
+        let place = || format!("tensor '{}'", tensor.name);
+        require(
+            rows.is_some(),
+            place,
+            format!("1 to {WIDTH_MAX} rows"),
+            found,
+        )?;
+        Ok(rows)
     }
 
     /// Norms of queries and keys, if the file has them.

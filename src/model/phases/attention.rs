@@ -168,12 +168,11 @@ impl Pass {
         } = &mut self.scratch;
         let row_len = spans.row_len();
         let room = &mut out[..block.rows.len() * row_len];
-        let rows = batch.rows();
         let queries = Queries {
             values: qkv,
             stride: spec.qkv_width(),
             block,
-            place: |row: usize| (rows[row].sequence, rows[row].position),
+            place: |row: usize| batch.place(row),
             caches,
             layer: self.layer,
             scoring: spec.scoring(self.layer),
@@ -210,7 +209,7 @@ impl Pass {
             Chunks::new(&mut attended[start * width..end * width], width),
             Chunks::new(&mut quants[start * groups..end * groups], groups),
         );
-        let (rows, layer) = (&batch.rows()[block.rows], self.layer);
+        let layer = self.layer;
         let window = spec.each[layer].window;
         let group = spec.heads / spec.kv_heads;
         let heads = block.kv_heads.start * group..block.kv_heads.end * group;
@@ -227,7 +226,7 @@ impl Pass {
         context.run(&mut self.task, parts, |task, (attended, quants)| {
             let row = &made[task * spans.row_len()..][..spans.row_len()];
             let out = &mut attended[columns.clone()];
-            let seen = (window, rows[task].position);
+            let seen = (window, batch.place(start + task));
             attention::join(kernels, &spans, row, seen, sinks, out);
             if let Some(gates) = gates {
                 kernels.gate(out, &qkv[(start + task) * qkv_width + gates..][..out.len()]);
@@ -240,10 +239,13 @@ impl Pass {
     /// What the scratch holds of the attention at once, if block `self.block` is not behind the
     /// end, and how it lies.
     pub(in crate::model) fn attention_block(&self, network: &Network) -> (Option<Block>, Spans) {
-        let rows = self.scratch.batch.rows();
+        let batch = &self.scratch.batch;
+        let rows = batch.rows();
         let window = network.spec.each[self.layer].window;
         let first = rows.iter().map(|row| window.first(row.position)).min();
-        let last = rows.iter().map(|row| row.position + 1).max();
+        let last = (0..rows.len())
+            .map(|row| batch.place(row).end(window))
+            .max();
         let spans = Spans::new(
             network.kernels,
             network.spec.attention_heads(),

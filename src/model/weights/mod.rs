@@ -26,12 +26,18 @@ pub struct Weights {
     pub embedding_norm: Option<Norm>,
     /// What is added for each position: (context, dim)
     pub positions: Option<Matrix>,
+    /// What is added for each text of an input: (segments, dim)
+    pub segments: Option<Matrix>,
     /// One entry a layer.
     pub layers: Vec<Layer>,
     /// (dim)
-    pub output_norm: Norm,
+    pub output_norm: Option<Norm>,
     /// (vocab, dim); the embedding again where the file ties them.
-    pub output: Linear,
+    pub output: Option<Linear>,
+    /// What an embedding of a text goes through, one after the other.
+    pub projections: Vec<Linear>,
+    /// What makes scores of it.
+    pub head: Option<HeadWeights>,
     /// Angles of each position embedding.
     pub frequencies: Vec<Frequencies>,
     /// What distance adds to the scores of each head: (heads), or none.
@@ -60,6 +66,10 @@ pub struct Layer {
     pub recurrent: Option<RecurrentWeights>,
     /// Of what attention adds: (dim)
     pub attention_post_norm: Option<Norm>,
+    /// Of the stream with it: (dim)
+    pub attention_sum_norm: Option<Norm>,
+    /// Of that and the stream without it: (dim)
+    pub attention_second_norm: Option<Norm>,
     /// (dim); `None` too where the network takes what attention took.
     pub ffn_norm: Option<Norm>,
     /// Feed-forward network that all tokens take.
@@ -68,6 +78,19 @@ pub struct Layer {
     pub experts: Option<ExpertWeights>,
     /// Of what the network adds: (dim)
     pub ffn_post_norm: Option<Norm>,
+    /// Of the stream with it: (dim)
+    pub ffn_sum_norm: Option<Norm>,
+}
+
+/// What makes scores of a row.
+#[derive(Debug)]
+pub struct HeadWeights {
+    /// (inner, dim)
+    pub inner: Option<Linear>,
+    /// (inner)
+    pub norm: Option<Norm>,
+    /// (outputs, inner or dim)
+    pub outputs: Option<Linear>,
 }
 
 /// Latent attention.
@@ -136,29 +159,35 @@ impl Weights {
             true => Some(file.matrix("position_embd.weight", spec.context, spec.dim)?),
             false => None,
         };
+        let segments = match spec.embedding.segments {
+            0 => None,
+            segments => Some(file.matrix("token_types.weight", segments, spec.dim)?),
+        };
         let mut layers = Vec::new();
         let room = layers.try_reserve_exact(spec.layers);
         room.map_err(|_| no_memory(spec.layers))?;
         for i in 0..spec.layers {
             layers.push(Layer::load(&mut file, i)?);
         }
-        let output_norm = Self::output_norm(&mut file)?;
-        let output = match file.find("output.weight") {
-            Some(_) => file.linear("output", spec.vocab, spec.dim)?,
-            None => Linear {
-                weight: embedding.clone(),
-                bias: None,
-            },
+        let output_norm = match spec.norms.last {
+            true => Some(Self::output_norm(&mut file)?),
+            false => None,
         };
+        let output = Self::output(&mut file, &embedding)?;
+        let projections = Self::projections(&mut file)?;
+        let head = HeadWeights::load(&mut file)?;
         let frequencies = file.frequencies()?;
         file.check_all_taken()?;
         Ok(Self {
             embedding,
             embedding_norm,
             positions,
+            segments,
             layers,
             output_norm,
             output,
+            projections,
+            head,
             frequencies,
             slopes: slopes(spec),
         })
@@ -173,6 +202,56 @@ impl Weights {
             false => file.norm("token_embd_norm", spec.dim),
         }
     }
+
+    /// What predicts tokens; files of models that do not may hold it too.
+    fn output(file: &mut File<'_>, embedding: &Matrix) -> Result<Option<Linear>> {
+        let output = match file.find("output.weight") {
+            Some(_) => file.linear("output", file.spec.vocab, file.spec.dim)?,
+            None => Linear {
+                weight: embedding.clone(),
+                bias: None,
+            },
+        };
+        Ok(Some(output).filter(|_| file.spec.predicts))
+    }
+
+    fn projections(file: &mut File<'_>) -> Result<Vec<Linear>> {
+        let mut columns = file.spec.dim;
+        let widths = ["dense_2", "dense_3"].iter().zip(&file.spec.projections);
+        let linears = widths.map(|(name, &rows)| {
+            let linear = file.linear(name, rows, columns);
+            columns = rows;
+            linear
+        });
+        linears.collect()
+    }
+}
+
+impl HeadWeights {
+    fn load(file: &mut File<'_>) -> Result<Option<Self>> {
+        let Some(head) = &file.spec.head else {
+            return Ok(None);
+        };
+        let linear = |file: &mut File<'_>, name, rows, columns| match rows {
+            0 => Ok(None),
+            rows => file.linear(name, rows, columns).map(Some),
+        };
+        let inner = linear(file, "cls", head.inner, file.spec.dim)?;
+        let width = if head.inner > 0 {
+            head.inner
+        } else {
+            file.spec.dim
+        };
+        let norm = match head.norm {
+            true => Some(file.norm("cls.norm", width)?),
+            false => None,
+        };
+        Ok(Some(Self {
+            inner,
+            norm,
+            outputs: linear(file, "cls.output", head.outputs, width)?,
+        }))
+    }
 }
 
 impl Layer {
@@ -183,6 +262,16 @@ impl Layer {
         let norm_behind = |file: &mut File<'_>, part: &str| match spec.norms.behind {
             true => file.norm(&name(part), spec.dim).map(Some),
             false => Ok(None),
+        };
+        let norm_of_sum = |file: &mut File<'_>, part: &str| match spec.norms.of_sum {
+            true => file.norm(&name(part), spec.dim).map(Some),
+            false => Ok(None),
+        };
+        let second = name("attn_norm_2");
+        let attention_second_norm = match spec.norms.of_sum && file.has(&format!("{second}.weight"))
+        {
+            true => Some(file.norm(&second, spec.dim)?),
+            false => None,
         };
         let sinks = match spec.sinks {
             true => Some(file.vector(&name("attn_sinks.weight"), spec.heads)?),
@@ -207,10 +296,13 @@ impl Layer {
             attention_out,
             recurrent: RecurrentWeights::load(file, layer)?,
             attention_post_norm: norm_behind(file, "post_attention_norm")?,
+            attention_sum_norm: norm_of_sum(file, "attn_output_norm")?,
+            attention_second_norm,
             ffn_norm,
             ffn: Ffn::load(file, layer)?,
             experts: ExpertWeights::load(file, layer)?,
             ffn_post_norm: norm_behind(file, "post_ffw_norm")?,
+            ffn_sum_norm: norm_of_sum(file, "layer_output_norm")?,
         })
     }
 
@@ -227,9 +319,12 @@ impl Layer {
             let ffn = file.norm(&name("attn_norm"), spec.dim)?;
             return Ok((Some(attention), Some(ffn)));
         }
-        let attention = file.norm(&name("attn_norm"), spec.dim)?;
+        let attention = match layer > 0 || spec.norms.first {
+            true => Some(file.norm(&name("attn_norm"), spec.dim)?),
+            false => None,
+        };
         if spec.hidden == 0 {
-            return Ok((Some(attention), None));
+            return Ok((attention, None));
         }
         // Some files name the other by what it follows.
         let behind = name("post_attention_norm");
@@ -242,7 +337,7 @@ impl Layer {
             true => None,
             false => Some(file.norm(&ffn, spec.dim)?),
         };
-        Ok((Some(attention), ffn))
+        Ok((attention, ffn))
     }
 
     fn qkv(file: &mut File<'_>, layer: usize) -> Result<Vec<Linear>> {
