@@ -6,11 +6,13 @@ use super::scheduler::Memory;
 use crate::budget::Budget;
 use crate::error::Result;
 use crate::kv::{Cache, KvFormat, Layout};
-use crate::model::Spec;
+use crate::model::Model;
 
 /// A table of pages for each slot.
 #[derive(Debug)]
 pub struct Pages {
+    model: Arc<Model>,
+    budget: Budget,
     page_charge: u64,
     /// By slot.
     caches: Vec<Cache>,
@@ -18,12 +20,15 @@ pub struct Pages {
 
 impl Pages {
     /// Empty tables for `slots` sequences.
-    pub fn new(spec: &Spec, kv: KvFormat, budget: &Budget, slots: usize) -> Result<Self> {
-        let layout = Arc::new(Layout::new(kv, spec.layer_shapes()));
-        let cache = |_| Cache::new(Arc::clone(&layout), budget.clone(), 0);
+    pub fn new(model: &Arc<Model>, kv: KvFormat, budget: &Budget, slots: usize) -> Result<Self> {
+        let layout = Arc::new(Layout::new(kv, model.network()?.spec.layer_shapes()));
+        let cache = || Cache::new(Arc::clone(&layout), budget.clone(), 0);
+        let caches = (0..slots).map(|_| model.with_room(budget, cache));
         Ok(Self {
+            caches: caches.collect::<Result<_>>()?,
+            model: Arc::clone(model),
+            budget: budget.clone(),
             page_charge: layout.page_charge(),
-            caches: (0..slots).map(cache).collect::<Result<_>>()?,
         })
     }
 
@@ -50,8 +55,10 @@ impl Pages {
 
 impl Memory for Pages {
     fn reserve(&mut self, slot: usize, tokens: usize) -> Result<()> {
+        let cache = &mut self.caches[slot];
         // Nobody else has the pages that are there: none has to be copied.
-        self.caches[slot].reserve(tokens..tokens)
+        let reserve = || cache.reserve(tokens..tokens);
+        self.model.with_room(&self.budget, reserve)
     }
 
     fn release(&mut self, slot: usize) {
