@@ -51,7 +51,7 @@ fn main() -> Result<()> {
     let (slow, fast) = (mean(&alone), mean(&shared));
     println!("{CHATS} chats of {TURNS} turns, {} tokens fed", shared.fed);
     println!(
-        "reused: {} tokens, {:.1} %",
+        "reused: {} of them, {:.1} %",
         shared.reused,
         percent(&shared)
     );

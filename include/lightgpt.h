@@ -1395,7 +1395,7 @@ typedef struct lightgpt_metrics {
      */
     uint64_t kv_bytes;
     /**
-     * Tokens fed so far that another session had evaluated.
+     * Tokens fed so far that had been evaluated before, by another session or this one.
      */
     uint64_t reused_tokens;
 } lightgpt_metrics;
