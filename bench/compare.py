@@ -26,6 +26,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import peers
 import report
 
 HERE = Path(__file__).resolve().parent
@@ -104,8 +105,8 @@ class Worker:
             note(f"{self.name()} died (exit code {self.process.poll()}) and is left out")
             self.alive = False
             return None
-        key = lambda result: (result["kind"], result["tokens"], result["context_depth"])
-        return {key(result): result["tokens"] / result["seconds"] for result in answer["results"]}
+        results = answer["results"]
+        return {report.key_of(one): one["tokens"] / one["seconds"] for one in results}
 
     def close(self):
         """Ends it; what it says last, if anything."""
@@ -126,6 +127,7 @@ def start_ours(options, model):
     command += ["--prefill", joined(options.prefill), "--decode", joined(options.decode)]
     command += ["--threads", str(options.threads), "--kv", options.kv]
     command += ["--repetitions", str(10**6)]
+    command += ["--sequences", str(options.sequences), "--steps", str(options.steps)]
     worker = Worker("LightGPT", {}, [str(part) for part in command])
     if not worker.alive:
         sys.exit(f"compare: {options.lightgpt} cannot measure {model}")
@@ -194,14 +196,16 @@ def check_room(options, model):
     metadata = metadata_of(options, model)
     context = metadata[f"{metadata['general.architecture']}.context_length"]
     need = max(options.prefill) + max(options.decode)
+    if options.sequences:
+        need = max(need, peers.SEQUENCE_DEPTH + options.steps + 1)
     if need > context:
         sys.exit(
-            f"compare: {model}: --prefill and --decode need {need} tokens, its context has "
+            f"compare: {model}: --prefill, --decode and --steps need {need} tokens, its context has "
             f"{context}; `lightgpt make-model --context N` makes a model with more"
         )
 
 
-def peers(options, model):
+def others_of(options, model):
     found = []
     if not options.no_llama:
         paths = options.peer_path or [None]
@@ -226,7 +230,7 @@ def peers(options, model):
 
 def compare(options, model):
     """All turns of all engines on one model."""
-    others = peers(options, model)
+    others = others_of(options, model)
     ours = start_ours(options, model)
     workers = [ours, *others]
     turns = {worker: [] for worker in workers}

@@ -201,7 +201,7 @@ def repetition(engine, settings):
         results.append(dict(kind=kind, tokens=count, context_depth=depth, seconds=seconds))
     if engine.sequences:
         count = engine.sequences * engine.steps
-        about = dict(kind=f"batched {engine.sequences}", tokens=count)
+        about = dict(kind="batch", sequences=engine.sequences, tokens=count)
         results.append(dict(**about, context_depth=SEQUENCE_DEPTH, seconds=engine.batched()))
     return results
 

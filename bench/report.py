@@ -6,10 +6,16 @@ from xml.sax.saxutils import escape
 COLOURS = {"LightGPT": "#1b6ca8", "llama.cpp": "#d9822b", "torch": "#8a8f98"}
 
 
+def key_of(result):
+    """What was measured, as a key: (kind, tokens, depth, sequences)."""
+    about = (result["kind"], result["tokens"], result["context_depth"])
+    return (*about, result.get("sequences", 1))
+
+
 def title(key):
-    kind, tokens, depth = key
-    if kind.startswith("batched"):
-        return f"decode, {kind.split()[1]} sequences"
+    kind, tokens, depth, sequences = key
+    if kind == "batch":
+        return f"decode, {sequences} sequences"
     return f"{kind} {tokens}" + (f" behind {depth}" if depth else "")
 
 
@@ -23,12 +29,10 @@ def spread(numbers):
 def summary(model, engines, limits):
     """One model: for each measurement each engine's best settings, and ratios to ours.
 
-    `engines` are dicts of engine, settings and turns, ours first; a turn maps (kind, tokens, depth)
-    to tokens a second. `limits` is the last answer of our own bench.
+    `engines` are dicts of engine, settings and turns, ours first; a turn maps what `key_of` gives to
+    tokens a second. `limits` is the last answer of our own bench.
     """
-    percents = {
-        (one["kind"], one["tokens"], one["context_depth"]): one for one in limits["results"]
-    }
+    percents = {key_of(one): one for one in limits["results"]}
     keys = dict.fromkeys(key for one in engines for key in one["turns"][0])
     results = []
     for key in keys:
@@ -47,7 +51,8 @@ def summary(model, engines, limits):
             entries[one["engine"]] = entry
         limit = percents.get(key, {})
         results.append(dict(
-            kind=key[0], tokens=key[1], context_depth=key[2], title=title(key), engines=entries,
+            kind=key[0], tokens=key[1], context_depth=key[2], sequences=key[3], title=title(key),
+            engines=entries,
             percent_of_peak=limit.get("percent_of_peak"),
             percent_of_read=limit.get("percent_of_read"),
         ))
@@ -93,52 +98,68 @@ def markdown(summaries):
 
 
 def plots(summaries, folder):
-    """A plot for each measurement that several engines or models have: bars of tokens/s."""
+    """A plot for each measurement: bars of tokens/s, and the machine's limit where it is known."""
     folder.mkdir(parents=True, exist_ok=True)
     titles = dict.fromkeys(r["title"] for one in summaries for r in one["results"])
     for name in titles:
-        groups = []
-        for one in summaries:
-            for result in one["results"]:
-                if result["title"] == name:
-                    groups.append((one["model"], result["engines"]))
+        groups = [
+            (one["model"], result)
+            for one in summaries for result in one["results"] if result["title"] == name
+        ]
         path = folder / (name.replace(",", "").replace(" ", "-") + ".svg")
-        path.write_text(bars(f"{name}: tokens a second", groups))
+        path.write_text(bars(f"{name}, tokens a second", groups))
         yield path
 
 
+def limit(result):
+    """Tokens a second if memory (single tokens) or multiply-adds (prompts) were all that counts."""
+    ours = result["engines"].get("LightGPT")
+    percent = result["percent_of_read"] or result["percent_of_peak"]
+    return 100 * ours["tokens_per_second"] / percent if ours and percent else None
+
+
 def bars(heading, groups):
-    """Horizontal bars, grouped by model; whiskers from the least to the most."""
-    left, wide, bar, gap = 190, 460, 16, 14
-    names = [name for name in COLOURS if any(name in engines for _, engines in groups)]
-    most = max(e["spread"]["max"] for _, engines in groups for e in engines.values())
+    """Horizontal bars, grouped by model; whiskers from the least to the most, a dashed line at the
+    limit, and how many times faster LightGPT is."""
+    left, wide, bar, gap, top = 190, 420, 18, 16, 64
+    names = [name for name in COLOURS if any(name in r["engines"] for _, r in groups)]
+    most = max([e["spread"]["max"] for _, r in groups for e in r["engines"].values()]
+               + [limit(r) or 0 for _, r in groups])
     scale = lambda value: left + value / most * wide
-    parts, y = [], 58
-    for model, engines in groups:
-        top = y
-        for name in names:
-            entry = engines.get(name)
-            if entry:
-                value, ends = entry["tokens_per_second"], entry["spread"]
-                low, high, middle = scale(ends["min"]), scale(ends["max"]), y + bar / 2
-                parts.append(
-                    f'<rect x="{left}" y="{y}" width="{scale(value) - left:.1f}" '
-                    f'height="{bar - 2}" fill="{COLOURS[name]}"/>'
-                    f'<path d="M{low:.1f} {middle}H{high:.1f}" stroke="#222" fill="none"/>'
-                    f'<text x="{high + 6:.1f}" y="{y + bar - 5}">{value:.1f}</text>')
+    parts, y = [], top
+    for model, result in groups:
+        entries = [(name, result["engines"][name]) for name in names if name in result["engines"]]
+        start = y
+        for name, entry in entries:
+            value, ends, middle = entry["tokens_per_second"], entry["spread"], y + bar / 2 - 1
+            low, high, ratio = scale(ends["min"]), scale(ends["max"]), entry.get("ratio")
+            label = f"{value:.4g}" + (f"   (LightGPT {ratio['median']:.2f}x)" if ratio else "")
+            parts.append(
+                f'<rect x="{left}" y="{y}" width="{scale(value) - left:.1f}" height="{bar - 2}" '
+                f'rx="2" fill="{COLOURS[name]}"/>'
+                f'<path d="M{low:.1f} {middle}H{high:.1f}M{low:.1f} {middle - 3}v6'
+                f'M{high:.1f} {middle - 3}v6" stroke="#222" fill="none"/>'
+                f'<text x="{max(high, scale(value)) + 6:.1f}" y="{y + bar - 5}">{label}</text>')
             y += bar
-        parts.append(f'<text x="{left - 8}" y="{(top + y) / 2 + 4}" text-anchor="end">'
+        if best := limit(result):
+            x = scale(best)
+            parts.append(f'<path d="M{x:.1f} {start - 4}V{y + 2}" stroke="#222" '
+                         'stroke-dasharray="4 3" fill="none"/>')
+        parts.append(f'<text x="{left - 10}" y="{(start + y) / 2 + 3}" text-anchor="end">'
                      f"{escape(model)}</text>")
         y += gap
-    for i, name in enumerate(names):
-        x = left + 110 * i
-        parts.append(f'<rect x="{x}" y="32" width="10" height="10" fill="{COLOURS[name]}"/>'
-                     f'<text x="{x + 15}" y="41">{escape(name)}</text>')
-    width = left + wide + 70
+    legend = [f'<rect x="{left + 110 * i}" y="36" width="11" height="11" rx="2" '
+              f'fill="{COLOURS[name]}"/><text x="{left + 110 * i + 16}" y="46">{escape(name)}</text>'
+              for i, name in enumerate(names)]
+    if any(limit(result) for _, result in groups):
+        x = left + 110 * len(names)
+        legend.append(f'<path d="M{x} 42h20" stroke="#222" stroke-dasharray="4 3"/>'
+                      f'<text x="{x + 26}" y="46">the machine\'s limit</text>')
+    width = left + wide + 190
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {y}" width="{width}" '
         f'height="{y}" font-family="sans-serif" font-size="12">'
         f'<rect width="{width}" height="{y}" fill="#fff"/>'
-        f'<text x="{left}" y="20" font-size="14">{escape(heading)}</text>'
-        + "".join(parts) + "</svg>\n"
+        f'<text x="{left}" y="22" font-size="15">{escape(heading)}</text>'
+        + "".join(legend + parts) + "</svg>\n"
     )

@@ -7,8 +7,9 @@
  * OBJECTS. A lightgpt_model is an open GGUF file: weights, metadata, tokenizer. A lightgpt_session
  * is one timeline of text with the memory of a conversation; a model serves any number of them. A
  * lightgpt_team is the threads that compute; without one, the sessions of a model share one. A
- * lightgpt_sampler chooses tokens. There is nothing to initialise or to shut down, there are no
- * global settings, and no environment is needed. The least program:
+ * lightgpt_sampler chooses tokens. A lightgpt_batch_queue works on many requests of a model
+ * together. There is nothing to initialise or to shut down, there are no global settings, and no
+ * environment is needed. The least program:
  *
  *     lightgpt_model *model;
  *     lightgpt_session *session;
@@ -32,9 +33,10 @@
  * not addresses: a handle that is NULL, freed, freed twice or not of this library is answered with
  * LIGHTGPT_INVALID_HANDLE, never followed. Freeing NULL is fine, always. Things may be freed in any order:
  * a session keeps its model and its team alive. Freeing an object that a call on another thread is
- * using waits for that call, and cancels it if it is a session's; inside a callback nothing waits,
- * and the answer is LIGHTGPT_BUSY. A pointer that the library stores (user data, memory) may come
- * with a destroy function, which is called once, when the library will not use it any more.
+ * using waits for that call, and cancels it if it is a session's or a batch queue's; inside a
+ * callback nothing waits, and the answer is LIGHTGPT_BUSY. A pointer that the library stores (user
+ * data, memory) may come with a destroy function, which is called once, when the library will not
+ * use it any more.
  *
  * THREADS. A function whose first argument is a pointer to const may be called on any thread at
  * any time, also while others use the object. Sessions and samplers are for one thread at a time,
@@ -111,7 +113,7 @@
 #define LIGHTGPT_PREFIX_STATISTICS_INIT \
     {sizeof(lightgpt_prefix_statistics), 0, 0, 0, 0, 0, 0, 0, 0}
 #define LIGHTGPT_MODEL_INFO_INIT \
-    {sizeof(lightgpt_model_info), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, {0}, {0}}
+    {sizeof(lightgpt_model_info), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, {0}, {0}, 0, 0, 0, 0}
 #define LIGHTGPT_TENSOR_INFO_INIT \
     {sizeof(lightgpt_tensor_info), 0, {0, 0, 0, 0}, 0, 0, 0, 0, {0}, {0}}
 #define LIGHTGPT_SAMPLER_OPTIONS_INIT \
@@ -124,7 +126,17 @@
 #define LIGHTGPT_MEMORY_INIT {sizeof(lightgpt_memory), 0, 0, 0, 0, 0, 0}
 #define LIGHTGPT_METRICS_INIT {sizeof(lightgpt_metrics), 0, 0, 0, 0, 0, 0, 0, 0, 0}
 #define LIGHTGPT_GENERATE_OPTIONS_INIT {sizeof(lightgpt_generate_options), 0, 0, NULL, NULL, 0, 0, 0}
+#define LIGHTGPT_EMBED_OPTIONS_INIT {sizeof(lightgpt_embed_options), 0, 0, 0}
 #define LIGHTGPT_EVENT_INIT {sizeof(lightgpt_event), 0, 0, 0, 0, 0, 0, NULL, 0, 0, NULL, 0}
+#define LIGHTGPT_BATCH_QUEUE_OPTIONS_INIT \
+    {sizeof(lightgpt_batch_queue_options), 0, 0, 0, 0, 0, 0, 0, 0}
+#define LIGHTGPT_BATCH_METRICS_INIT \
+    {sizeof(lightgpt_batch_metrics), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
+#define LIGHTGPT_BATCH_REQUEST_INIT \
+    {sizeof(lightgpt_batch_request), 0, NULL, 0, NULL, 0, NULL, 0, 0, 0, 0, NULL, NULL, NULL}
+#define LIGHTGPT_BATCH_EVENT_INIT \
+    {sizeof(lightgpt_batch_event), 0, 0, 0, 0, 0, 0, 0, 0, 0, NULL, 0, 0, NULL, 0, NULL, NULL}
+#define LIGHTGPT_BATCH_TIMINGS_INIT {sizeof(lightgpt_batch_timings), 0, 0, 0, 0, 0, 0, 0, 0, 0}
 
 
 /**
@@ -303,6 +315,11 @@
  * The level of a log line that tells what was done.
  */
 #define LIGHTGPT_LOG_INFO 1
+
+/**
+ * The model generates text; without it is an encoder, see lightgpt_session_embed.
+ */
+#define LIGHTGPT_MODEL_GENERATES (1 << 0)
 
 /**
  * Add the tokens that the model wants at the beginning and the end of a text (BOS, EOS).
@@ -593,6 +610,27 @@
 #define LIGHTGPT_GENERATE_LOG_PROBABILITIES (1 << 1)
 
 /**
+ * The queue works on a thread of its own, which sleeps while there is nothing to do. Callbacks run
+ * on it.
+ */
+#define LIGHTGPT_BATCH_QUEUE_WORKER (1 << 0)
+
+/**
+ * The deadline of a request of a batch queue has passed.
+ */
+#define LIGHTGPT_FINISH_DEADLINE 6
+
+/**
+ * Requests that one model works on together: each pass evaluates the next token of all that run,
+ * and parts of prompts beside them. What a request gets is, to the bit, what a session of the same
+ * options would give it alone.
+ *
+ * Any thread may use it at any time. Someone has to let it work: its own thread, with
+ * LIGHTGPT_BATCH_QUEUE_WORKER, or the host with lightgpt_batch_queue_step.
+ */
+typedef struct lightgpt_batch_queue lightgpt_batch_queue;
+
+/**
  * A model: its weights, metadata and tokenizer. Immutable; any number of threads and sessions may
  * use it at once.
  */
@@ -802,7 +840,7 @@ typedef struct lightgpt_open_options {
 
 /**
  * What a model is. Of one opened with LIGHTGPT_OPEN_INSPECT the members from `layers` to
- * `context` are 0.
+ * `context` and from `abilities` on are 0.
  */
 typedef struct lightgpt_model_info {
     /**
@@ -877,6 +915,22 @@ typedef struct lightgpt_model_info {
      * The model's name in the file, cut to fit, ending in a zero byte; may be "".
      */
     char name[96];
+    /**
+     * LIGHTGPT_MODEL_ bits.
+     */
+    uint32_t abilities;
+    /**
+     * What its embeddings are made by unless options say otherwise: one of LIGHTGPT_POOLING_.
+     */
+    uint32_t pooling;
+    /**
+     * Numbers of an embedding.
+     */
+    uint64_t embedding;
+    /**
+     * Scores that lightgpt_session_rerank gives; 0: it cannot.
+     */
+    uint64_t scores;
 } lightgpt_model_info;
 
 /**
@@ -1521,6 +1575,352 @@ typedef struct lightgpt_event {
  * still cancels the turn.
  */
 typedef int32_t (*lightgpt_event_fn)(void *user_data, const struct lightgpt_event *event);
+
+/**
+ * How to make a queue; all zero: the library chooses, and the host lets it work.
+ */
+typedef struct lightgpt_batch_queue_options {
+    /**
+     * Set by LIGHTGPT_BATCH_QUEUE_OPTIONS_INIT.
+     */
+    uint32_t struct_size;
+    /**
+     * LIGHTGPT_BATCH_QUEUE_ bits.
+     */
+    uint32_t flags;
+    /**
+     * One of LIGHTGPT_KV_.
+     */
+    uint32_t kv_format;
+    /**
+     * Requests that run at a time, the others wait; at most 1024; 0: 16.
+     */
+    uint32_t sequences_max;
+    /**
+     * Tokens that a request may come to with its prompt; 0: as many as the model was made for,
+     * which is also the most.
+     */
+    uint64_t context;
+    /**
+     * Prompt tokens of a pass; 0: the library chooses. More make prompts fast, fewer keep the time
+     * between tokens of others short. Changes no result.
+     */
+    uint64_t chunk;
+    /**
+     * The most bytes that keys and values of all requests may take; 0: what the model was opened
+     * with. When they run out, the youngest request of the lowest priority gives its own up and
+     * makes them again later, with the same result.
+     */
+    uint64_t memory_max;
+    /**
+     * Requests that may be there: running, waiting, or with an end that nobody has polled. At most
+     * 1048576; 0: 1024.
+     */
+    uint64_t requests_max;
+    /**
+     * Microseconds that the first request waits for company when nothing runs, unless as many are
+     * there as may run. A step without a budget does not wait.
+     */
+    uint64_t window_us;
+} lightgpt_batch_queue_options;
+
+/**
+ * What a queue has done and holds. Times are in microseconds.
+ */
+typedef struct lightgpt_batch_metrics {
+    /**
+     * Set by the caller: sizeof(lightgpt_batch_metrics).
+     */
+    uint32_t struct_size;
+    /**
+     * Zero.
+     */
+    uint32_t reserved;
+    /**
+     * Requests that wait.
+     */
+    uint64_t waiting;
+    /**
+     * Requests that run.
+     */
+    uint64_t running;
+    /**
+     * Requests that were taken.
+     */
+    uint64_t submitted;
+    /**
+     * Requests that were answered with LIGHTGPT_BUSY.
+     */
+    uint64_t refused;
+    /**
+     * Requests whose text is complete, or whose callback stopped it.
+     */
+    uint64_t finished;
+    /**
+     * Requests that were cancelled.
+     */
+    uint64_t cancelled;
+    /**
+     * Requests whose deadline has passed.
+     */
+    uint64_t expired;
+    /**
+     * Requests that ended with an error.
+     */
+    uint64_t failed;
+    /**
+     * Tokens of the prompts of requests that ran.
+     */
+    uint64_t prompt_tokens;
+    /**
+     * Tokens generated.
+     */
+    uint64_t generated_tokens;
+    /**
+     * Tokens that were evaluated once more, because their keys and values had been given up.
+     */
+    uint64_t repeated_tokens;
+    /**
+     * How often that happened to a request.
+     */
+    uint64_t preemptions;
+    /**
+     * Passes.
+     */
+    uint64_t passes;
+    /**
+     * Tokens evaluated in all passes.
+     */
+    uint64_t rows;
+    /**
+     * The most tokens of a pass.
+     */
+    uint64_t rows_max;
+    /**
+     * Time at work.
+     */
+    uint64_t busy_us;
+    /**
+     * Sum of the times from submission to the first run, of requests that ran.
+     */
+    uint64_t queue_us;
+    /**
+     * Sum of the times from submission to the first token.
+     */
+    uint64_t first_token_us;
+    /**
+     * Requests that have a first token.
+     */
+    uint64_t first_tokens;
+    /**
+     * Sum of the times between two tokens of a request.
+     */
+    uint64_t token_us;
+    /**
+     * The longest of them.
+     */
+    uint64_t token_max_us;
+    /**
+     * Bytes of keys and values.
+     */
+    uint64_t kv_bytes;
+} lightgpt_batch_metrics;
+
+/**
+ * What a request has done and waited for. Times are in microseconds.
+ */
+typedef struct lightgpt_batch_timings {
+    /**
+     * sizeof(lightgpt_batch_timings) of the library.
+     */
+    uint32_t struct_size;
+    /**
+     * Zero.
+     */
+    uint32_t reserved;
+    /**
+     * Tokens of the prompt.
+     */
+    uint64_t prompt_tokens;
+    /**
+     * Tokens generated.
+     */
+    uint64_t generated_tokens;
+    /**
+     * Tokens that were evaluated once more, because their keys and values had been given up.
+     */
+    uint64_t repeated_tokens;
+    /**
+     * How often that happened.
+     */
+    uint64_t preemptions;
+    /**
+     * From the submission to the first run.
+     */
+    uint64_t queue_us;
+    /**
+     * From the submission to the first token.
+     */
+    uint64_t first_token_us;
+    /**
+     * The longest time between two tokens.
+     */
+    uint64_t token_max_us;
+    /**
+     * From the submission to the end.
+     */
+    uint64_t total_us;
+} lightgpt_batch_timings;
+
+/**
+ * What happened to a request. Members that the kind does not name are 0. Later versions may append
+ * members.
+ */
+typedef struct lightgpt_batch_event {
+    /**
+     * For lightgpt_batch_queue_poll set by the caller: sizeof(lightgpt_batch_event).
+     */
+    uint32_t struct_size;
+    /**
+     * One of LIGHTGPT_EVENT_.
+     */
+    uint32_t kind;
+    /**
+     * The request.
+     */
+    uint64_t request;
+    /**
+     * TOKEN: the token.
+     */
+    uint32_t token;
+    /**
+     * FINISHED: one of LIGHTGPT_FINISH_; 0 if the status is below 0.
+     */
+    uint32_t finish;
+    /**
+     * FINISHED: LIGHTGPT_DONE if the text is complete, LIGHTGPT_STOPPED if the callback or the
+     * deadline ended it, LIGHTGPT_CANCELLED, or the error that ended this request alone.
+     */
+    int32_t status;
+    /**
+     * Zero.
+     */
+    uint32_t reserved;
+    /**
+     * TOKEN: the token's place in the request's text, its prompt included.
+     */
+    uint64_t position;
+    /**
+     * PROGRESS: tokens of the prompt that are evaluated.
+     */
+    uint64_t done;
+    /**
+     * PROGRESS: tokens of the prompt.
+     */
+    uint64_t total;
+    /**
+     * TOKEN and FINISHED: text that became certain, as in lightgpt_event: the texts of all events
+     * of a request, one behind the other, are its text.
+     */
+    const char *text;
+    /**
+     * Bytes at `text`.
+     */
+    uint64_t text_bytes;
+    /**
+     * TOKEN, with LIGHTGPT_GENERATE_LOG_PROBABILITIES: as in lightgpt_event.
+     */
+    double log_probability;
+    /**
+     * TOKEN, with top_len in the options: as in lightgpt_event.
+     */
+    const struct lightgpt_token_score *top;
+    /**
+     * Tokens at `top`.
+     */
+    uint64_t top_len;
+    /**
+     * FINISHED: what the request has done; else NULL. Valid as long as `text`.
+     */
+    const struct lightgpt_batch_timings *timings;
+    /**
+     * FINISHED: what an error status is about, ending in a zero byte; "" without one. Else NULL.
+     * Valid as long as `text`.
+     */
+    const char *message;
+} lightgpt_batch_event;
+
+/**
+ * Takes what happens to a request, and answers LIGHTGPT_CONTINUE, LIGHTGPT_STOP (end it here) or
+ * LIGHTGPT_CANCEL; other answers count as LIGHTGPT_CANCEL. LIGHTGPT_EVENT_FINISHED is the last
+ * event, comes exactly once, and its answer does not count.
+ *
+ * It runs on the queue's own thread, or in lightgpt_batch_queue_step; all requests wait meanwhile.
+ * It may submit, cancel, pause, resume and ask the queue; stepping or freeing it is LIGHTGPT_BUSY.
+ */
+typedef int32_t (*lightgpt_batch_event_fn)(void *user_data, const struct lightgpt_batch_event *event);
+
+/**
+ * A prompt and how to go on from it.
+ */
+typedef struct lightgpt_batch_request {
+    /**
+     * Set by LIGHTGPT_BATCH_REQUEST_INIT.
+     */
+    uint32_t struct_size;
+    /**
+     * For `text`: LIGHTGPT_TEXT_ADD_SPECIAL and LIGHTGPT_TEXT_PARSE_SPECIAL bits.
+     */
+    uint32_t flags;
+    /**
+     * The prompt as `text_bytes` bytes of UTF-8; or NULL, and tokens.
+     */
+    const char *text;
+    /**
+     * Bytes at `text`.
+     */
+    uint64_t text_bytes;
+    /**
+     * The prompt as `tokens_len` tokens; or NULL, and text.
+     */
+    const uint32_t *tokens;
+    /**
+     * Tokens at `tokens`.
+     */
+    uint64_t tokens_len;
+    /**
+     * How to generate; NULL for the defaults. Read during the call only; a sampler is copied.
+     */
+    const struct lightgpt_generate_options *generate;
+    /**
+     * From -4 to 4: each priority gets twice the share of the one below it.
+     */
+    int32_t priority;
+    /**
+     * Zero.
+     */
+    uint32_t reserved;
+    /**
+     * Any number: those of a priority share it evenly.
+     */
+    uint64_t submitter;
+    /**
+     * Microseconds from now after which the request ends with LIGHTGPT_FINISH_DEADLINE; 0: none.
+     */
+    uint64_t deadline_us;
+    /**
+     * Called with all that happens; NULL: lightgpt_batch_queue_poll gives it.
+     */
+    lightgpt_batch_event_fn event;
+    /**
+     * Handed to `event`.
+     */
+    void *user_data;
+    /**
+     * Called with `user_data` when the request is over; NULL: nothing to do.
+     */
+    lightgpt_destroy_fn destroy;
+} lightgpt_batch_request;
 
 #ifdef __cplusplus
 extern "C" {
@@ -2195,6 +2595,120 @@ LIGHTGPT_API
 int32_t lightgpt_session_step(struct lightgpt_session *session,
                               uint64_t budget_us,
                               struct lightgpt_event *event);
+
+/**
+ * Makes a queue.
+ *
+ * team: the threads to compute with; NULL: those that sessions of the model share by default.
+ * options: NULL for the defaults. queue: not NULL; gets a handle that lightgpt_batch_queue_free
+ * gives back. Model and team may be freed before the queue. Any thread.
+ * Errors: LIGHTGPT_OUT_OF_MEMORY, LIGHTGPT_MEMORY_CAP, LIGHTGPT_INVALID_ARGUMENT (an option out of
+ * range), LIGHTGPT_UNSUPPORTED (the model was opened with LIGHTGPT_OPEN_INSPECT).
+ */
+LIGHTGPT_API
+int32_t lightgpt_batch_queue_new(const struct lightgpt_model *model,
+                                 const struct lightgpt_team *team,
+                                 const struct lightgpt_batch_queue_options *options,
+                                 struct lightgpt_batch_queue **queue);
+
+/**
+ * Lets a queue without a worker work for about `budget_us` microseconds; 0: until no request is
+ * there. It may pause inside a token, and goes on where it stopped. Callbacks run on this thread.
+ *
+ * Answers LIGHTGPT_PENDING when there is more to do (also while the queue rests or waits for
+ * company), LIGHTGPT_DONE when no request is left.
+ * Errors: LIGHTGPT_BUSY (the queue has a worker, another thread lets it work, or this is one of its
+ * callbacks), LIGHTGPT_POISONED, LIGHTGPT_INTERNAL (a defect, which has ended all requests).
+ */
+LIGHTGPT_API
+int32_t lightgpt_batch_queue_step(const struct lightgpt_batch_queue *queue,
+                                  uint64_t budget_us);
+
+/**
+ * Lets the queue rest, from the next place where it can pause. Requests are still taken, cancelled,
+ * and end at their deadlines.
+ *
+ * Any thread at any time, also from a callback.
+ */
+LIGHTGPT_API int32_t lightgpt_batch_queue_pause(const struct lightgpt_batch_queue *queue);
+
+/**
+ * Ends what lightgpt_batch_queue_pause and lightgpt_batch_queue_drain began.
+ *
+ * Any thread at any time, also from a callback.
+ */
+LIGHTGPT_API int32_t lightgpt_batch_queue_resume(const struct lightgpt_batch_queue *queue);
+
+/**
+ * Takes no more requests, until lightgpt_batch_queue_resume: submitting answers LIGHTGPT_BUSY.
+ * Those that are there go on; waits for their end, for at most `timeout_us` microseconds, but not
+ * in a callback.
+ *
+ * Answers LIGHTGPT_DONE when no request is left, else LIGHTGPT_PENDING. A queue without a worker
+ * needs another thread that lets it work meanwhile. Any thread at any time.
+ */
+LIGHTGPT_API
+int32_t lightgpt_batch_queue_drain(const struct lightgpt_batch_queue *queue,
+                                   uint64_t timeout_us);
+
+/**
+ * Says what the queue has done and holds.
+ *
+ * metrics: not NULL, initialised with LIGHTGPT_BATCH_METRICS_INIT. Any thread at any time.
+ */
+LIGHTGPT_API
+int32_t lightgpt_batch_queue_metrics(const struct lightgpt_batch_queue *queue,
+                                     struct lightgpt_batch_metrics *metrics);
+
+/**
+ * Gives a queue back. Requests that are there are cancelled, and their callbacks hear it before
+ * this call ends; its thread is joined, and calls on other threads are waited for. In a callback
+ * that is LIGHTGPT_BUSY, if the queue has a thread or is in a call.
+ *
+ * NULL is fine. Any thread.
+ */
+LIGHTGPT_API int32_t lightgpt_batch_queue_free(struct lightgpt_batch_queue *queue);
+
+/**
+ * Hands a request to the queue.
+ *
+ * request: not NULL; read during the call only. id: not NULL; gets the request's number, which
+ * rises from 1. Its first event may come before this call returns. `user_data` becomes the
+ * queue's only if the call succeeds. Any thread at any time, also from a callback.
+ * Errors: LIGHTGPT_BUSY (as many requests are there as may be, the queue takes none, or the sampler
+ * is in use), LIGHTGPT_INVALID_ARGUMENT (no prompt, a token outside the vocabulary, a priority out
+ * of range), LIGHTGPT_CONTEXT_FULL (the prompt alone has more tokens than a request may come to),
+ * LIGHTGPT_MEMORY_CAP (it does not fit into memory_max, even alone), LIGHTGPT_UNSUPPORTED (text
+ * without a tokenizer), LIGHTGPT_OUT_OF_MEMORY, LIGHTGPT_POISONED.
+ */
+LIGHTGPT_API
+int32_t lightgpt_batch_queue_submit(const struct lightgpt_batch_queue *queue,
+                                    const struct lightgpt_batch_request *request,
+                                    uint64_t *id);
+
+/**
+ * Ends a request soon: its last event has the status LIGHTGPT_CANCELLED. The others go on.
+ *
+ * Any thread at any time, also from a callback. Errors: LIGHTGPT_NOT_FOUND (it is over, or never
+ * was).
+ */
+LIGHTGPT_API
+int32_t lightgpt_batch_queue_cancel(const struct lightgpt_batch_queue *queue,
+                                    uint64_t request);
+
+/**
+ * Gives the next event of the requests without a callback, and waits at most `timeout_us`
+ * microseconds for one, but not in a callback.
+ *
+ * Answers LIGHTGPT_OK with an event, LIGHTGPT_PENDING if none came in time, LIGHTGPT_DONE if no
+ * such request is left. What the event points to is valid until the next poll of the queue.
+ * event: not NULL, initialised with LIGHTGPT_BATCH_EVENT_INIT. Any thread, one at a time.
+ * Errors: LIGHTGPT_BUSY (another thread polls).
+ */
+LIGHTGPT_API
+int32_t lightgpt_batch_queue_poll(const struct lightgpt_batch_queue *queue,
+                                  uint64_t timeout_us,
+                                  struct lightgpt_batch_event *event);
 
 #ifdef __cplusplus
 }  // extern "C"

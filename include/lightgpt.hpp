@@ -3,7 +3,7 @@
 // What a function does, takes and answers stands in lightgpt.h, under the name in its body; the
 // constants and the structs that the library fills are those of lightgpt.h. What is different here:
 //
-// OWNERS. lightgpt::model, team, sampler and session each own a handle, can be moved and not
+// OWNERS. lightgpt::model, team, sampler, session and batch_queue each own a handle, can be moved and not
 // copied, and free it in the end. One that was moved from is empty; calls with it throw. Objects
 // may go in any order, as in C. Do not destroy one inside a callback that it runs: the library
 // refuses to free it, and it stays until the process ends.
@@ -110,6 +110,19 @@ public:
             return callback();
         } catch (...) {
             if (call != nullptr)
+                call->thrown_ = std::current_exception();
+            return refusal;
+        }
+    }
+
+    // As `guard`, for a callback beside which others of the same call are answered all the same.
+    template <class T, class Callback> static T guard_one(T refusal, Callback &&callback) noexcept
+    {
+        try {
+            return callback();
+        } catch (...) {
+            frame *call = innermost();
+            if (call != nullptr && !call->thrown_)
                 call->thrown_ = std::current_exception();
             return refusal;
         }
@@ -248,6 +261,12 @@ struct free_sampler {
 };
 struct free_session {
     static std::int32_t free(lightgpt_session *raw) noexcept { return lightgpt_session_free(raw); }
+};
+struct free_batch_queue {
+    static std::int32_t free(lightgpt_batch_queue *raw) noexcept
+    {
+        return lightgpt_batch_queue_free(raw);
+    }
 };
 
 } // namespace detail
@@ -885,6 +904,43 @@ struct generate_options {
     std::uint32_t top = 0;
 };
 
+namespace detail {
+
+// Makes a call with options for the C interface, which are valid meanwhile.
+template <class Call> std::int32_t with(const generate_options &given, Call &&make)
+{
+    lightgpt_generate_options options = LIGHTGPT_GENERATE_OPTIONS_INIT;
+    std::vector<std::string> names;
+    std::vector<const char *> stops;
+    for (const auto &stop : given.stops)
+        names.push_back(terminated(stop, "stops"));
+    for (const auto &name : names)
+        stops.push_back(name.c_str());
+    options.flags = (given.ignore_end ? LIGHTGPT_GENERATE_IGNORE_END : 0)
+        | (given.log_probabilities ? LIGHTGPT_GENERATE_LOG_PROBABILITIES : 0);
+    options.tokens_max = given.tokens_max;
+    options.sampler = given.sampler != nullptr ? given.sampler->get() : nullptr;
+    options.stops = stops.data();
+    options.stops_len = stops.size();
+    options.top_len = given.top;
+    return call([&] { return make(&options); });
+}
+
+} // namespace detail
+
+struct embed_options {
+    std::uint32_t pooling = LIGHTGPT_POOLING_AUTO;
+    bool raw = false;
+
+    lightgpt_embed_options raw_options() const noexcept
+    {
+        lightgpt_embed_options options = LIGHTGPT_EMBED_OPTIONS_INIT;
+        options.flags = raw ? LIGHTGPT_EMBED_RAW : 0;
+        options.pooling = pooling;
+        return options;
+    }
+};
+
 class session : public detail::handle<lightgpt_session, detail::free_session> {
 public:
     using handle::handle;
@@ -946,6 +1002,42 @@ public:
         return result;
     }
 
+    // One embedding, or with LIGHTGPT_POOLING_NONE one for each token. The session stays as it is,
+    // here and below.
+    std::vector<float> embed(std::string_view text, const embed_options &given = {},
+                             std::uint32_t flags = LIGHTGPT_TEXT_ADD_SPECIAL)
+    {
+        const lightgpt_embed_options options = given.raw_options();
+        std::vector<float> result;
+        detail::fill(result, [&](float *buf, std::size_t cap, std::size_t *needed) {
+            return lightgpt_session_embed(get(), text.data(), text.size(), flags, &options, buf,
+                                          cap, needed);
+        });
+        return result;
+    }
+    std::vector<float> embed(const std::vector<std::uint32_t> &tokens,
+                             const embed_options &given = {})
+    {
+        const lightgpt_embed_options options = given.raw_options();
+        std::vector<float> result;
+        detail::fill(result, [&](float *buf, std::size_t cap, std::size_t *needed) {
+            return lightgpt_session_embed_tokens(get(), tokens.data(), tokens.size(), &options,
+                                                 buf, cap, needed);
+        });
+        return result;
+    }
+
+    // The scores of a text as an answer to a query; models that rank give one.
+    std::vector<float> rerank(std::string_view query, std::string_view text)
+    {
+        std::vector<float> result;
+        detail::fill(result, [&](float *buf, std::size_t cap, std::size_t *needed) {
+            return lightgpt_session_rerank(get(), query.data(), query.size(), text.data(),
+                                           text.size(), buf, cap, needed);
+        });
+        return result;
+    }
+
     std::vector<std::uint32_t> tokens()
     {
         std::vector<std::uint32_t> tokens;
@@ -969,15 +1061,43 @@ public:
     // Another session with the same tokens, logits and turn.
     session fork()
     {
-        session made;
-        lightgpt_session *raw = nullptr;
-        detail::call([&] {
-            const std::int32_t status = lightgpt_session_fork(get(), &raw);
-            if (status >= 0)
-                static_cast<handle &>(made) = handle(raw);
-            return status;
+        return made([&](lightgpt_session **raw) { return lightgpt_session_fork(get(), raw); });
+    }
+
+    // flags: LIGHTGPT_SAVE_ bits.
+    void save(std::string_view path, std::uint32_t flags = 0)
+    {
+        const std::string name(path);
+        detail::call([&] { return lightgpt_session_save(get(), name.c_str(), flags); });
+    }
+    std::vector<std::uint8_t> save_memory(std::uint32_t flags = 0)
+    {
+        std::vector<std::uint8_t> bytes;
+        detail::fill(bytes, [&](std::uint8_t *buf, std::size_t cap, std::size_t *needed) {
+            return lightgpt_session_save_memory(get(), flags, buf, cap, needed);
         });
-        return made;
+        return bytes;
+    }
+
+    // A session that goes on where a saved one was; of the options, 0 is what that one had.
+    static session restore(const model &of, std::string_view path,
+                           const session_options &options = {}, const team *with = nullptr)
+    {
+        const std::string name(path);
+        const lightgpt_session_options given = options.raw();
+        return made([&](lightgpt_session **raw) {
+            return lightgpt_session_restore(of.get(), with != nullptr ? with->get() : nullptr,
+                                            &given, name.c_str(), raw);
+        });
+    }
+    static session restore(const model &of, const std::vector<std::uint8_t> &bytes,
+                           const session_options &options = {}, const team *with = nullptr)
+    {
+        const lightgpt_session_options given = options.raw();
+        return made([&](lightgpt_session **raw) {
+            return lightgpt_session_restore_memory(of.get(), with != nullptr ? with->get() : nullptr,
+                                                   &given, bytes.data(), bytes.size(), raw);
+        });
     }
 
     // Any thread at any time.
@@ -1013,20 +1133,20 @@ public:
                 return detail::answer(*static_cast<Callback *>(data), happened);
             });
         };
-        return with(given, [&](const lightgpt_generate_options *options) {
+        return detail::with(given, [&](const lightgpt_generate_options *options) {
             return lightgpt_session_generate(get(), options, run, detail::address(callback));
         });
     }
     std::int32_t generate(const generate_options &given = {})
     {
-        return with(given, [&](const lightgpt_generate_options *options) {
+        return detail::with(given, [&](const lightgpt_generate_options *options) {
             return lightgpt_session_generate(get(), options, nullptr, nullptr);
         });
     }
 
     void begin(const generate_options &given = {})
     {
-        with(given, [&](const lightgpt_generate_options *options) {
+        detail::with(given, [&](const lightgpt_generate_options *options) {
             return lightgpt_session_begin(get(), options);
         });
     }
@@ -1043,33 +1163,223 @@ private:
     void make(const model &of, const team *with, const session_options &given)
     {
         const lightgpt_session_options options = given.raw();
+        *this = made([&](lightgpt_session **raw) {
+            return lightgpt_session_new(of.get(), with != nullptr ? with->get() : nullptr, &options,
+                                        raw);
+        });
+    }
+
+    // What a call that gives a handle makes.
+    template <class Call> static session made(Call &&call)
+    {
+        session result;
         lightgpt_session *raw = nullptr;
         detail::call([&] {
+            const std::int32_t status = call(&raw);
+            if (status >= 0)
+                static_cast<handle &>(result) = handle(raw);
+            return status;
+        });
+        return result;
+    }
+};
+
+// Batches.
+
+struct batch_queue_options {
+    // Whether the queue has a thread of its own; else step() lets it work.
+    bool worker = false;
+    // One of LIGHTGPT_KV_.
+    std::uint32_t kv_format = LIGHTGPT_KV_AUTO;
+    std::uint32_t sequences_max = 0;
+    std::uint64_t context = 0;
+    std::uint64_t chunk = 0;
+    std::uint64_t memory_max = 0;
+    std::uint64_t requests_max = 0;
+    std::uint64_t window_us = 0;
+};
+
+// What happened to a request. What it leads to is valid during the callback, or until the next poll.
+class batch_event {
+public:
+    batch_event() noexcept = default;
+    explicit batch_event(const lightgpt_batch_event &raw) noexcept { detail::copy(raw_, raw); }
+
+    // One of LIGHTGPT_EVENT_.
+    std::uint32_t kind() const noexcept { return raw_.kind; }
+    std::uint64_t request() const noexcept { return raw_.request; }
+    std::uint32_t token() const noexcept { return raw_.token; }
+    // One of LIGHTGPT_FINISH_.
+    std::uint32_t finish() const noexcept { return raw_.finish; }
+    // How the request ended: LIGHTGPT_DONE, LIGHTGPT_STOPPED, LIGHTGPT_CANCELLED or an error.
+    std::int32_t status() const noexcept { return raw_.status; }
+    std::uint64_t position() const noexcept { return raw_.position; }
+    std::uint64_t done() const noexcept { return raw_.done; }
+    std::uint64_t total() const noexcept { return raw_.total; }
+    std::string_view text() const noexcept
+    {
+        const auto bytes = static_cast<std::size_t>(raw_.text_bytes);
+        return bytes > 0 ? std::string_view(raw_.text, bytes) : std::string_view();
+    }
+    double log_probability() const noexcept { return raw_.log_probability; }
+    slice<const lightgpt_token_score> top() const noexcept
+    {
+        return {raw_.top, static_cast<std::size_t>(raw_.top_len)};
+    }
+    // Null before the end.
+    const lightgpt_batch_timings *timings() const noexcept { return raw_.timings; }
+    std::string_view message() const noexcept
+    {
+        return raw_.message != nullptr ? std::string_view(raw_.message) : std::string_view();
+    }
+    lightgpt_batch_event &raw() noexcept { return raw_; }
+
+private:
+    lightgpt_batch_event raw_ = LIGHTGPT_BATCH_EVENT_INIT;
+};
+
+struct batch_request {
+    // The prompt: text, or tokens.
+    std::string_view text;
+    // LIGHTGPT_TEXT_ bits.
+    std::uint32_t flags = LIGHTGPT_TEXT_ADD_SPECIAL;
+    std::vector<std::uint32_t> tokens;
+    generate_options generate;
+    std::int32_t priority = 0;
+    std::uint64_t submitter = 0;
+    std::uint64_t deadline_us = 0;
+
+    // Called with (const lightgpt::batch_event &), which may answer LIGHTGPT_STOP or
+    // LIGHTGPT_CANCEL; without it, the events are polled. What it throws cancels the request; the
+    // step that ran it throws it (the first of several), a queue's own thread drops it.
+    template <class F> void on_event(F &callback)
+    {
+        event = [](void *data, const lightgpt_batch_event *raw) {
+            return detail::frame::guard_one<std::int32_t>(LIGHTGPT_CANCEL, [&] {
+                const batch_event happened(*raw);
+                return detail::answer(*static_cast<F *>(data), happened);
+            });
+        };
+        event_data = detail::address(callback);
+        event_owner = detail::nothing();
+    }
+    template <class F> void on_event(std::unique_ptr<F> callback)
+    {
+        on_event(*callback);
+        event_owner = detail::owned(callback.release(), detail::destroy<F>);
+    }
+
+    lightgpt_batch_event_fn event = nullptr;
+    void *event_data = nullptr;
+    detail::owned event_owner = detail::nothing();
+};
+
+// All of it on any thread at any time.
+class batch_queue : public detail::handle<lightgpt_batch_queue, detail::free_batch_queue> {
+public:
+    using handle::handle;
+
+    batch_queue() noexcept = default;
+    explicit batch_queue(const model &of, const batch_queue_options &options = {})
+    {
+        make(of, nullptr, options);
+    }
+    batch_queue(const model &of, const team &with, const batch_queue_options &options = {})
+    {
+        make(of, &with, options);
+    }
+
+    // The number of the request.
+    std::uint64_t submit(batch_request given) const
+    {
+        lightgpt_batch_request request = LIGHTGPT_BATCH_REQUEST_INIT;
+        request.flags = given.flags;
+        request.text = given.tokens.empty() ? given.text.data() : nullptr;
+        request.text_bytes = given.text.size();
+        request.tokens = given.tokens.empty() ? nullptr : given.tokens.data();
+        request.tokens_len = given.tokens.size();
+        request.priority = given.priority;
+        request.submitter = given.submitter;
+        request.deadline_us = given.deadline_us;
+        request.event = given.event;
+        request.user_data = given.event_data;
+        if (given.event_owner)
+            request.destroy = given.event_owner.get_deleter();
+        std::uint64_t id = 0;
+        detail::with(given.generate, [&](const lightgpt_generate_options *options) {
+            request.generate = options;
+            const std::int32_t status = lightgpt_batch_queue_submit(get(), &request, &id);
+            if (status >= 0)
+                given.event_owner.release();
+            return status;
+        });
+        return id;
+    }
+
+    // False if the request is over, or never was.
+    bool cancel(std::uint64_t request) const
+    {
+        return detail::found([&] { return lightgpt_batch_queue_cancel(get(), request); });
+    }
+
+    // LIGHTGPT_PENDING or LIGHTGPT_DONE.
+    std::int32_t step(std::uint64_t budget_us = 0) const
+    {
+        return detail::call([&] { return lightgpt_batch_queue_step(get(), budget_us); });
+    }
+
+    // LIGHTGPT_OK with an event, LIGHTGPT_PENDING or LIGHTGPT_DONE without one.
+    std::int32_t poll(std::uint64_t timeout_us, batch_event &happened) const
+    {
+        happened = batch_event();
+        return detail::call(
+            [&] { return lightgpt_batch_queue_poll(get(), timeout_us, &happened.raw()); });
+    }
+
+    void pause() const
+    {
+        detail::call([&] { return lightgpt_batch_queue_pause(get()); });
+    }
+
+    void resume() const
+    {
+        detail::call([&] { return lightgpt_batch_queue_resume(get()); });
+    }
+
+    // Whether no request is left.
+    bool drain(std::uint64_t timeout_us) const
+    {
+        return detail::call([&] { return lightgpt_batch_queue_drain(get(), timeout_us); })
+            == LIGHTGPT_DONE;
+    }
+
+    lightgpt_batch_metrics metrics() const
+    {
+        lightgpt_batch_metrics metrics = LIGHTGPT_BATCH_METRICS_INIT;
+        detail::call([&] { return lightgpt_batch_queue_metrics(get(), &metrics); });
+        return metrics;
+    }
+
+private:
+    void make(const model &of, const team *with, const batch_queue_options &given)
+    {
+        lightgpt_batch_queue_options options = LIGHTGPT_BATCH_QUEUE_OPTIONS_INIT;
+        options.flags = given.worker ? LIGHTGPT_BATCH_QUEUE_WORKER : 0;
+        options.kv_format = given.kv_format;
+        options.sequences_max = given.sequences_max;
+        options.context = given.context;
+        options.chunk = given.chunk;
+        options.memory_max = given.memory_max;
+        options.requests_max = given.requests_max;
+        options.window_us = given.window_us;
+        lightgpt_batch_queue *raw = nullptr;
+        detail::call([&] {
             const lightgpt_team *threads = with != nullptr ? with->get() : nullptr;
-            const std::int32_t status = lightgpt_session_new(of.get(), threads, &options, &raw);
+            const auto status = lightgpt_batch_queue_new(of.get(), threads, &options, &raw);
             if (status >= 0)
                 static_cast<handle &>(*this) = handle(raw);
             return status;
         });
-    }
-
-    template <class Call> std::int32_t with(const generate_options &given, Call &&make)
-    {
-        lightgpt_generate_options options = LIGHTGPT_GENERATE_OPTIONS_INIT;
-        std::vector<std::string> names;
-        std::vector<const char *> stops;
-        for (const auto &stop : given.stops)
-            names.push_back(detail::terminated(stop, "stops"));
-        for (const auto &name : names)
-            stops.push_back(name.c_str());
-        options.flags = (given.ignore_end ? LIGHTGPT_GENERATE_IGNORE_END : 0)
-            | (given.log_probabilities ? LIGHTGPT_GENERATE_LOG_PROBABILITIES : 0);
-        options.tokens_max = given.tokens_max;
-        options.sampler = given.sampler != nullptr ? given.sampler->get() : nullptr;
-        options.stops = stops.data();
-        options.stops_len = stops.size();
-        options.top_len = given.top;
-        return detail::call([&] { return make(&options); });
     }
 };
 

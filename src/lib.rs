@@ -36,6 +36,10 @@ pub mod model;
 
 pub mod session;
 
+pub mod engine;
+
+pub mod tune;
+
 pub mod capi;
 
 /// Version of the arithmetic (`docs/numerics.md`): logits of two builds with one version are the

@@ -81,6 +81,20 @@ impl Matrix {
         &self.bytes[range.start * self.row_bytes..range.end * self.row_bytes]
     }
 
+    /// Some of the rows, as a matrix of their own.
+    ///
+    /// # Panics
+    /// If there are not as many.
+    pub fn part(&self, rows: std::ops::Range<usize>) -> Self {
+        let (start, len) = (rows.start * self.row_bytes, rows.len() * self.row_bytes);
+        let bytes = self.bytes.view(start, len);
+        Self {
+            rows: rows.len(),
+            bytes: bytes.expect("rows of the matrix"),
+            ..*self
+        }
+    }
+
     /// One row as f32: (columns).
     pub fn decode_row(&self, row: usize, out: &mut [f32]) -> Result<()> {
         quant::decode(self.format, self.row_bytes(row..row + 1), out)

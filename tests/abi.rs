@@ -235,7 +235,7 @@ fn every_function_answers_null_and_foreign_handles() {
             let values: Vec<&str> = arguments
                 .iter()
                 .map(|argument| {
-                    let handle = ["team", "model", "sampler", "session"]
+                    let handle = ["team", "model", "sampler", "session", "batch_queue"]
                         .iter()
                         .any(|object| {
                             argument.contains(&format!("struct lightgpt_{object} *"))
@@ -503,7 +503,7 @@ fn rust_layout() -> String {
         lightgpt_model_info {
             struct_size, gguf_version, file_bytes, files, metadata_keys, tensors, vocab, parameters,
             weight_bytes, layers, dim, heads, kv_heads, head_dim, hidden, context, architecture,
-            name,
+            name, abilities, pooling, embedding, scores,
         }
         lightgpt_tensor_info {
             struct_size, format, dims, dimensions, file, offset, bytes, format_name, name,
@@ -544,5 +544,28 @@ fn rust_layout() -> String {
         lightgpt_generate_options {
             struct_size, flags, tokens_max, sampler, stops, stops_len, top_len, reserved
         }
+        lightgpt_batch_queue_options {
+            struct_size, flags, kv_format, sequences_max, context, chunk, memory_max, requests_max,
+            window_us,
+        }
+        lightgpt_batch_metrics {
+            struct_size, reserved, waiting, running, submitted, refused, finished, cancelled,
+            expired, failed, prompt_tokens, generated_tokens, repeated_tokens, preemptions, passes,
+            rows, rows_max, busy_us, queue_us, first_token_us, first_tokens, token_us, token_max_us,
+            kv_bytes,
+        }
+        lightgpt_batch_timings {
+            struct_size, reserved, prompt_tokens, generated_tokens, repeated_tokens, preemptions,
+            queue_us, first_token_us, token_max_us, total_us,
+        }
+        lightgpt_batch_event {
+            struct_size, kind, request, token, finish, status, reserved, position, done, total,
+            text, text_bytes, log_probability, top, top_len, timings, message,
+        }
+        lightgpt_batch_request {
+            struct_size, flags, text, text_bytes, tokens, tokens_len, generate, priority, reserved,
+            submitter, deadline_us, event, user_data, destroy,
+        }
+        lightgpt_embed_options { struct_size, flags, pooling, reserved }
     }
 }

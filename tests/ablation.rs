@@ -13,8 +13,8 @@ use std::path::Path;
 use lightgpt::gguf::Source;
 use lightgpt::kernel::{self, Nonlinearity, Window};
 use lightgpt::model::Network;
-use lightgpt::model::spec::{Gating, QkNorm};
-use lightgpt::model::weights::{ExpertWeights, Layer};
+use lightgpt::model::spec::{Curve, Gating, Pooling, QkNorm, RecurrenceKind};
+use lightgpt::model::weights::{ExpertWeights, Layer, RecurrentWeights, StateWeights};
 use lightgpt::ops::experts::Gate;
 use lightgpt::ops::norm::{Norm, NormKind};
 use lightgpt::ops::rope::{Factors, Frequencies, Rope, Scaling, Style};
@@ -65,7 +65,7 @@ const SWITCHES: &[(&str, Switch)] = &[
     ("factor of blocks", |n| set(&mut n.spec.residual_scale, 1.0)),
     ("biases of attention", |n| {
         each_layer(n, |layer| {
-            let all = layer.qkv.iter_mut().chain([&mut layer.attention_out]);
+            let all = layer.qkv.iter_mut().chain(&mut layer.attention_out);
             all.fold(false, |on, linear| linear.bias.take().is_some() | on)
         })
     }),
@@ -79,7 +79,8 @@ const SWITCHES: &[(&str, Switch)] = &[
         })
     }),
     ("bias of the output", |n| {
-        n.weights.output.bias.take().is_some()
+        let output = n.weights.output.as_mut();
+        output.is_some_and(|output| output.bias.take().is_some())
     }),
     ("rotation", |n| {
         let was_on = turns(n);
@@ -88,10 +89,9 @@ const SWITCHES: &[(&str, Switch)] = &[
     }),
     ("rotation of some layers only", |n| {
         let first = (!n.spec.ropes.is_empty()).then_some(0);
-        n.spec
-            .each
-            .iter_mut()
-            .fold(false, |on, layer| set(&mut layer.rope, first) | on)
+        let layers = n.spec.each.iter_mut();
+        let attending = layers.filter(|layer| layer.mixer.attends());
+        attending.fold(false, |on, layer| set(&mut layer.rope, first) | on)
     }),
     ("pairs of the rotation", |n| {
         let opposite = |style| match style {
@@ -135,10 +135,74 @@ const SWITCHES: &[(&str, Switch)] = &[
     }),
     ("temperature", |n| n.spec.temperature.take().is_some()),
     ("windows", |n| {
+        let all = match n.spec.is_causal() {
+            true => Window::All,
+            false => Window::Both,
+        };
         n.spec
             .each
             .iter_mut()
-            .fold(false, |on, layer| set(&mut layer.window, Window::All) | on)
+            .fold(false, |on, layer| set(&mut layer.window, all) | on)
+    }),
+    ("sight of what is behind", |n| {
+        let sees = !n.spec.is_causal();
+        for layer in &mut n.spec.each {
+            layer.window = match layer.window {
+                Window::Both => Window::All,
+                Window::Around(reach) => Window::Sliding(reach + 1),
+                causal => causal,
+            };
+        }
+        sees
+    }),
+    ("kinds of text", |n| n.weights.segments.take().is_some()),
+    ("norms of sums", |n| {
+        each_layer(n, |layer| {
+            layer.attention_sum_norm.take().is_some() | layer.ffn_sum_norm.take().is_some()
+        })
+    }),
+    ("the second norm of sums", |n| {
+        each_layer(n, |layer| layer.attention_second_norm.take().is_some())
+    }),
+    ("the last norm", |n| n.weights.output_norm.take().is_some()),
+    ("pooling", |n| {
+        let mut others = [Pooling::Mean, Pooling::Last].into_iter();
+        let was = n.spec.pooling;
+        n.spec.pooling = match n.spec.predicts || was == Pooling::Rank {
+            true => was,
+            false => others.find(|other| *other != was).expect("one of two"),
+        };
+        n.spec.pooling != was
+    }),
+    ("matrices behind the mean", |n| {
+        n.spec.projections.clear();
+        !std::mem::take(&mut n.weights.projections).is_empty()
+    }),
+    ("pooling before the head", |n| {
+        n.spec
+            .head
+            .as_mut()
+            .is_some_and(|head| set(&mut head.pooling, Pooling::Last))
+    }),
+    ("curve of the head", |n| {
+        n.spec.head.as_mut().is_some_and(|head| {
+            head.curve = match head.curve {
+                Curve::Tanh => Curve::Gelu,
+                Curve::Gelu => Curve::Tanh,
+            };
+            true
+        })
+    }),
+    ("norm of the head", |n| {
+        let head = n.weights.head.as_mut();
+        head.is_some_and(|head| head.norm.take().is_some())
+    }),
+    ("biases of the head", |n| {
+        let head = n.weights.head.as_mut();
+        head.is_some_and(|head| {
+            let all = head.inner.iter_mut().chain(&mut head.outputs);
+            all.fold(false, |on, linear| linear.bias.take().is_some() | on)
+        })
     }),
     ("activation", |n| {
         n.spec.each.iter_mut().fold(false, |on, layer| {
@@ -215,6 +279,80 @@ const SWITCHES: &[(&str, Switch)] = &[
             .as_mut()
             .is_some_and(|experts| set(&mut experts.weighs_input, false))
     }),
+    ("gates of heads", |n| {
+        let plain = n.spec.heads + 2;
+        set(&mut n.spec.gated_heads, false)
+            && each_layer(n, |layer| {
+                layer.qkv.truncate(plain);
+                true
+            })
+    }),
+    ("states beside attention", |n| {
+        each_layer(n, |layer| {
+            !layer.qkv.is_empty() && layer.recurrent.take().is_some()
+        })
+    }),
+    ("memory of convolutions", |n| {
+        let taps = n.spec.recurrence.map_or(1, |recurrence| recurrence.taps);
+        each_recurrent(n, |layer| {
+            let newest = layer.taps.len() / taps;
+            let older = layer.taps.len() - newest;
+            layer.taps[..older].fill(0.0);
+            true
+        })
+    }),
+    ("biases of convolutions", |n| {
+        each_recurrent(n, |layer| layer.taps_bias.take().is_some())
+    }),
+    ("norms of keys, rows and steps", |n| {
+        each_recurrent(n, |layer| {
+            let had = !layer.norms.is_empty();
+            layer.norms.clear();
+            had
+        })
+    }),
+    ("norms of what states give", |n| {
+        each_recurrent(n, |layer| layer.out_norm.take().is_some())
+    }),
+    ("decay of states", |n| {
+        each_state(n, |state| {
+            state.decay.fill(0.0);
+            true
+        })
+    }),
+    ("biases of steps", |n| {
+        each_state(n, |state| match &mut state.low {
+            Some((_, steps)) => steps.bias.take().is_some(),
+            None => state.step_bias.as_mut().is_some_and(|bias| {
+                bias.fill(0.0);
+                true
+            }),
+        })
+    }),
+    ("what goes past states", |n| {
+        each_state(n, |state| state.skip.take().is_some())
+    }),
+    ("order of heads in groups", |n| {
+        n.spec
+            .recurrence
+            .as_mut()
+            .is_some_and(|recurrence| match &mut recurrence.kind {
+                RecurrenceKind::Delta { tiled } => {
+                    *tiled = !*tiled;
+                    true
+                }
+                _ => false,
+            })
+    }),
+    ("order of a memory's steps", |n| {
+        let is_memory = |kind| matches!(kind, RecurrenceKind::Delta { .. });
+        let is_memory = n.spec.recurrence.is_some_and(|own| is_memory(own.kind));
+        is_memory
+            && each_state(n, |state| {
+                state.paired = !state.paired;
+                true
+            })
+    }),
     ("factor of logits", |n| set(&mut n.spec.logit_scale, 1.0)),
     ("bound of logits", |n| set(&mut n.spec.logit_softcap, 0.0)),
 ];
@@ -246,8 +384,8 @@ fn a_golden_fails_without_what_it_shows() {
 
 /// The difference from the golden with something switched off; `None` if it was not on.
 fn without(folder: &Path, case: &Case, switch: Switch) -> Option<f32> {
-    let (mut worst, mut rest) = (0f32, case.logits.as_slice());
-    for tokens in &case.tokens {
+    let mut worst = 0f32;
+    for i in 0..case.tokens.len() {
         let mut was_on = false;
         let path = folder.join("model.gguf");
         let mut change = |network: &mut Network| was_on = switch(network);
@@ -256,9 +394,8 @@ fn without(folder: &Path, case: &Case, switch: Switch) -> Option<f32> {
         if !was_on {
             return None;
         }
-        let (here, behind) = rest.split_at(tokens.len() * case.vocab);
-        rest = behind;
-        worst = worst.max(largest(&timeline.feed(tokens), here));
+        let (made, expected) = case.try_pair(i, &mut timeline);
+        worst = worst.max(made.map_or(f32::INFINITY, |made| largest(&made, &expected)));
     }
     Some(worst)
 }
@@ -281,6 +418,16 @@ fn each_experts(network: &mut Network, change: impl Fn(&mut ExpertWeights) -> bo
     each_layer(network, |layer| layer.experts.as_mut().is_some_and(&change))
 }
 
+fn each_recurrent(network: &mut Network, change: impl Fn(&mut RecurrentWeights) -> bool) -> bool {
+    each_layer(network, |layer| {
+        layer.recurrent.as_mut().is_some_and(&change)
+    })
+}
+
+fn each_state(network: &mut Network, change: impl Fn(&mut StateWeights) -> bool) -> bool {
+    each_recurrent(network, |layer| layer.state.as_mut().is_some_and(&change))
+}
+
 /// All norms of rows.
 fn norms(network: &mut Network) -> Vec<&mut Norm> {
     let weights = &mut network.weights;
@@ -290,13 +437,16 @@ fn norms(network: &mut Network) -> Vec<&mut Norm> {
             &mut layer.attention_post_norm,
             &mut layer.ffn_norm,
             &mut layer.ffn_post_norm,
+            &mut layer.attention_sum_norm,
+            &mut layer.attention_second_norm,
+            &mut layer.ffn_sum_norm,
         ];
         places.into_iter().flatten()
     });
     let others = weights.embedding_norm.iter_mut();
     others
         .chain(layers)
-        .chain([&mut weights.output_norm])
+        .chain(&mut weights.output_norm)
         .collect()
 }
 

@@ -4,6 +4,8 @@
 
 #[path = "support/golden.rs"]
 mod golden;
+#[path = "support/timeline.rs"]
+mod timeline;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,7 +16,7 @@ use lightgpt::control::Control;
 use lightgpt::error::{Code, Result};
 use lightgpt::gguf::{Array, Gguf, LoadOptions, Source, Value, Writer};
 use lightgpt::model::{Model, OpenOptions};
-use lightgpt::session::{Session, SessionOptions};
+use lightgpt::session::{EmbedOptions, Session, SessionOptions};
 use lightgpt::team::{Team, TeamOptions};
 
 /// One golden an architecture.
@@ -56,6 +58,13 @@ fn hostile(value: &Value) -> Vec<Value> {
             Value::from(items[1..].to_vec()),
             Value::from(vec![f32::NAN; items.len()]),
             Value::from(vec![1e30; items.len()]),
+        ],
+        Value::Array(Array::I32(items)) => vec![
+            Value::from(items[1..].to_vec()),
+            Value::from(vec![0; items.len()]),
+            Value::from(vec![-1; items.len()]),
+            Value::from((0..items.len() as i32).collect::<Vec<_>>()),
+            Value::from(vec![i32::MAX; items.len()]),
         ],
         Value::Array(Array::Bool(items)) => vec![
             Value::from(items[1..].to_vec()),
@@ -110,7 +119,16 @@ fn run(team: &Arc<Team>, bytes: Vec<u8>) -> Result<()> {
     };
     let mut session = Session::new(model, Arc::clone(team), &options)?;
     let tokens: Vec<u32> = (0..options.context.min(12) as u32).collect();
+    let control = &mut Control::none();
+    if !session.model().network()?.spec.predicts {
+        let (options, split) = (EmbedOptions::default(), tokens.len() / 2);
+        let ranks = session.scores().is_ok();
+        return match ranks {
+            true => session.rank(&tokens, split, control).map(drop),
+            false => session.embed(&tokens, &options, control).map(drop),
+        };
+    }
     session.feed(&tokens)?;
-    session.logits(&mut Control::none())?;
+    session.logits(control)?;
     Ok(())
 }

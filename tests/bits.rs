@@ -17,8 +17,8 @@ use lightgpt::session::{Session, SessionOptions};
 use lightgpt::team::{Executor, Team, TeamOptions};
 
 /// Models with float weights, one with blocks over several pages, and what attends through windows
-/// over several spans, by experts, with sinks or narrow vectors.
-fn models() -> [(PathBuf, usize); 6] {
+/// over several spans, by experts, with sinks or narrow vectors, or keeps states of all kinds.
+fn models() -> [(PathBuf, usize); 11] {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     [
         (root.join("tests/golden/llama-mha-odd/model.gguf"), 70),
@@ -27,6 +27,11 @@ fn models() -> [(PathBuf, usize); 6] {
         (root.join("tests/golden/cohere2-long/model.gguf"), 300),
         (root.join("tests/golden/gpt-oss/model.gguf"), 50),
         (root.join("tests/golden/deepseek3/model.gguf"), 40),
+        (root.join("tests/golden/lfm2/model.gguf"), 40),
+        (root.join("tests/golden/mamba/model.gguf"), 70),
+        (root.join("tests/golden/mamba2/model.gguf"), 40),
+        (root.join("tests/golden/falcon-h1/model.gguf"), 40),
+        (root.join("tests/golden/qwen3next/model.gguf"), 70),
     ]
 }
 
@@ -38,6 +43,7 @@ fn open(path: &Path, kernels: &'static Kernels) -> Arc<Model> {
 fn team(threads: usize) -> Arc<Team> {
     Team::new(TeamOptions {
         threads,
+        alone_ns: Some(0),
         ..TeamOptions::default()
     })
     .unwrap()
@@ -190,6 +196,7 @@ fn a_host_executor_does_not_show() {
             let team = Team::new(TeamOptions {
                 threads: 4,
                 executor,
+                alone_ns: Some(0),
                 ..TeamOptions::default()
             });
             let made = logits(&mut session(&model, &team.unwrap(), KvFormat::F16, 0), len);

@@ -150,6 +150,33 @@ fn sample_obeys_its_own_stage() {
 }
 
 #[test]
+fn embed_puts_the_nearest_first() {
+    let texts = LINKS.map(|link| {
+        let program = compile("examples-c/embed.c", link, &[]);
+        let sentences = ["The dog ran home.", "Once upon a time", "One day, a cat."];
+        let text = succeed(
+            Command::new(&program)
+                .arg(model())
+                .arg("One day, a cat.")
+                .args(sentences),
+        );
+        assert!(!run(Command::new(&program).arg(model())).status.success());
+        text
+    });
+    assert_eq!(texts[0], texts[1]);
+    let scores = texts[0].lines().map(|line| {
+        let score: f64 = line.split_whitespace().next().unwrap().parse().unwrap();
+        score
+    });
+    assert!(
+        texts[0].starts_with("  1.0000  One day, a cat.\n"),
+        "{}",
+        texts[0]
+    );
+    assert!(scores.is_sorted_by(|a, b| a >= b));
+}
+
+#[test]
 fn fork_tells_ten_endings() {
     let texts = LINKS.map(|link| {
         let program = compile("examples-c/fork.c", link, &[]);
@@ -170,12 +197,43 @@ fn fork_tells_ten_endings() {
 }
 
 #[test]
+fn save_goes_on_from_run_to_run() {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let story = |link, file: &str, runs: &[&str]| {
+        let program = compile("examples-c/save.c", link, &[]);
+        let file = folder.join(file);
+        let _ = fs::remove_file(&file);
+        let tell = |tokens| {
+            let mut command = Command::new(&program);
+            let text = succeed(command.arg(model()).arg(&file).arg(tokens));
+            text.strip_suffix('\n').unwrap().to_string()
+        };
+        runs.iter().map(|tokens| tell(tokens)).collect::<String>()
+    };
+    for link in LINKS {
+        let whole = story(link, "whole.session", &["30"]);
+        assert!(whole.len() > 60, "{whole}");
+        assert_eq!(story(link, "parts.session", &["9", "14", "7"]), whole);
+    }
+}
+
+#[test]
 fn embed_in_loop_prints_frame_times() {
     for link in LINKS {
         let program = compile("examples-c/embed_in_loop.c", link, &[]);
         let text = succeed(Command::new(program).arg(model()).args(["2000", "30"]));
         assert!(text.contains("frames, 30 tokens"), "{text}");
         assert!(text.contains('#'), "{text}");
+    }
+}
+
+#[test]
+fn batch_makes_the_same_texts_together() {
+    for link in LINKS {
+        let program = compile("examples-c/batch.c", link, &[]);
+        let text = succeed(Command::new(program).arg(model()).arg("8"));
+        assert!(text.contains("16 of 16 texts are the same"), "{text}");
+        assert!(text.contains("times as fast"), "{text}");
     }
 }
 
@@ -204,6 +262,18 @@ fn a_host_is_not_harmed() {
         let program = compile("tests/c/host.c", link, &[]);
         let text = succeed(Command::new(program).arg(model()));
         assert!(text.ends_with("all well\n"), "{text}");
+    }
+}
+
+#[test]
+fn a_queue_serves_a_host() {
+    for link in LINKS {
+        let program = compile("tests/c/queue.c", link, &[]);
+        let output = run(Command::new(program).arg(model()));
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(text.ends_with("all well\n"), "{text}");
+        // Panics and errors of requests are told, not printed.
+        assert_eq!(String::from_utf8_lossy(&output.stderr), "");
     }
 }
 

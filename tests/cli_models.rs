@@ -309,6 +309,31 @@ fn tokens_before_a_measurement_are_not_measured() {
 }
 
 #[test]
+fn sequences_decode_together() {
+    let alone = ["--prefill", "0", "--decode", "0", "--repetitions", "2"];
+    let report = bench(&[&alone[..], &["--sequences", "4", "--steps", "6"]].concat());
+    let results = report["results"].as_array().unwrap();
+    assert_eq!(results.len(), 1);
+    let result = &results[0];
+    assert_eq!(result["kind"], "batch");
+    let numbers = ["tokens", "sequences", "context_depth"].map(|name| result[name].as_u64());
+    assert_eq!(numbers, [Some(24), Some(4), Some(16)]);
+    assert!(result["tokens_per_second"].as_f64() > Some(0.0));
+    assert!(result["percent_of_peak"].as_f64() > Some(0.0));
+    assert!(result["percent_of_read"].is_null());
+    let long = [
+        &["bench", MODEL, "--sequences", "2", "--steps", "240"],
+        &alone[..],
+    ]
+    .concat();
+    let long = run(&long);
+    assert_eq!(long.status.code(), Some(2), "{long:?}");
+    let message =
+        "--steps 240: expected at most 256 tokens in all (the model's context), found 257";
+    assert!(error(&long).contains(message), "{long:?}");
+}
+
+#[test]
 fn what_is_not_chosen_fits_the_model() {
     for (more, fits) in [
         (&[][..], "--prefill 192 --decode 64"),
@@ -349,4 +374,32 @@ fn measurements_take_turns_by_lines() {
     drop(input);
     assert_eq!(line()["repetitions"], 2);
     assert!(child.wait().unwrap().success());
+}
+
+#[test]
+fn choices_are_measured_beside_one_thread() {
+    let quick = ["tune", MODEL, "--quick", "--json", "--threads", "2"];
+    let output = run(&[&quick[..], &["--only", "rope,chunks"]].concat());
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let list = |name: &str| report[name].as_array().unwrap().clone();
+    assert!(list("products").is_empty() && list("tiles").is_empty());
+    let operations = list("operations");
+    assert!(operations.len() > 1);
+    let alone_ns = report["alone_ns"].as_u64().unwrap();
+    for one in &operations {
+        assert_eq!(one["operation"], "rope");
+        let is_shared = one["estimate_ns"].as_u64().unwrap() >= alone_ns;
+        assert_eq!(one["path"], if is_shared { "shared" } else { "alone" });
+        let ends = ["low", "median", "high"].map(|end| one["path_speed_up"][end].as_f64().unwrap());
+        assert!(0.0 < ends[0] && ends.is_sorted(), "{one}");
+        assert!(["kept", "open", "broken"].contains(&one["rule"].as_str().unwrap()));
+    }
+    let built_in = list("chunks")
+        .iter()
+        .filter(|one| one["is_built_in"] == true)
+        .count();
+    assert_eq!(built_in, 1);
+    let nothing = run(&["tune", "--quick", "--only", "chunks"]);
+    assert_eq!(nothing.status.code(), Some(2), "{nothing:?}");
 }

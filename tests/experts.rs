@@ -153,6 +153,7 @@ fn logits(file: Vec<u8>, kernels: &'static Kernels, threads: usize, chunk: usize
     let model = Model::open_with(source, &options, &mut Control::none(), kernels).unwrap();
     let team = TeamOptions {
         threads,
+        alone_ns: Some(0),
         ..TeamOptions::default()
     };
     let options = SessionOptions {

@@ -29,6 +29,15 @@ const SHIPPED: u64 = 0x18e5_ab7d_3b60_8372;
 /// The hash of a random model whose keys fall into two spans.
 const SPANS: u64 = 0x27b2_5ab8_06fb_da78;
 
+/// The hashes of small random models, one a kind of state that layers may keep.
+const STATES: [(&str, u64); 5] = [
+    ("lfm2", 0x106d_dede_892f_2fc6),
+    ("mamba", 0xa020_33dd_a1b4_8576),
+    ("mamba2", 0x8156_622e_da0e_5602),
+    ("falcon-h1", 0x5b73_a7bb_4bcb_9361),
+    ("qwen3next", 0x3c28_3d13_24b9_badc),
+];
+
 /// The hashes of small random models, one a format.
 const FORMATS: [(&str, u64); 28] = [
     ("F32", 0x3546_ad68_d9fa_e747),
@@ -143,11 +152,12 @@ struct Model {
 }
 
 fn models() -> Vec<Model> {
-    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/tales-4m-q8_0.gguf");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |path: &str| std::fs::read(root.join(path)).expect("it is part of the checkout");
     let mut models = vec![
         Model {
             name: "shipped",
-            file: std::fs::read(shipped).expect("it is part of the checkout"),
+            file: read("models/tales-4m-q8_0.gguf"),
             prompt: 23,
             hash: SHIPPED,
         },
@@ -158,6 +168,12 @@ fn models() -> Vec<Model> {
             hash: SPANS,
         },
     ];
+    models.extend(STATES.map(|(name, hash)| Model {
+        name,
+        file: read(&format!("tests/golden/{name}/model.gguf")),
+        prompt: 23,
+        hash,
+    }));
     let computable: Vec<Format> = Format::all().filter(|&f| quant::is_computable(f)).collect();
     assert_eq!(computable.len(), FORMATS.len(), "a hash for each format");
     for (name, hash) in FORMATS {

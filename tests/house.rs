@@ -11,7 +11,7 @@ const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 const UNSAFE: [&str; 5] = ["budget", "gguf/map", "kernel", "team", "capi"];
 
 /// Names of models and their makers; they stand where the module says what differs between files.
-const MODELS: [&str; 16] = [
+const MODELS: [&str; 19] = [
     "llama",
     "qwen",
     "gemma",
@@ -28,6 +28,9 @@ const MODELS: [&str; 16] = [
     "granite",
     "olmo",
     "command-r",
+    "modern-bert",
+    "nomic",
+    "jina",
 ];
 const MODELS_ALLOWED: [&str; 4] = [
     "model/arch.rs",

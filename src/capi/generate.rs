@@ -271,21 +271,27 @@ fn c_event(event: &Event<'_>, tokens: usize) -> lightgpt_event {
         },
         Step::Finished(finish) => lightgpt_event {
             kind: LIGHTGPT_EVENT_FINISHED,
-            finish: match finish {
-                Finish::End => LIGHTGPT_FINISH_END,
-                Finish::Length => LIGHTGPT_FINISH_LENGTH,
-                Finish::ContextFull => LIGHTGPT_FINISH_CONTEXT_FULL,
-                Finish::StopString => LIGHTGPT_FINISH_STOP_STRING,
-                Finish::Stopped => LIGHTGPT_FINISH_STOPPED,
-            },
+            finish: finish_number(finish),
             ..base
         },
     }
 }
 
+pub(super) fn finish_number(finish: Finish) -> u32 {
+    match finish {
+        Finish::End => LIGHTGPT_FINISH_END,
+        Finish::Length => LIGHTGPT_FINISH_LENGTH,
+        Finish::ContextFull => LIGHTGPT_FINISH_CONTEXT_FULL,
+        Finish::StopString => LIGHTGPT_FINISH_STOP_STRING,
+        Finish::Stopped => LIGHTGPT_FINISH_STOPPED,
+    }
+}
+
 /// # Safety
 /// What `given` points to is as its members' comments ask.
-unsafe fn generate_options(given: &lightgpt_generate_options) -> Result<GenerateOptions> {
+pub(super) unsafe fn generate_options(
+    given: &lightgpt_generate_options,
+) -> Result<GenerateOptions> {
     let known = LIGHTGPT_GENERATE_IGNORE_END | LIGHTGPT_GENERATE_LOG_PROBABILITIES;
     let flags = flags(given.flags, known, "options.flags")?;
     let sampler = if given.sampler.is_null() {

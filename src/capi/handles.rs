@@ -25,6 +25,7 @@ pub(super) enum Kind {
     Session = 4,
     /// The work that a host's executor was asked to run; lives as long as that request.
     Body = 5,
+    BatchQueue = 6,
 }
 
 impl Kind {
@@ -35,6 +36,7 @@ impl Kind {
             Kind::Sampler => "sampler",
             Kind::Session => "session",
             Kind::Body => "body_data",
+            Kind::BatchQueue => "batch_queue",
         }
     }
 }

@@ -10,8 +10,11 @@
 #![allow(clippy::missing_safety_doc)] // the header's opening and each function state the contract
 
 mod arguments;
+mod batch_queue;
+mod batch_request;
 mod branch;
 mod diversity;
+mod embed;
 mod generate;
 mod guard;
 mod handles;
@@ -24,14 +27,18 @@ mod options;
 mod prefix;
 mod sampler;
 mod sampler_options;
+mod saved;
 mod session;
 mod stage;
 mod status;
 mod team;
 mod tokenizer;
 
+pub use batch_queue::*;
+pub use batch_request::*;
 pub use branch::*;
 pub use diversity::*;
+pub use embed::*;
 pub use generate::*;
 pub use guard::lightgpt_last_error;
 pub use library::*;
@@ -41,6 +48,7 @@ pub use options::lightgpt_destroy_fn;
 pub use prefix::*;
 pub use sampler::*;
 pub use sampler_options::*;
+pub use saved::*;
 pub use session::*;
 pub use stage::*;
 pub use status::*;

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::arguments::{Out, flags, input, invalid, name};
+use super::embed::pooling_number;
 use super::guard::{callback, guard};
 use super::handles::Kind;
 use super::objects::{Handle, Object, enter, free, insert};
@@ -96,8 +97,11 @@ unsafe impl Struct for lightgpt_open_options {
     const SIZE_MIN: usize = offset_of!(Self, log_destroy) + size_of::<lightgpt_destroy_fn>();
 }
 
+/// The model generates text; without it is an encoder, see lightgpt_session_embed.
+pub const LIGHTGPT_MODEL_GENERATES: u32 = 1 << 0;
+
 /// What a model is. Of one opened with LIGHTGPT_OPEN_INSPECT the members from `layers` to
-/// `context` are 0.
+/// `context` and from `abilities` on are 0.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct lightgpt_model_info {
@@ -137,6 +141,14 @@ pub struct lightgpt_model_info {
     pub architecture: [c_char; 32],
     /// The model's name in the file, cut to fit, ending in a zero byte; may be "".
     pub name: [c_char; 96],
+    /// LIGHTGPT_MODEL_ bits.
+    pub abilities: u32,
+    /// What its embeddings are made by unless options say otherwise: one of LIGHTGPT_POOLING_.
+    pub pooling: u32,
+    /// Numbers of an embedding.
+    pub embedding: u64,
+    /// Scores that lightgpt_session_rerank gives; 0: it cannot.
+    pub scores: u64,
 }
 
 // SAFETY: as the trait asks.
@@ -422,6 +434,10 @@ fn describe(model: &Model) -> lightgpt_model_info {
         context: 0,
         architecture: cut(model.architecture()),
         name: cut(model.name()),
+        abilities: 0,
+        pooling: 0,
+        embedding: 0,
+        scores: 0,
     };
     if let Ok(network) = model.network() {
         let spec = &network.spec;
@@ -433,6 +449,14 @@ fn describe(model: &Model) -> lightgpt_model_info {
         info.head_dim = spec.k_dim as u64;
         info.hidden = spec.hidden as u64;
         info.context = spec.context as u64;
+        info.abilities = if spec.predicts {
+            LIGHTGPT_MODEL_GENERATES
+        } else {
+            0
+        };
+        info.pooling = pooling_number(spec.pooling);
+        info.embedding = spec.embedding_width() as u64;
+        info.scores = spec.head.map_or(0, |head| head.scores() as u64);
     }
     info
 }

@@ -13,7 +13,7 @@ use super::model::lightgpt_model;
 use super::objects::{Handle, Object, enter, free, insert, text_of};
 use super::options::{OutStruct, Struct, read};
 use super::status::{LIGHTGPT_DONE, LIGHTGPT_OK, LIGHTGPT_PENDING};
-use super::team::lightgpt_team;
+use super::team::{lightgpt_team, team_or_own};
 use super::tokenizer::encode_options;
 use crate::budget::Budget;
 use crate::control::{Control, Flow, Signals};
@@ -185,11 +185,7 @@ pub unsafe extern "C" fn lightgpt_session_new(
         let (out, options) = unsafe { (Out::new(session, "session")?, read(options, "options")?) };
         let options = session_options(&options)?;
         let model = enter(model)?;
-        let team = if team.is_null() {
-            model.model.team()?
-        } else {
-            enter(team)?.team.clone()
-        };
+        let team = team_or_own(team, &model.model)?;
         let made = Session::new(model.model.clone(), team, &options)?;
         let context = made.context();
         out.set(hand_out(made)?);
@@ -422,20 +418,24 @@ pub extern "C" fn lightgpt_session_free(session: *mut lightgpt_session) -> i32 {
 pub(super) fn session_options(given: &lightgpt_session_options) -> Result<SessionOptions> {
     Ok(SessionOptions {
         context: size(given.context, "options.context")?,
-        kv: match given.kv_format {
-            LIGHTGPT_KV_AUTO | LIGHTGPT_KV_F16 => KvFormat::F16,
-            LIGHTGPT_KV_F32 => KvFormat::F32,
-            LIGHTGPT_KV_Q8_0 => KvFormat::Q8_0,
-            other => {
-                let message = format!("{other} is no LIGHTGPT_KV_ number");
-                return Err(invalid("options.kv_format", message));
-            }
-        },
+        kv: kv_format(given.kv_format)?,
         chunk: size(given.chunk, "options.chunk")?,
         budget: (given.memory_max > 0).then(|| Budget::new(Some(given.memory_max), None)),
         unshared: flags(given.flags, LIGHTGPT_SESSION_UNSHARED, "options.flags")? != 0,
         salt: given.salt,
     })
+}
+
+pub(super) fn kv_format(number: u32) -> Result<KvFormat> {
+    match number {
+        LIGHTGPT_KV_AUTO | LIGHTGPT_KV_F16 => Ok(KvFormat::F16),
+        LIGHTGPT_KV_F32 => Ok(KvFormat::F32),
+        LIGHTGPT_KV_Q8_0 => Ok(KvFormat::Q8_0),
+        other => {
+            let message = format!("{other} is no LIGHTGPT_KV_ number");
+            Err(invalid("options.kv_format", message))
+        }
+    }
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use super::objects::{Handle, Object, enter, free, insert};
 use super::options::{Struct, UserData, lightgpt_destroy_fn, read};
 use super::status::LIGHTGPT_OK;
 use crate::error::Result;
+use crate::model::Model;
 use crate::team::{Executor, Team, TeamOptions};
 
 /// The threads that compute; may serve any number of sessions of any models. Immutable.
@@ -149,6 +150,14 @@ pub unsafe extern "C" fn lightgpt_team_threads(
     })
 }
 
+/// The team of a handle; NULL: the one that all sessions of the model share that bring none.
+pub(super) fn team_or_own(team: *const lightgpt_team, model: &Model) -> Result<Arc<Team>> {
+    match team.is_null() {
+        true => model.team(),
+        false => Ok(enter(team)?.team.clone()),
+    }
+}
+
 /// Gives a team back. Its threads end with its last session, or now if there is none.
 ///
 /// NULL is fine. Any thread.
@@ -187,6 +196,7 @@ unsafe fn team_options(
         cpus: cpus.iter().map(|&cpu| cpu as usize).collect(),
         stack_bytes: size(options.stack_bytes, "stack_bytes")?,
         executor,
+        alone_ns: None,
     })
 }
 

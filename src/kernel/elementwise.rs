@@ -101,6 +101,22 @@ pub fn add_scaled<M: MulAdd>(out: &mut [f32], factor: f32, x: &[f32]) {
     }
 }
 
+/// `out += x * y`, rounded once.
+#[inline(always)]
+pub fn multiply_add<M: MulAdd>(out: &mut [f32], x: &[f32], y: &[f32]) {
+    for (out, (x, y)) in out.iter_mut().zip(x.iter().zip(y)) {
+        *out = M::mul_add(*x, *y, *out);
+    }
+}
+
+/// `out *= sigmoid(gate)`.
+#[inline(always)]
+pub fn gate(out: &mut [f32], gate: &[f32]) {
+    for (out, gate) in out.iter_mut().zip(gate) {
+        *out *= float::sigmoid(*gate);
+    }
+}
+
 /// `out *= x`.
 #[inline(always)]
 pub fn multiply(out: &mut [f32], x: &[f32]) {

@@ -48,6 +48,7 @@ macro_rules! instance {
         |$work:ident, $room:ident, $result:ident| $attend:expr
         $(, $features:literal)?) => {
         use crate::kernel::logits::{self, LogitFunctions, Reach, Steps};
+        use crate::kernel::recurrence::{self, Lane, RecurrenceFunctions};
         use crate::kernel::selection::{self, Keys, Ranked};
         use crate::kernel::dense::Widen;
         use crate::kernel::panel::Unpack;
@@ -77,6 +78,13 @@ macro_rules! instance {
                 rope_halves,
                 attend,
                 join_spans,
+                recurrence: RecurrenceFunctions {
+                    multiply_add,
+                    gate,
+                    state_step,
+                    selective_step,
+                    delta_step,
+                },
                 logits: LogitFunctions {
                     block_maxima,
                     sums,
@@ -173,6 +181,15 @@ macro_rules! instance {
             rope_halves(head: &mut [f32], turns: &[[f32; 2]]) { elementwise::rope_halves };
             join_spans(spans: &[f32], place: (usize, usize), sink: f32, out: &mut [f32])
                 { lanes::join_spans::<$mul_add> };
+            multiply_add(out: &mut [f32], x: &[f32], y: &[f32])
+                { elementwise::multiply_add::<$mul_add> };
+            gate(out: &mut [f32], gate: &[f32]) { elementwise::gate };
+            state_step(state: &mut [Lane], decay: f32, x: &Lane, b_c: [&[f32]; 2]) -> Lane
+                { recurrence::state_step::<$mul_add> };
+            selective_step(state: &mut [Lane], a: &[Lane], step_x: [&Lane; 2], b_c: [&[f32]; 2])
+                -> Lane { recurrence::selective_step::<$mul_add> };
+            delta_step(state: &mut [Lane], decay_beta: [f32; 2], value: &Lane,
+                key_query: [&[f32]; 2]) -> Lane { recurrence::delta_step::<$mul_add> };
             block_maxima(x: &[f32], maxima: &mut [f32]) -> bool { logits::block_maxima };
             sums(x: &[f32], sums: &mut [f32]) -> f64 { logits::sums };
             exp_weights(x: &[f32], max: f32, weights: &mut [f32], sums: &mut [f32]) -> f64

@@ -247,33 +247,31 @@ mod x86 {
         |sum, a, b| _mm256_dpbusd_avx_epi32(sum, a, b),
         "avx2,avxvnni"
     );
-    #[target_feature(enable = "avx512f,avx512bw")]
-    fn pairs_512(rounds: u64) {
-        let (ones, b) = (_mm512_set1_epi16(1), black_box(_mm512_set1_epi8(5)));
-        let mut sums = black_box([_mm512_setzero_si512(); 16]);
-        let a = [_mm512_set1_epi8(3); 16];
-        for _ in 0..rounds {
-            for (sum, a) in sums.iter_mut().zip(black_box(&a)) {
-                let pairs = _mm512_maddubs_epi16(*a, b);
-                *sum = _mm512_add_epi32(*sum, _mm512_madd_epi16(pairs, ones));
-            }
-        }
-        black_box(sums);
-    }
-
-    #[target_feature(enable = "avx2")]
-    fn pairs_256(rounds: u64) {
-        let (ones, b) = (_mm256_set1_epi16(1), black_box(_mm256_set1_epi8(5)));
-        let mut sums = black_box([_mm256_setzero_si256(); 12]);
-        let a = [_mm256_set1_epi8(3); 12];
-        for _ in 0..rounds {
-            for (sum, a) in sums.iter_mut().zip(black_box(&a)) {
-                let pairs = _mm256_maddubs_epi16(*a, b);
-                *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(pairs, ones));
-            }
-        }
-        black_box(sums);
-    }
+    // What is multiplied changes from round to round: else it would be multiplied once.
+    peak!(
+        pairs_512,
+        16,
+        _mm512_setzero_si512(),
+        _mm512_set1_epi16(1),
+        _mm512_set1_epi8(5),
+        |sum, ones, b| {
+            let pairs = _mm512_madd_epi16(_mm512_maddubs_epi16(sum, b), ones);
+            _mm512_add_epi32(sum, pairs)
+        },
+        "avx512f,avx512bw"
+    );
+    peak!(
+        pairs_256,
+        12,
+        _mm256_setzero_si256(),
+        _mm256_set1_epi16(1),
+        _mm256_set1_epi8(5),
+        |sum, ones, b| {
+            let pairs = _mm256_madd_epi16(_mm256_maddubs_epi16(sum, b), ones);
+            _mm256_add_epi32(sum, pairs)
+        },
+        "avx2"
+    );
 }
 
 #[cfg(target_arch = "aarch64")]
@@ -326,18 +324,19 @@ mod arm {
         "neon,dotprod"
     );
 
-    #[target_feature(enable = "neon")]
-    fn pairs(rounds: u64) {
-        let b = black_box(vdup_n_s8(5));
-        let mut sums = black_box([vdupq_n_s32(0); 16]);
-        let a = [vdup_n_s8(3); 16];
-        for _ in 0..rounds {
-            for (sum, a) in sums.iter_mut().zip(black_box(&a)) {
-                *sum = vpadalq_s16(*sum, vmull_s8(*a, b));
-            }
-        }
-        black_box(sums);
-    }
+    // What is multiplied changes from round to round: else it would be multiplied once.
+    peak!(
+        pairs,
+        16,
+        vdupq_n_s32(0),
+        vdup_n_s8(3),
+        vdup_n_s8(5),
+        |sum: int32x4_t, a: int8x8_t, b: int8x8_t| {
+            let changing = veor_s8(vget_low_s8(vreinterpretq_s8_s32(sum)), a);
+            vpadalq_s16(sum, vmull_s8(changing, b))
+        },
+        "neon"
+    );
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ mod logits;
 mod measure;
 mod panel;
 mod piece;
+mod recurrence;
 mod room;
 mod selection;
 mod simd;
@@ -41,6 +42,7 @@ pub use elementwise::{Nonlinearity, Xielu};
 pub use lanes::LANES;
 pub use logits::{BLOCK, Reach, STEPS, SUMMED, Steps};
 pub use measure::Peak;
+pub use recurrence::Lane;
 pub use room::Room;
 pub use selection::{Keys, Ranked};
 pub use span::{Attention, PAGE_TOKENS, SPAN_TOKENS, Scoring, Window, result_len};
@@ -120,6 +122,7 @@ struct Functions {
     rope_halves: unsafe fn(&mut [f32], &[[f32; 2]]),
     attend: unsafe fn(&Attention<'_>, &mut Room, &mut Tile<'_, f32>),
     join_spans: JoinSpans,
+    recurrence: recurrence::RecurrenceFunctions,
     logits: logits::LogitFunctions,
 }
 
@@ -236,8 +239,7 @@ impl Kernels {
         self.isa
     }
 
-    /// Multiply-adds that one task should have at most, so that a pass can pause or stop soon: some
-    /// 200 microseconds of work.
+    /// Multiply-adds that one task should have at most, so that a pass can pause or stop soon.
     pub fn task_max(&self) -> usize {
         match self.isa {
             Isa::Scalar => 1 << 21,
@@ -245,6 +247,14 @@ impl Kernels {
             Isa::NeonDot | Isa::Avx2Vnni | Isa::Avx512 => 1 << 24,
             Isa::Avx512Vnni => 48 << 20,
         }
+    }
+
+    /// About how many nanoseconds so many multiply-adds of blocks with several tokens take on one
+    /// thread.
+    pub fn work_ns(&self, multiply_adds: usize) -> usize {
+        /// What a task of the most work takes.
+        const TASK_NS: usize = 200_000;
+        multiply_adds / (self.task_max() / TASK_NS)
     }
 
     /// Multiplies: element (token, column) of `out` becomes the dot product of row `token` of `x`

@@ -19,24 +19,29 @@ pub fn result_len(v_dim: usize) -> usize {
     (v_dim + 2).next_multiple_of(lanes::LANES)
 }
 
-/// Which of the keys before it a query sees.
+/// Which keys a query sees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Window {
-    /// All of them.
+    /// All up to its own.
     #[default]
     All,
     /// The nearest so many, its own included.
     Sliding(usize),
     /// Those of its own chunk: chunks of so many follow each other from position 0 on.
     Chunked(usize),
+    /// All of its sequence, those behind it too.
+    Both,
+    /// Those of its sequence that are at most so many positions away, before and behind it.
+    Around(usize),
 }
 
 impl Window {
     /// The most keys that a query sees.
     pub fn keys(self) -> usize {
         match self {
-            Self::All => usize::MAX,
+            Self::All | Self::Both => usize::MAX,
             Self::Sliding(keys) | Self::Chunked(keys) => keys,
+            Self::Around(reach) => reach.saturating_mul(2).saturating_add(1),
         }
     }
 
@@ -44,10 +49,26 @@ impl Window {
     #[inline(always)]
     pub fn first(self, position: usize) -> usize {
         match self {
-            Self::All => 0,
+            Self::All | Self::Both => 0,
             Self::Sliding(keys) => (position + 1).saturating_sub(keys),
             Self::Chunked(keys) => position - position % keys,
+            Self::Around(reach) => position.saturating_sub(reach),
         }
+    }
+
+    /// The end of what a query at `position` sees in a sequence of `tokens`.
+    #[inline(always)]
+    pub fn end(self, position: usize, tokens: usize) -> usize {
+        match self {
+            Self::All | Self::Sliding(_) | Self::Chunked(_) => position + 1,
+            Self::Both => tokens,
+            Self::Around(reach) => tokens.min(position.saturating_add(reach).saturating_add(1)),
+        }
+    }
+
+    /// Whether a query sees nothing behind itself.
+    pub fn is_causal(self) -> bool {
+        matches!(self, Self::All | Self::Sliding(_) | Self::Chunked(_))
     }
 }
 
@@ -78,15 +99,17 @@ pub struct Attention<'a> {
     /// Keys, (k_dim, PAGE_TOKENS), and values, (PAGE_TOKENS, v_dim), of the span's pages, as many
     /// as the last row sees.
     pub pages: &'a [(Plane<'a>, Plane<'a>)],
-    /// Keys up to and behind the beginning of the span that the first row sees; each row sees one
-    /// more than the row before it, up to the end of the span.
+    /// Keys from the beginning of the span up to that of the first row, its own included; each row
+    /// has one more than the row before it.
     pub seen: isize,
     /// Position of the span's first key.
     pub start: usize,
+    /// Keys of the sequence; windows that end with a row's own key do not ask.
+    pub tokens: usize,
     /// How products become scores, and which keys are seen at all.
     pub scoring: Scoring,
-    /// What is added to the scores of each head, times the distance from query to key (which is
-    /// negative): (heads) or none.
+    /// What is added to the scores of each head, times the distance between query and key as a
+    /// negative number: (heads) or none.
     pub slopes: &'a [f32],
 }
 
@@ -129,10 +152,17 @@ impl Attention<'_> {
     /// Keys of the span up to the last that `row` sees.
     #[inline(always)]
     fn seen(&self, row: usize) -> usize {
-        (self.seen + row as isize).clamp(0, SPAN_TOKENS as isize) as usize
+        let own = self.seen + row as isize;
+        let rest = self.tokens as isize - self.start as isize;
+        let seen = match self.scoring.window {
+            Window::All | Window::Sliding(_) | Window::Chunked(_) => own,
+            Window::Both => rest,
+            Window::Around(reach) => rest.min(own.saturating_add_unsigned(reach)),
+        };
+        seen.clamp(0, SPAN_TOKENS as isize) as usize
     }
 
-    /// The position of `row`, which is not before the span.
+    /// The position of `row`.
     #[inline(always)]
     fn position(&self, row: usize) -> usize {
         (self.start as isize + self.seen + row as isize - 1) as usize
@@ -142,7 +172,7 @@ impl Attention<'_> {
     #[inline(always)]
     pub(super) fn keys(&self, row: usize) -> Range<usize> {
         let first = match self.scoring.window {
-            Window::All => 0,
+            Window::All | Window::Both => 0,
             window => window.first(self.position(row)).saturating_sub(self.start),
         };
         first..self.seen(row)
@@ -151,10 +181,10 @@ impl Attention<'_> {
     /// Those of so many rows that see a key.
     #[inline(always)]
     pub(super) fn rows(&self, rows: usize) -> Range<usize> {
-        let first = ((1 - self.seen).max(0) as usize).min(rows);
+        let first = (0..rows).take_while(|row| self.seen(*row) == 0).count();
         let sees = |row: &usize| self.keys(*row).start < SPAN_TOKENS;
         match self.scoring.window {
-            Window::All => first..rows,
+            Window::All | Window::Both => first..rows,
             // A window only moves on.
             _ => first..first + (first..rows).take_while(sees).count(),
         }
@@ -174,7 +204,8 @@ impl Attention<'_> {
             let base = self.keys(row).start / lanes::LANES * lanes::LANES;
             let distance = (self.start + base) as f32 - self.position(row) as f32;
             for (i, score) in products.iter_mut().enumerate() {
-                *score += slope * (distance + i as f32);
+                let distance = distance + i as f32;
+                *score += slope * if distance > 0.0 { -distance } else { distance };
             }
         }
     }

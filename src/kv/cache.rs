@@ -9,26 +9,39 @@ use std::sync::Arc;
 
 use crate::budget::Budget;
 use crate::error::{Code, Error, Result};
-use crate::kv::{Layout, PAGE_TOKENS, Page, SPAN_TOKENS};
+use crate::kv::{Layout, PAGE_TOKENS, Page, SPAN_TOKENS, State};
 
 /// The pages of one sequence, from position 0 on.
 #[derive(Debug)]
 pub struct Cache {
-    layout: Arc<Layout>,
-    budget: Budget,
-    pages: Vec<Page>,
+    pub(super) layout: Arc<Layout>,
+    pub(super) budget: Budget,
+    pub(super) pages: Vec<Page>,
     /// Tokens at the start whose pages are gone: whole spans.
-    forgotten: usize,
+    pub(super) forgotten: usize,
+    state: State,
 }
 
 impl Cache {
-    /// An empty table that can hold `tokens` without growing itself; or `OUT_OF_MEMORY`.
+    /// An empty table that can hold `tokens` without growing itself, and what recurrent layers need;
+    /// or `OUT_OF_MEMORY`, `MEMORY_CAP`.
     pub fn new(layout: Arc<Layout>, budget: Budget, tokens: usize) -> Result<Self> {
+        let state = State::new(Arc::clone(&layout.state), &budget)?;
+        Self::with_state(layout, budget, tokens, state)
+    }
+
+    fn with_state(
+        layout: Arc<Layout>,
+        budget: Budget,
+        tokens: usize,
+        state: State,
+    ) -> Result<Self> {
         let mut cache = Self {
             layout,
             budget,
             pages: Vec::new(),
             forgotten: 0,
+            state,
         };
         cache.reserve_table(tokens)?;
         Ok(cache)
@@ -37,7 +50,8 @@ impl Cache {
     /// A sequence that begins with the same `tokens` tokens, and shares the pages that hold them; or
     /// `OUT_OF_MEMORY`.
     pub fn fork(&self, tokens: usize) -> Result<Self> {
-        let mut fork = Self::new(Arc::clone(&self.layout), self.budget.clone(), tokens)?;
+        let (layout, budget) = (Arc::clone(&self.layout), self.budget.clone());
+        let mut fork = Self::with_state(layout, budget, tokens, self.state.fork())?;
         let pages = tokens.div_ceil(PAGE_TOKENS);
         fork.pages.extend_from_slice(&self.pages[..pages]);
         fork.forgotten = self.forgotten;
@@ -85,6 +99,7 @@ impl Cache {
     /// Keeps the first `tokens` tokens and gives up the pages without any; nothing, if the last of
     /// these tokens is forgotten.
     pub fn truncate(&mut self, tokens: usize) {
+        self.state.truncate(tokens);
         if tokens < self.forgotten {
             self.forgotten = 0;
             self.pages.clear();
@@ -106,6 +121,16 @@ impl Cache {
     /// Tokens at the start whose pages are gone.
     pub fn forgotten(&self) -> usize {
         self.forgotten
+    }
+
+    /// What its recurrent layers keep.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// The same, to be changed.
+    pub fn state_mut(&mut self) -> &mut State {
+        &mut self.state
     }
 
     /// Takes `pages` over in place of its own from number `first` on; the table has room for them.
@@ -141,10 +166,10 @@ impl Cache {
         self.pages[page] = data;
     }
 
-    /// Bytes of all its pages, shared or not.
+    /// Bytes of all its pages and states, shared or not.
     pub fn bytes(&self) -> u64 {
         let pages = self.pages.len() - self.forgotten / PAGE_TOKENS;
-        pages as u64 * self.layout.page_charge()
+        pages as u64 * self.layout.page_charge() + self.state.bytes()
     }
 }
 

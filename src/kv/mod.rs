@@ -3,11 +3,17 @@
 //! A page holds [`PAGE_TOKENS`] tokens of all layers. For each layer and head it has a plane of
 //! keys, transposed, (k_dim, PAGE_TOKENS), so that a score's lanes are keys, and a plane of values,
 //! (PAGE_TOKENS, v_dim). A sequence is a table of pages: what it costs to rewind, share or fork it.
+//! Recurrent layers keep a [`State`] instead.
 
 mod cache;
 mod prefix;
+mod saved;
+mod state;
 
 use std::ops::Range;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
 
 use crate::budget::{Budget, Shared, Tag, Zero};
 use crate::error::Result;
@@ -18,9 +24,11 @@ use crate::quant::{Activation, GROUP};
 pub use crate::kernel::{PAGE_TOKENS, SPAN_TOKENS};
 pub use cache::Cache;
 pub use prefix::{Domain, PrefixStatistics, Prefixes, REUSE_MIN};
+pub use saved::refused;
+pub use state::{State, StateLayout, StateShape};
 
 /// How keys and values are stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 pub enum KvFormat {
     /// Rounded to f16: half the memory; moves logits by about 1e-3 of their size.
     #[default]
@@ -56,6 +64,8 @@ pub struct LayerShape {
     pub k_dim: usize,
     /// Values in a value row.
     pub v_dim: usize,
+    /// What it keeps of all tokens together.
+    pub state: StateShape,
 }
 
 /// Where everything lies in a page.
@@ -65,13 +75,14 @@ pub struct Layout {
     /// Each layer, and the byte where it begins.
     layers: Vec<(LayerShape, usize)>,
     page_bytes: usize,
+    state: Arc<StateLayout>,
 }
 
 impl Layout {
     /// The layout of pages for `layers`.
     pub fn new(format: KvFormat, layers: impl Iterator<Item = LayerShape>) -> Self {
         let mut page_bytes = 0;
-        let layers = layers
+        let layers: Vec<_> = layers
             .map(|shape| {
                 let start = page_bytes;
                 let (keys, values) = format.plane_bytes(&shape);
@@ -79,11 +90,23 @@ impl Layout {
                 (shape, start)
             })
             .collect();
+        let state = StateLayout::new(layers.iter().map(|(shape, _)| shape.state));
         Self {
             format,
             layers,
             page_bytes,
+            state: Arc::new(state),
         }
+    }
+
+    /// How keys and values are stored.
+    pub fn format(&self) -> KvFormat {
+        self.format
+    }
+
+    /// Where everything lies in its states.
+    pub fn state(&self) -> &StateLayout {
+        &self.state
     }
 
     /// What a page is charged, in bytes.
@@ -290,6 +313,7 @@ mod tests {
             heads: 2,
             k_dim: 3,
             v_dim: 35,
+            state: StateShape::default(),
         };
         Layout::new(format, [shape, shape].into_iter())
     }

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use crate::error::{Code, Error, Result};
 use crate::kv::PAGE_TOKENS;
+use crate::ops::attention::Place;
 
 /// One token of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,6 +17,8 @@ pub struct Row {
     pub context: usize,
     /// The token.
     pub token: u32,
+    /// Which of the texts of its sequence it is part of; some models add a vector for it.
+    pub segment: usize,
     /// Whether its logits are wanted.
     pub wants_output: bool,
 }
@@ -31,8 +34,12 @@ impl Row {
 #[derive(Debug, Default)]
 pub struct Batch {
     rows: Vec<Row>,
+    /// Tokens of each row's sequence: (rows)
+    tokens: Vec<usize>,
     /// Rows that go to one page.
     pages: Vec<Range<usize>>,
+    /// Rows of one sequence.
+    sequences: Vec<Range<usize>>,
     /// Rows that want logits.
     outputs: Vec<usize>,
 }
@@ -42,7 +49,9 @@ impl Batch {
     pub fn with_capacity(rows: usize) -> Result<Self> {
         Ok(Self {
             rows: reserved(rows)?,
+            tokens: reserved(rows)?,
             pages: reserved(rows)?,
+            sequences: reserved(rows)?,
             outputs: reserved(rows)?,
         })
     }
@@ -52,11 +61,25 @@ impl Batch {
         self.rows.clear();
         self.rows.extend(rows);
         self.pages.clear();
+        self.sequences.clear();
         self.outputs.clear();
+        self.tokens.clear();
+        let mut rest = &self.rows[..];
+        while let Some(first) = rest.first() {
+            let follows = |row: &&Row| row.sequence == first.sequence;
+            let (same, others) = rest.split_at(rest.iter().take_while(follows).count());
+            let last = same.last().unwrap_or(first).position;
+            self.tokens.extend(same.iter().map(|_| last + 1));
+            rest = others;
+        }
         for (i, row) in self.rows.iter().enumerate() {
             match self.pages.last_mut() {
                 Some(last) if self.rows[last.start].page() == row.page() => last.end = i + 1,
                 _ => self.pages.push(i..i + 1),
+            }
+            match self.sequences.last_mut() {
+                Some(last) if self.rows[last.start].sequence == row.sequence => last.end = i + 1,
+                _ => self.sequences.push(i..i + 1),
             }
             if row.wants_output {
                 self.outputs.push(i);
@@ -69,9 +92,26 @@ impl Batch {
         &self.rows
     }
 
+    /// Where the query of row `row` stands.
+    pub fn place(&self, row: usize) -> Place {
+        let Row {
+            sequence, position, ..
+        } = self.rows[row];
+        Place {
+            cache: sequence,
+            position,
+            tokens: self.tokens[row],
+        }
+    }
+
     /// Ranges of rows that go to one page each.
     pub fn pages(&self) -> &[Range<usize>] {
         &self.pages
+    }
+
+    /// Ranges of rows of one sequence each.
+    pub fn sequences(&self) -> &[Range<usize>] {
+        &self.sequences
     }
 
     /// Indices of the rows that want logits, in order.
@@ -105,6 +145,7 @@ mod tests {
             position,
             context: 512,
             token: 0,
+            segment: 0,
             wants_output: position % 2 == 1,
         };
         let page = PAGE_TOKENS;
@@ -118,7 +159,10 @@ mod tests {
             .into_iter(),
         );
         assert_eq!(batch.pages(), [0..2, 2..3, 3..4]);
+        assert_eq!(batch.sequences(), [0..3, 3..4]);
         assert_eq!(batch.outputs(), [1]);
+        let tokens = (0..4).map(|row| batch.place(row).tokens);
+        assert!(tokens.eq([page + 1; 4]));
         batch.set(std::iter::empty());
         assert!(batch.rows().is_empty() && batch.pages().is_empty());
     }

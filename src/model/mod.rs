@@ -2,6 +2,7 @@
 
 mod arch;
 mod batch;
+pub mod embedding;
 pub mod forward;
 mod phases;
 mod scratch;
@@ -9,7 +10,7 @@ pub mod spec;
 pub mod weights;
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use crate::budget::Budget;
 use crate::control::Control;
@@ -52,6 +53,7 @@ pub struct Model {
     budget: Budget,
     prefixes: Prefixes,
     team: Mutex<Weak<Team>>,
+    identity: OnceLock<u128>,
 }
 
 /// What a forward pass needs of a model.
@@ -74,7 +76,7 @@ pub struct MemoryEstimate {
     pub weights_mapped: u64,
     /// Weights read into memory.
     pub weights_copied: u64,
-    /// Pages for a full context.
+    /// Pages for a full context, and states of recurrent layers.
     pub kv: u64,
     /// Activations of a pass, shared by sessions that do not run at once.
     pub scratch: u64,
@@ -142,12 +144,18 @@ impl Model {
             budget,
             prefixes: Prefixes::new(prefix_bytes),
             team: Mutex::new(Weak::new()),
+            identity: OnceLock::new(),
         }))
     }
 
     /// The file: metadata and tensors.
     pub fn gguf(&self) -> &Gguf {
         &self.gguf
+    }
+
+    /// A number by which saved sessions know the model again: [`Gguf::identity`], computed once.
+    pub fn identity(&self) -> u128 {
+        *self.identity.get_or_init(|| self.gguf.identity())
     }
 
     /// The architecture as the file names it; empty if it does not.
@@ -255,19 +263,24 @@ impl Model {
             return Err(Error::new(Code::InvalidArgument, "context", message));
         }
         let size = Size {
-            rows: rows.min(context),
+            rows: if spec.is_causal() {
+                rows.min(context)
+            } else {
+                context
+            },
             outputs: 1,
             context,
         };
         let layout = Layout::new(kv, spec.layer_shapes());
         let pages = spec.kept_tokens(context, size.rows).div_ceil(PAGE_TOKENS) as u64;
+        let pages = pages.saturating_mul(layout.page_charge());
         let copied = self.budget.tag_bytes(crate::budget::Tag::Weights);
         Ok(MemoryEstimate {
             weights_mapped: self.weight_bytes().saturating_sub(copied),
             weights_copied: copied,
-            kv: pages.saturating_mul(layout.page_charge()),
+            kv: pages.saturating_add(layout.state().charge()),
             scratch: Scratch::bytes(spec, size),
-            logits: Budget::charge_of_shared::<f32>(spec.vocab),
+            logits: Budget::charge_of_shared::<f32>(spec.logits()),
         })
     }
 }

@@ -6,7 +6,7 @@ use crate::budget::{Budget, Buffer, Tag};
 use crate::error::Result;
 use crate::kv::Page;
 use crate::model::batch::{Batch, reserved};
-use crate::model::spec::Spec;
+use crate::model::spec::{RecurrenceKind, Spec};
 use crate::ops::attention::Spans;
 use crate::ops::experts::Pick;
 use crate::quant::{Activation, GROUP};
@@ -26,7 +26,7 @@ pub struct Scratch {
     pub normed: Buffer<f32>,
     /// Queries, keys and values: (rows, qkv_width).
     pub qkv: Buffer<f32>,
-    /// What attention gives: (rows, attended_width); at the end (outputs, dim).
+    /// What attention or a recurrence gives: (rows, its width); at the end (outputs, dim).
     pub attended: Buffer<f32>,
     /// Gate and up projections: (rows, gated width), or (slots, gated width of experts).
     pub ffn: Buffer<f32>,
@@ -61,6 +61,16 @@ pub struct Scratch {
     pub wide: Buffer<f32>,
     /// The quantized form of what they take: (slots, wider input / 32).
     pub slot_quants: Buffer<Activation>,
+    /// What a recurrent layer makes of a token first: (rows, in_width).
+    pub mixed: Buffer<f32>,
+    /// What its convolution gives: (rows, channels).
+    pub convolved: Buffer<f32>,
+    /// What a selective state space makes of that: (rows, low_width).
+    pub narrow: Buffer<f32>,
+    /// How heads or columns decay and take: (rows, steps), or (rows, inner).
+    pub steps: Buffer<f32>,
+    /// What states give: (rows, inner).
+    pub scanned: Buffer<f32>,
 }
 
 /// What a pass asks of its scratch.
@@ -68,7 +78,7 @@ pub struct Scratch {
 pub struct Size {
     /// Rows of its batch.
     pub rows: usize,
-    /// Rows that want logits.
+    /// Rows whose logits are wanted.
     pub outputs: usize,
     /// Tokens that its sequences may hold.
     pub context: usize,
@@ -100,12 +110,19 @@ struct Lengths {
     products: usize,
     low: usize,
     wide: usize,
+    mixed: usize,
+    convolved: usize,
+    narrow: usize,
+    steps: usize,
+    scanned: usize,
 }
 
 impl Lengths {
     fn new(spec: &Spec, size: &Size) -> Self {
         let rows = |width: usize| size.rows.saturating_mul(width);
-        let attended = spec.attended_width().max(spec.out_width());
+        let recurrent = spec.recurrence.as_ref();
+        let inner = recurrent.map_or(0, |recurrence| recurrence.widest());
+        let attended = spec.attended_width().max(spec.out_width()).max(inner);
         let q_rank = spec.latent.map_or(0, |latent| latent.q_rank);
         let widest = spec.dim.max(attended).max(spec.hidden_max()).max(q_rank);
         let mut dense = Self {
@@ -116,7 +133,7 @@ impl Lengths {
             ffn: rows(spec.gated_width(spec.hidden_max())),
             quants: rows(widest.div_ceil(GROUP)),
             turns: rows(spec.pairs().max(1)),
-            logits: size.outputs.saturating_mul(spec.vocab),
+            logits: size.outputs.saturating_mul(spec.logits()),
             spans: Spans::scratch_len(spec.attention_heads(), size.context),
             ..Self::default()
         };
@@ -127,6 +144,16 @@ impl Lengths {
             dense.products = dense.slots;
             dense.low = rows(latent.low_width(spec));
             dense.wide = rows(latent.q_width(spec));
+        }
+        if let Some(recurrence) = recurrent {
+            dense.mixed = rows(recurrence.in_width());
+            dense.convolved = rows(recurrence.channels());
+            dense.narrow = rows(recurrence.low_width());
+            dense.steps = rows(match recurrence.kind {
+                RecurrenceKind::Selective { .. } => recurrence.inner,
+                _ => recurrence.steps().max(1),
+            });
+            dense.scanned = rows(recurrence.inner);
         }
         let Some(experts) = &spec.experts else {
             return dense;
@@ -178,6 +205,11 @@ impl Scratch {
             products: floats(lengths.products)?,
             low: floats(lengths.low)?,
             wide: floats(lengths.wide)?,
+            mixed: floats(lengths.mixed)?,
+            convolved: floats(lengths.convolved)?,
+            narrow: floats(lengths.narrow)?,
+            steps: floats(lengths.steps)?,
+            scanned: floats(lengths.scanned)?,
         })
     }
 
@@ -199,6 +231,11 @@ impl Scratch {
             lengths.products,
             lengths.low,
             lengths.wide,
+            lengths.mixed,
+            lengths.convolved,
+            lengths.narrow,
+            lengths.steps,
+            lengths.scanned,
         ];
         let numbers = [lengths.counts, lengths.picks];
         let quants = [lengths.quants, lengths.slot_quants];

@@ -1,14 +1,22 @@
 //! The degrees of freedom of a transformer: what differs between models, never whose it is.
 
+mod latent;
+mod pooled;
+mod recurrence;
+
 use std::ops::Range;
 
 use crate::error::{Code, Error, Result};
 use crate::kernel::{Nonlinearity, Scoring, Window};
-use crate::kv::{LayerShape, SPAN_TOKENS};
+use crate::kv::{LayerShape, SPAN_TOKENS, StateShape};
 use crate::ops::attention::Heads;
 use crate::ops::experts::Routing;
 use crate::ops::norm::NormKind;
 use crate::ops::rope::Rope;
+
+pub use latent::Latent;
+pub use pooled::{Curve, Head, Pooling};
+pub use recurrence::{Recurrence, RecurrenceKind};
 
 /// Everything the one forward pass needs to know about a model, checked once when made. Norms and
 /// biases that a file may have or not are no part of it: the weights tell.
@@ -24,9 +32,9 @@ pub struct Spec {
     pub layers: usize,
     /// Layers behind them that guess further tokens; no pass runs them.
     pub spare_layers: usize,
-    /// Width of the feed-forward network.
+    /// Width of the feed-forward network; 0: there is none.
     pub hidden: usize,
-    /// Query heads.
+    /// Query heads; 1, of one value, where no layer attends.
     pub heads: usize,
     /// Key and value heads; divides `heads`.
     pub kv_heads: usize,
@@ -64,12 +72,26 @@ pub struct Spec {
     pub sinks: bool,
     /// Growth of queries with their position, in layers without position embedding.
     pub temperature: Option<Temperature>,
+    /// Whether a query brings a gate of what its head gives: (heads, k_dim and v_dim) in the file.
+    pub gated_heads: bool,
+
+    /// What recurrent layers do.
+    pub recurrence: Option<Recurrence>,
 
     /// How the gate of the feed-forward network works.
     pub gating: Gating,
 
     /// Networks of which a token takes a few.
     pub experts: Option<Experts>,
+
+    /// Whether it predicts tokens: without, there are no logits.
+    pub predicts: bool,
+    /// What its file says that one row is made of those of a text by.
+    pub pooling: Pooling,
+    /// Widths of what such a row goes through then, one after the other.
+    pub projections: Vec<usize>,
+    /// What makes scores of such a row.
+    pub head: Option<Head>,
 
     /// Factor of logits.
     pub logit_scale: f32,
@@ -89,6 +111,18 @@ pub struct Embedding {
     pub norm: bool,
     /// Whether a learned vector of its position is added.
     pub positions: bool,
+    /// Texts of an input that have a vector each, which is added to those of its tokens; 0: none.
+    pub segments: usize,
+}
+
+impl Embedding {
+    /// Nothing.
+    pub const PLAIN: Self = Self {
+        scale: 1.0,
+        norm: false,
+        positions: false,
+        segments: 0,
+    };
 }
 
 /// A norm of rows.
@@ -107,8 +141,34 @@ pub struct NormSpec {
 pub struct Placement {
     /// Before attention and feed-forward network.
     pub before: bool,
+    /// Before the first layer's attention too, if so.
+    pub first: bool,
     /// Behind them, before they are added to the stream.
     pub behind: bool,
+    /// Of the stream, when they are added.
+    pub of_sum: bool,
+    /// Of the last layer's stream.
+    pub last: bool,
+}
+
+impl Placement {
+    /// Before each block, and at the end.
+    pub const BEFORE: Self = Self {
+        before: true,
+        first: true,
+        behind: false,
+        of_sum: false,
+        last: true,
+    };
+
+    /// Of each sum of stream and block.
+    pub const OF_SUMS: Self = Self {
+        before: false,
+        first: false,
+        behind: false,
+        of_sum: true,
+        last: false,
+    };
 }
 
 /// Norms of queries and keys, of the kind of the others, by themselves (a tensor as wide as a head),
@@ -134,69 +194,6 @@ pub struct Temperature {
     pub scale: f32,
 }
 
-/// Attention whose keys and values are made of narrow vectors. Those are what `k_dim`, `v_dim` and the
-/// single key head of a [`Spec`] mean then: a key is such a vector and a part that turns, a value is
-/// the vector.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Latent {
-    /// Width of the vector that queries are made of; 0: they are made at once.
-    pub q_rank: usize,
-    /// Width of the vector that keys and values are made of.
-    pub kv_rank: usize,
-    /// Values in a query as it is made: those that do not turn, then those that do.
-    pub head_dim: usize,
-    /// Values in a value row as it would be made.
-    pub value_dim: usize,
-}
-
-impl Latent {
-    /// Width of all queries as they are made.
-    pub fn q_width(&self, spec: &Spec) -> usize {
-        spec.heads * self.head_dim
-    }
-
-    /// Width of what is made of a token first for its queries.
-    pub fn q_low(&self, spec: &Spec) -> usize {
-        match self.q_rank {
-            0 => self.q_width(spec),
-            rank => rank,
-        }
-    }
-
-    /// Width of all that is made of a token first.
-    pub fn low_width(&self, spec: &Spec) -> usize {
-        self.q_low(spec) + spec.k_dim
-    }
-
-    /// Values in a query that do not turn.
-    pub fn plain_dim(&self, spec: &Spec) -> usize {
-        self.head_dim + self.kv_rank - spec.k_dim
-    }
-
-    /// The widest row of a head in products with its matrices.
-    pub fn widest(&self) -> usize {
-        self.head_dim.max(self.kv_rank).max(self.value_dim)
-    }
-
-    fn check(&self, spec: &Spec, place: impl Fn(&str) -> String) -> Result<()> {
-        let range = |name: &str, value: usize, [min, max]: [usize; 2]| {
-            let holds = (min..=max).contains(&value);
-            require(holds, || place(name), format!("{min} to {max}"), value)
-        };
-        let max = WIDTH_MAX / spec.heads;
-        let turning = spec.k_dim.saturating_sub(self.kv_rank);
-        range("attention.q_lora_rank", self.q_rank, [0, WIDTH_MAX])?;
-        range("attention.kv_lora_rank", self.kv_rank, [1, max])?;
-        range("rope.dimension_count", turning, [2, max])?;
-        range(
-            "attention.key_length_mla",
-            self.head_dim,
-            [turning + 1, max],
-        )?;
-        range("attention.value_length_mla", self.value_dim, [1, max])
-    }
-}
-
 /// How a feed-forward network's gate works.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Gating {
@@ -217,6 +214,8 @@ pub enum Gating {
 /// What differs from layer to layer.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct LayerSpec {
+    /// How it sees earlier tokens.
+    pub mixer: Mixer,
     /// Keys that a query sees.
     pub window: Window,
     /// Which position embedding it has.
@@ -225,6 +224,29 @@ pub struct LayerSpec {
     pub nonlinearity: Nonlinearity,
     /// Whether its feed-forward network is one of experts.
     pub experts: bool,
+}
+
+/// How a layer sees earlier tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mixer {
+    /// By their keys and values.
+    Attention,
+    /// By a state that all of them have left.
+    Recurrence,
+    /// By both, whose sum it gives.
+    Both,
+}
+
+impl Mixer {
+    /// Whether it has keys and values.
+    pub fn attends(self) -> bool {
+        self != Self::Recurrence
+    }
+
+    /// Whether it has a state.
+    pub fn recurs(self) -> bool {
+        self != Self::Attention
+    }
 }
 
 /// Networks of which a token takes a few, and how it chooses.
@@ -257,9 +279,32 @@ impl Spec {
         self.heads * self.k_dim
     }
 
-    /// Width of queries, keys and values of a token.
-    pub fn qkv_width(&self) -> usize {
+    /// Numbers of an embedding of a text.
+    pub fn embedding_width(&self) -> usize {
+        self.projections.last().copied().unwrap_or(self.dim)
+    }
+
+    /// Whether a token's row depends on those before it only.
+    pub fn is_causal(&self) -> bool {
+        self.each.iter().all(|layer| layer.window.is_causal())
+    }
+
+    /// Logits of a position.
+    pub fn logits(&self) -> usize {
+        if self.predicts { self.vocab } else { 0 }
+    }
+
+    /// Where the gates of heads begin, if they have any, behind queries, keys and values.
+    pub fn gates_start(&self) -> usize {
         self.q_width() + self.kv_heads * (self.k_dim + self.v_dim)
+    }
+
+    /// Width of queries, keys, values and gates of a token.
+    pub fn qkv_width(&self) -> usize {
+        match self.gated_heads {
+            true => self.gates_start() + self.attended_width(),
+            false => self.gates_start(),
+        }
     }
 
     /// Width of what a feed-forward network of width `hidden` makes of a token first.
@@ -349,14 +394,36 @@ impl Spec {
         }
     }
 
-    /// What each layer keeps of a token.
+    /// What each layer keeps of a token, and of all tokens together.
     pub fn layer_shapes(&self) -> impl Iterator<Item = LayerShape> {
-        let shape = LayerShape {
-            heads: self.kv_heads,
+        self.each.iter().map(|layer| LayerShape {
+            heads: if layer.mixer.attends() {
+                self.kv_heads
+            } else {
+                0
+            },
             k_dim: self.k_dim,
             v_dim: self.v_dim,
-        };
-        std::iter::repeat_n(shape, self.layers)
+            state: match &self.recurrence {
+                Some(recurrence) if layer.mixer.recurs() => recurrence.shape(),
+                _ => StateShape::default(),
+            },
+        })
+    }
+
+    /// Makes the layers that `recurs` recurrent, in place of attending.
+    pub fn with_recurrence(
+        mut self,
+        recurrence: Recurrence,
+        recurs: impl Fn(usize) -> bool,
+    ) -> Self {
+        self.recurrence = Some(recurrence);
+        for (i, layer) in self.each.iter_mut().enumerate() {
+            if recurs(i) {
+                (layer.mixer, layer.rope) = (Mixer::Recurrence, None);
+            }
+        }
+        self
     }
 
     /// Checks what the fields must satisfy together, so that nothing below divides by zero or
@@ -370,7 +437,7 @@ impl Spec {
         range("vocab_size", self.vocab, WIDTH_MAX)?;
         range("embedding_length", self.dim, WIDTH_MAX)?;
         range("block_count", self.layers, LAYERS_MAX)?;
-        range("feed_forward_length", self.hidden, WIDTH_MAX)?;
+        range("feed_forward_length", self.hidden.max(1), WIDTH_MAX)?;
         range("attention.head_count", self.heads, WIDTH_MAX)?;
         range("attention.head_count_kv", self.kv_heads, self.heads)?;
         let divides = self.heads.is_multiple_of(self.kv_heads);
@@ -397,6 +464,9 @@ impl Spec {
         }
         if let Some(experts) = &self.experts {
             experts.check(&place)?;
+        }
+        if let Some(recurrence) = &self.recurrence {
+            recurrence.check(&place)?;
         }
         assert_eq!(self.each.len(), self.layers, "each layer has its own");
         Ok(self)

@@ -78,6 +78,7 @@ pub struct Spans {
     task_spans: usize,
     /// Query heads of a task: a group, or a part of it if a span is too much.
     task_heads: usize,
+    work_ns: usize,
 }
 
 impl Spans {
@@ -91,6 +92,11 @@ impl Spans {
         room: usize,
         threads: usize,
     ) -> Self {
+        // The keys of a page are scored together.
+        let seen = rows
+            .saturating_mul(keys.len().max(PAGE_TOKENS))
+            .saturating_mul(heads.kv_heads);
+        let work = (heads.span_work() / SPAN_TOKENS).saturating_mul(seen);
         let first = keys.start / SPAN_TOKENS;
         let spans = spans_of(keys.end) - first;
         // The work of one row, key head and span.
@@ -119,7 +125,13 @@ impl Spans {
             task_rows,
             task_spans,
             task_heads: divisor(heads.group, heads.group / least.div_ceil(task_max)),
+            work_ns: kernels.work_ns(work.saturating_mul(COST)),
         }
+    }
+
+    /// About how many nanoseconds all rows take on one thread.
+    pub fn work_ns(&self) -> usize {
+        self.work_ns
     }
 
     /// Floats of scratch that hold a row and key head at least, for rows that see at most `tokens`
@@ -166,6 +178,24 @@ fn spans_of(tokens: usize) -> usize {
     tokens.div_ceil(SPAN_TOKENS).max(1)
 }
 
+/// Where a row of queries stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// Index of its cache.
+    pub cache: usize,
+    /// Its position.
+    pub position: usize,
+    /// Tokens of its sequence, all of whose keys are in the cache.
+    pub tokens: usize,
+}
+
+impl Place {
+    /// The end of what its query sees.
+    pub fn end(&self, window: Window) -> usize {
+        window.end(self.position, self.tokens)
+    }
+}
+
 /// Rows of queries, and where they look.
 #[derive(Debug, Clone)]
 pub struct Queries<'a, P> {
@@ -175,7 +205,7 @@ pub struct Queries<'a, P> {
     pub stride: usize,
     /// What the scratch holds.
     pub block: Block,
-    /// The index of a row's cache, and its position: keys up to and including it are seen.
+    /// Where a row stands.
     pub place: P,
     /// The pages of all sequences.
     pub caches: &'a [Cache],
@@ -190,7 +220,7 @@ pub struct Queries<'a, P> {
 /// Runs the task whose tile is `out`: some spans of query heads that share a key head, for some
 /// rows. Spans of which a row sees nothing are left alone. Fails if there is no memory for the room
 /// of this thread, which stays for its next task.
-pub fn attend<P: Fn(usize) -> (usize, usize)>(
+pub fn attend<P: Fn(usize) -> Place>(
     kernels: &Kernels,
     spans: &Spans,
     queries: &Queries<'_, P>,
@@ -209,7 +239,7 @@ pub fn attend<P: Fn(usize) -> (usize, usize)>(
     })
 }
 
-fn attend_in<P: Fn(usize) -> (usize, usize)>(
+fn attend_in<P: Fn(usize) -> Place>(
     kernels: &Kernels,
     spans: &Spans,
     queries: &Queries<'_, P>,
@@ -219,8 +249,11 @@ fn attend_in<P: Fn(usize) -> (usize, usize)>(
     let rows = queries.block.rows.start + rows.start..queries.block.rows.start + rows.end;
     let mut start = rows.start;
     while start < rows.end {
-        let (cache, position) = (queries.place)(start);
-        let follows = |row: &usize| (queries.place)(*row) == (cache, position + row - start);
+        let first = (queries.place)(start);
+        let follows = |row: &usize| {
+            let position = first.position + row - start;
+            (queries.place)(*row) == Place { position, ..first }
+        };
         let end = start + (start..rows.end).take_while(follows).count();
         attend_run(kernels, spans, queries, start..end, (&mut *room, out));
         start = end;
@@ -228,7 +261,7 @@ fn attend_in<P: Fn(usize) -> (usize, usize)>(
 }
 
 /// The same for rows that follow each other in a sequence.
-fn attend_run<P: Fn(usize) -> (usize, usize)>(
+fn attend_run<P: Fn(usize) -> Place>(
     kernels: &Kernels,
     spans: &Spans,
     queries: &Queries<'_, P>,
@@ -241,9 +274,9 @@ fn attend_run<P: Fn(usize) -> (usize, usize)>(
         v_dim,
         ..
     } = spans.heads;
-    let (cache, position) = (queries.place)(rows.start);
-    let cache = &queries.caches[cache];
-    let end = position + rows.len();
+    let place = (queries.place)(rows.start);
+    let (cache, position) = (&queries.caches[place.cache], place.position);
+    let end = (queries.place)(rows.end - 1).end(queries.scoring.window);
     let first_row = rows.start - queries.block.rows.start - out.row_range().start;
     // The tile's first head and span, as they lie in a row.
     let first = out.column_range().start / result_len(v_dim);
@@ -281,6 +314,7 @@ fn attend_run<P: Fn(usize) -> (usize, usize)>(
             pages: &all[..pages.len()],
             seen: position as isize + 1 - start as isize,
             start,
+            tokens: place.tokens,
             scoring: queries.scoring,
             slopes: queries.slopes.get(head..).unwrap_or(&[]),
         };
@@ -291,20 +325,20 @@ fn attend_run<P: Fn(usize) -> (usize, usize)>(
 }
 
 /// Joins the spans of the query heads of a row: `row` is (kv_heads, spans, group, result), `out`
-/// (query heads of these, v_dim). The keys of `window` up to `position` were seen; `sinks` are the
+/// (query heads of these, v_dim). What `window` shows at the row's place was seen; `sinks` are the
 /// scores of these heads that no value belongs to, or none.
 pub fn join(
     kernels: &Kernels,
     spans: &Spans,
     row: &[f32],
-    (window, position): (Window, usize),
+    (window, at): (Window, Place),
     sinks: &[f32],
     out: &mut [f32],
 ) {
     let Heads { group, v_dim, .. } = spans.heads;
     let span_len = spans.heads.span_len();
-    let first = window.first(position) / SPAN_TOKENS;
-    let place = (span_len, spans_of(position + 1) - first);
+    let first = window.first(at.position) / SPAN_TOKENS;
+    let place = (span_len, spans_of(at.end(window)) - first);
     for (head, out) in out.chunks_exact_mut(v_dim).enumerate() {
         let (kv_head, member) = (head / group, head % group);
         let span = kv_head * spans.spans + (first - spans.first);

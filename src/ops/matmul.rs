@@ -2,7 +2,7 @@
 
 use crate::budget::Buffer;
 use crate::kernel::{Input, Kernels};
-use crate::team::Tile;
+use crate::team::{Tile, Tiles};
 use crate::tensor::Matrix;
 
 /// Multiply-adds that one task should have at least: some 5 microseconds of work.
@@ -13,10 +13,13 @@ const PANEL: usize = 48;
 const PANEL_ONE: usize = 16;
 /// Tokens of a task, at most: enough to make up for unpacking the weights.
 const TOKENS_MAX: usize = 128;
-/// Tasks of a thread, at least, where the work allows: so that threads end together.
-const TASKS: usize = 4;
-/// The same for a single token: threads that read from one region of memory read faster.
-const TASKS_ONE: usize = 16;
+/// How much longer a multiply-add takes with floats, or where one token brings in all weights.
+const COST: usize = 4;
+/// Fewer tokens (but one) take as long as so many, for which weights are unpacked once.
+const FEW: usize = 8;
+/// Tasks of a thread, at least, where the work allows: so that threads end together, and read from one
+/// region of memory.
+const TASKS: usize = 16;
 
 /// A matrix and its bias.
 #[derive(Debug)]
@@ -27,6 +30,11 @@ pub struct Linear {
     pub bias: Option<Buffer<f32>>,
 }
 
+/// What the outputs of a tile are a multiple of.
+pub fn panel(tokens: usize) -> usize {
+    if tokens == 1 { PANEL_ONE } else { PANEL }
+}
+
 /// How to cut (tokens, outputs) of dot products over `columns` into tiles for `threads`: tokens and
 /// outputs of a tile. The cut depends on nothing else, so a paused phase finds it again.
 pub fn tiling(
@@ -35,17 +43,47 @@ pub fn tiling(
     threads: usize,
 ) -> (usize, usize) {
     let task_max = kernels.task_max();
-    let (panel, tasks) = match tokens {
-        1 => (PANEL_ONE, TASKS_ONE),
-        _ => (PANEL, TASKS),
-    };
+    let panel = panel(tokens);
     let macs = panel.saturating_mul(columns);
     let rows = tokens.clamp(1, TOKENS_MAX).min((task_max / macs).max(1));
     let rows = tokens.div_ceil(tokens.div_ceil(rows).max(1)).max(1);
     let all = tokens.saturating_mul(outputs).saturating_mul(columns);
-    let task = (all / (tasks * threads)).clamp(TASK_MIN, task_max);
+    let task = (all / (TASKS * threads)).clamp(TASK_MIN, task_max);
     let panels = (task / rows.saturating_mul(macs)).clamp(1, outputs.div_ceil(panel).max(1));
     (rows, panels * panel)
+}
+
+/// Tiles of the products of `tokens` rows of `columns` values with `linears`, side by side: `out` is
+/// (tokens, sum of the linears' rows).
+pub fn tiles<'a>(
+    kernels: &Kernels,
+    linears: &[Linear],
+    (tokens, columns): (usize, usize),
+    threads: usize,
+    out: &'a mut [f32],
+) -> Tiles<'a, f32> {
+    let outputs = linears.iter().map(|linear| linear.weight.rows()).sum();
+    let shape = (tokens, outputs, columns);
+    let work_ns = work_ns(kernels, linears, shape);
+    let tile = tiling(kernels, shape, threads);
+    Tiles::new(&mut out[..tokens * outputs], outputs, tile).taking(work_ns)
+}
+
+/// About how many nanoseconds (tokens, outputs) of dot products over `columns` take on one thread,
+/// with weights like these.
+pub fn work_ns(
+    kernels: &Kernels,
+    linears: &[Linear],
+    (tokens, outputs, columns): (usize, usize, usize),
+) -> usize {
+    let is_float = |linear: &Linear| linear.weight.format().block_len() == 1;
+    let cost = match tokens == 1 || linears.iter().any(is_float) {
+        true => COST,
+        false => 1,
+    };
+    let tokens = if tokens > 1 { tokens.max(FEW) } else { tokens };
+    let multiply_adds = tokens.saturating_mul(outputs).saturating_mul(columns);
+    kernels.work_ns(multiply_adds.saturating_mul(cost))
 }
 
 /// Computes a tile of the outputs of `linears`, which stand side by side in the tile's matrix:
@@ -108,7 +146,7 @@ mod tests {
             for threads in [1, 2, 64] {
                 let kernels = crate::kernel::detect();
                 let (rows, width) = tiling(kernels, (tokens, outputs, columns), threads);
-                let panel = if tokens == 1 { PANEL_ONE } else { PANEL };
+                let panel = panel(tokens);
                 assert!(width.is_multiple_of(panel) && width < outputs + panel);
                 assert!((1..=tokens.min(TOKENS_MAX)).contains(&rows));
                 // A panel for one token is the least that can be.

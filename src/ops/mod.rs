@@ -4,4 +4,5 @@ pub mod attention;
 pub mod experts;
 pub mod matmul;
 pub mod norm;
+pub mod recurrence;
 pub mod rope;

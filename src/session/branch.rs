@@ -8,8 +8,8 @@ use crate::session::{Canceller, Metrics, Session, at_most, reserve};
 impl Session {
     /// Another session with the same tokens, logits, turn, and state of samplers, held text
     /// included: from here on they go on by themselves, each as if it were alone. It costs a
-    /// reference for each page of keys and values; whoever first writes to a page that is partly
-    /// filled copies it then.
+    /// reference for each page of keys and values, and for states of recurrent layers; whoever first
+    /// writes to a page that is partly filled copies it then, and states get places of their own.
     ///
     /// A pass in progress goes on in this session. The fork has its own copy of the page that it
     /// writes to, and evaluates the tokens of the pass itself. What the session has done so far is
@@ -44,6 +44,7 @@ impl Session {
             offered: self.offered,
             tokens,
             evaluated: self.evaluated,
+            reached: self.reached,
             prompt_end: self.prompt_end,
             logits: self.logits.clone().filter(|_| self.has_logits),
             has_logits: self.has_logits,
@@ -51,10 +52,7 @@ impl Session {
             turn_start: self.turn_start,
             generation: self.generation.clone(),
             learnt: self.learnt.clone(),
-            decoder: self.decoder.clone(),
-            text: self.text.clone(),
-            log_probability: self.log_probability,
-            top: self.top.clone(),
+            said: self.said.clone(),
             canceller,
             metrics: Metrics::default(),
             poisoned: false,
@@ -92,6 +90,7 @@ impl Session {
         }
         self.turn_start = self.turn_start.map(moved);
         self.prompt_end = self.tokens.len();
+        self.reached = self.reached.min(keep);
         self.keep_evaluated(self.evaluated.min(keep));
         self.has_logits = false;
         if self.generation.is_some() {

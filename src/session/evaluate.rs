@@ -7,7 +7,7 @@ use crate::budget::{Shared, Tag};
 use crate::control::{Control, Flow, Signals, cancelled};
 use crate::error::{Code, Error, Result};
 use crate::kv::PAGE_TOKENS;
-use crate::model::forward::Pass;
+use crate::model::forward::{Goal, Pass};
 use crate::model::{Row, Size};
 use crate::sampler::log_probability;
 use crate::session::{Session, reserve};
@@ -70,7 +70,8 @@ impl Session {
             while !self.run_pass(control.signals)? {}
             let pass = self.pass.take().expect("begun above");
             let vocab = self.network()?.spec.vocab;
-            for (i, row) in pass.rows().iter().enumerate() {
+            let wanted = pass.rows().iter().filter(|row| row.wants_output);
+            for (i, row) in wanted.enumerate() {
                 each(row.position, pass.logits(i, vocab));
             }
             self.end_pass(pass);
@@ -114,12 +115,13 @@ impl Session {
     /// again, to the same bits.
     pub(super) fn want_logits(&mut self) -> Result<()> {
         self.check_sound()?;
+        self.check_predicts()?;
         if self.tokens.is_empty() {
             let message = "expected tokens to go on from, found none; feed some first";
             return Err(Error::new(Code::InvalidArgument, "session", message));
         }
         if self.evaluated == self.tokens.len() && !self.has_logits {
-            self.evaluated -= 1;
+            self.go_back(self.evaluated - 1);
         }
         Ok(())
     }
@@ -180,9 +182,11 @@ impl Session {
             position,
             context: self.context,
             token: self.tokens[position],
-            wants_output: all_logits || position == last,
+            segment: 0,
+            wants_output: all_logits && position >= self.reached || position == last,
         });
-        self.pass = Some(Pass::new(scratch, rows, self.team.threads()));
+        let threads = self.team.threads();
+        self.pass = Some(Pass::new(scratch, rows, Goal::Logits, threads));
         self.has_logits = false;
         Ok(())
     }
@@ -241,6 +245,7 @@ impl Session {
 
     fn end_pass(&mut self, pass: Pass) {
         self.evaluated += pass.rows().len();
+        self.reached = self.reached.max(self.evaluated);
         self.has_logits = pass.rows().last().is_some_and(|row| row.wants_output);
         if self.has_logits {
             let output = pass.rows().iter().filter(|row| row.wants_output).count() - 1;

@@ -8,12 +8,18 @@
 //! Cancelling takes the session back to before the turn.
 
 mod branch;
+mod embed;
 mod evaluate;
+mod file;
+pub(crate) mod generation;
+mod save;
 mod stop;
 mod turn;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde::{Deserialize, Serialize};
 
 use crate::budget::{Budget, Shared, Tag};
 use crate::control::Signals;
@@ -21,14 +27,17 @@ use crate::error::{Code, Error, Result};
 use crate::kv::{Cache, Domain, KvFormat, Layout, PAGE_TOKENS};
 use crate::model::forward::Pass;
 use crate::model::{Model, Network};
-use crate::sampler::{SamplerState, Scored};
+use crate::sampler::SamplerState;
 use crate::team::Team;
-use crate::tokenizer::{DecodeOptions, EncodeOptions, StreamDecoder};
+use crate::tokenizer::EncodeOptions;
 
+pub use embed::EmbedOptions;
+pub use generation::{Finish, GenerateOptions, TOP_MAX};
+pub use save::{MAGIC, RestoreOptions};
 pub use stop::{STOP_BYTES_MAX, STOPS_MAX};
-pub use turn::{Action, Event, Finish, GenerateOptions, Step, TOP_MAX};
+pub use turn::{Action, Event, Step};
 
-use turn::Generation;
+use generation::{Generation, Said};
 
 /// Prompt tokens that one pass takes if the user does not say.
 pub const CHUNK_TOKENS: usize = 256;
@@ -120,7 +129,7 @@ impl Canceller {
 }
 
 /// The state of a turn's sampler at its end.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 struct Learnt {
     /// Tokens there were then.
     tokens: usize,
@@ -148,6 +157,8 @@ pub struct Session {
     tokens: Vec<u32>,
     /// Tokens that the cache holds.
     evaluated: usize,
+    /// Tokens that it has held: recurrent layers may have to go back further than was wanted.
+    reached: usize,
     /// Tokens up to the last one that was fed: those behind it were generated.
     prompt_end: usize,
     /// (vocab), perhaps shared with forks; `None` in a fork of a session that had none.
@@ -161,13 +172,8 @@ pub struct Session {
     generation: Option<Generation>,
     /// What the samplers of the turns so far have learnt; those that learn nothing are not there.
     learnt: Vec<Learnt>,
-    decoder: StreamDecoder,
-    /// Text of the last event.
-    text: String,
-    /// Of the last token, if the generation gives it.
-    log_probability: Option<f64>,
-    /// Most likely tokens beside the last one, if the generation gives them.
-    top: Vec<Scored>,
+    /// Text and probabilities of the last event.
+    said: Said,
     canceller: Canceller,
     metrics: Metrics,
     poisoned: bool,
@@ -190,14 +196,15 @@ impl Session {
         let chunk = options.chunk_tokens().min(context);
         let budget = options.budget.as_ref().unwrap_or(model.budget());
         let layout = Arc::new(Layout::new(options.kv, spec.layer_shapes()));
+        // Pages alone do not say what recurrent layers have seen.
+        let shares = !options.unshared && !model.prefixes().is_off() && spec.recurrence.is_none();
         Ok(Self {
             caches: [Cache::new(layout, budget.clone(), 0)?],
-            domain: (!options.unshared && !model.prefixes().is_off())
-                .then(|| network.domain(options.kv, context, options.salt)),
+            domain: shares.then(|| network.domain(options.kv, context, options.salt)),
             sought: false,
             offered: 0,
             logits: Some(
-                model.with_room(budget, || budget.allocate_shared(Tag::Misc, spec.vocab))?,
+                model.with_room(budget, || budget.allocate_shared(Tag::Misc, spec.logits()))?,
             ),
             budget: budget.clone(),
             team,
@@ -205,16 +212,14 @@ impl Session {
             chunk,
             tokens: Vec::new(),
             evaluated: 0,
+            reached: 0,
             prompt_end: 0,
             has_logits: false,
             pass: None,
             turn_start: None,
             generation: None,
             learnt: Vec::new(),
-            decoder: StreamDecoder::new(DecodeOptions::default()),
-            text: String::with_capacity(256),
-            log_probability: None,
-            top: Vec::new(),
+            said: Said::new(),
             canceller: Canceller::default(),
             metrics: Metrics::default(),
             poisoned: false,
@@ -253,26 +258,15 @@ impl Session {
     /// Queues tokens behind those that are there; the next call that needs them evaluates them.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT` for a token that the model does not know, `CONTEXT_FULL` if they do not
-    /// fit, `BUSY` while a generation is in progress, `CANCELLED` if the turn was cancelled since
-    /// the last call. Nothing is queued then.
+    /// `UNSUPPORTED` for an encoder, `INVALID_ARGUMENT` for a token that the model does not know,
+    /// `CONTEXT_FULL` if they do not fit, `BUSY` while a generation is in progress, `CANCELLED` if the
+    /// turn was cancelled since the last call. Nothing is queued then.
     pub fn feed(&mut self, tokens: &[u32]) -> Result<()> {
         self.check_sound()?;
+        self.check_predicts()?;
         self.check_idle()?;
         self.heed_cancel(Signals::default())?;
-        let vocab = self.network()?.spec.vocab;
-        if let Some((i, token)) = tokens
-            .iter()
-            .enumerate()
-            .find(|(_, t)| **t as usize >= vocab)
-        {
-            let message = format!("expected tokens below {vocab}, found {token}");
-            return Err(Error::new(
-                Code::InvalidArgument,
-                format!("token {i}"),
-                message,
-            ));
-        }
+        self.check_tokens(tokens)?;
         let room = self.context - self.tokens.len();
         if tokens.len() > room {
             let message = format!("{} more tokens do not fit, {room} would", tokens.len());
@@ -293,6 +287,7 @@ impl Session {
     /// As [`Session::feed`]; `CANCELLED` takes the session back to before the turn.
     pub fn feed_text(&mut self, text: &str, options: EncodeOptions) -> Result<usize> {
         self.check_sound()?;
+        self.check_predicts()?;
         self.check_idle()?;
         let room = self.context - self.tokens.len();
         let outside_turn = self.turn_start.is_none();
@@ -346,6 +341,7 @@ impl Session {
             self.has_logits = false;
         }
         self.tokens.truncate(tokens);
+        self.reached = self.reached.min(tokens);
         self.prompt_end = self.prompt_end.min(tokens);
         self.keep_evaluated(self.evaluated.min(tokens));
         self.learnt.retain(|learnt| learnt.tokens <= tokens);
@@ -355,7 +351,7 @@ impl Session {
     /// Keeps what the cache holds of the first `tokens` tokens. If what those behind them see is
     /// forgotten, that is nothing, and all are evaluated again.
     fn keep_evaluated(&mut self, tokens: usize) {
-        self.evaluated = tokens;
+        self.go_back(tokens);
         if self.first_seen() < self.caches[0].forgotten() {
             self.evaluated = 0;
             self.prompt_end = self.tokens.len();
@@ -363,6 +359,15 @@ impl Session {
         self.caches[0].truncate(self.evaluated);
         self.offered = self.offered.min(self.evaluated / PAGE_TOKENS);
         self.sought = false;
+    }
+
+    /// What lies behind the first `tokens` tokens is to be evaluated again, or behind fewer, where
+    /// recurrent layers have kept no state after these.
+    fn go_back(&mut self, tokens: usize) {
+        self.evaluated = self.caches[0].state().reach(tokens);
+        if self.evaluated < tokens {
+            self.prompt_end = self.tokens.len();
+        }
     }
 
     /// The first position whose keys a token to come sees, or the last one if it is evaluated again.
@@ -392,6 +397,31 @@ impl Session {
         }
     }
 
+    /// Whether the model predicts tokens.
+    fn check_predicts(&self) -> Result<()> {
+        if self.network()?.spec.predicts {
+            return Ok(());
+        }
+        let name = self.model.architecture();
+        let message = format!("{name} is an encoder: it embeds texts and generates none");
+        Err(Error::new(Code::Unsupported, "model", message))
+    }
+
+    /// Whether the model knows all tokens.
+    fn check_tokens(&self, tokens: &[u32]) -> Result<()> {
+        let vocab = self.network()?.spec.vocab;
+        let unknown = |(_, token): &(usize, &u32)| **token as usize >= vocab;
+        let Some((i, token)) = tokens.iter().enumerate().find(unknown) else {
+            return Ok(());
+        };
+        let message = format!("expected tokens below {vocab}, found {token}");
+        Err(Error::new(
+            Code::InvalidArgument,
+            format!("token {i}"),
+            message,
+        ))
+    }
+
     fn check_idle(&self) -> Result<()> {
         if self.generation.is_none() {
             return Ok(());
@@ -401,7 +431,10 @@ impl Session {
     }
 
     fn turn_begins(&mut self) {
-        self.turn_start.get_or_insert(self.tokens.len());
+        if self.turn_start.is_none() {
+            self.turn_start = Some(self.tokens.len());
+            self.caches[0].state_mut().keep(self.evaluated);
+        }
         self.canceller.turn_begins();
     }
 
@@ -421,7 +454,8 @@ impl Drop for Session {
     }
 }
 
-fn at_most(name: &str, found: usize, max: usize) -> Result<()> {
+/// Refuses numbers above `max`.
+pub(crate) fn at_most(name: &str, found: usize, max: usize) -> Result<()> {
     if found <= max {
         return Ok(());
     }

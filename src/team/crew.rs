@@ -238,12 +238,16 @@ impl Post {
 
     /// Waits for a phase that is not number `been` and enters it; `None`: time to quit.
     fn enter(&self, been: u64) -> Option<u64> {
-        let mut looks = 0;
+        let (mut looks, mut last) = (0, been);
         loop {
             if self.quit.load(Ordering::Relaxed) {
                 return None;
             }
             let gate = self.gate.load(Ordering::Acquire);
+            if gate & SEQUENCE != last {
+                // Perhaps it came too late; but phases follow each other.
+                (looks, last) = (0, gate & SEQUENCE);
+            }
             if Self::is_new(gate, been) {
                 let entered = self.gate.compare_exchange_weak(
                     gate,
@@ -255,8 +259,7 @@ impl Post {
                     return Some(gate & SEQUENCE);
                 }
             } else if looks == LOOKS || self.calls.load(Ordering::Relaxed) == 0 {
-                self.sleep(been);
-                looks = 0;
+                self.sleep(last);
             } else {
                 looks += 1;
                 spin_loop();
@@ -268,11 +271,13 @@ impl Post {
         gate & OPEN != 0 && gate & SEQUENCE != been
     }
 
-    fn sleep(&self, been: u64) {
+    /// Sleeps until the gate opens after number `last`. Who wakes too late for a short phase stays
+    /// awake for the next one: else each would have to wake it again, in vain.
+    fn sleep(&self, last: u64) {
         let mut guard = self.lock();
         self.sleepers.fetch_add(1, Ordering::SeqCst);
         while !self.quit.load(Ordering::SeqCst)
-            && !Self::is_new(self.gate.load(Ordering::SeqCst), been)
+            && self.gate.load(Ordering::SeqCst) & SEQUENCE == last
         {
             guard = self
                 .opened

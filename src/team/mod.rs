@@ -17,6 +17,7 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
 
 use crate::control::{Flow, Signals, cancelled};
 use crate::error::{Code, Error, Result};
@@ -33,6 +34,16 @@ pub const THREADS_MAX: usize = 256;
 
 /// The largest [`TeamOptions::niceness`].
 pub const NICENESS_MAX: u8 = 19;
+
+/// Work below which a phase stays with the thread that runs it, in nanoseconds: two threads would not
+/// be faster. Measured (`lightgpt tune`); results do not depend on it.
+pub const ALONE_NS: usize = 4_000;
+
+/// Tasks below it, in nanoseconds, are claimed in runs: the counter, and what neighbouring tasks
+/// write, wander between cores with each claim.
+const SHORT_NS: usize = 1_500;
+/// The longest run.
+const RUN_NS: usize = 16_000;
 
 /// What a team is made of.
 #[derive(Default)]
@@ -54,6 +65,8 @@ pub struct TeamOptions {
     pub stack_bytes: usize,
     /// The host's own threads, instead of helpers of ours.
     pub executor: Option<Box<dyn Executor>>,
+    /// Phases with less work than so many nanoseconds are not shared; `None`: [`ALONE_NS`].
+    pub alone_ns: Option<usize>,
 }
 
 impl TeamOptions {
@@ -89,6 +102,7 @@ pub struct Team {
     threads: usize,
     crew: Option<Crew>,
     executor: Option<Box<dyn Executor>>,
+    alone_ns: usize,
 }
 
 impl Team {
@@ -116,12 +130,28 @@ impl Team {
             threads,
             crew,
             executor: options.executor,
+            alone_ns: options.alone_ns.unwrap_or(ALONE_NS),
         }))
     }
 
     /// Threads that may work at once, the caller's included.
     pub fn threads(&self) -> usize {
         self.threads
+    }
+
+    /// Whether a phase that takes about `work_ns` nanoseconds on one thread is shared.
+    pub fn shares(&self, work_ns: usize) -> bool {
+        work_ns >= self.alone_ns
+    }
+
+    /// How many of `tasks`, which take about `work_ns` nanoseconds in all, a thread claims at once: runs
+    /// of short ones, as many for each thread.
+    fn claim(&self, tasks: usize, work_ns: usize) -> usize {
+        if work_ns / tasks >= SHORT_NS {
+            return 1;
+        }
+        let runs = work_ns.div_ceil(self.threads * RUN_NS).max(1);
+        tasks.div_ceil(self.threads * runs)
     }
 
     /// Begins a call: phases will follow each other closely, so helpers wait awake in between, and
@@ -164,9 +194,14 @@ impl Team {
             body(task, &mut unsafe { parts.part(task) })
         };
         let first = *next;
+        let helpers = match self.shares(parts.work_ns()) {
+            true => self.threads.min(tasks - first) - 1,
+            false => 0,
+        };
         let phase = Phase {
             body: &call,
             tasks,
+            claim: self.claim(tasks, parts.work_ns()),
             next: AtomicUsize::new(first + 1),
             signals: *signals,
             stop: AtomicBool::new(false),
@@ -176,7 +211,6 @@ impl Team {
             phase.perform(first);
             phase.work();
         };
-        let helpers = self.threads.min(tasks - first) - 1;
         match (&self.executor, &self.crew) {
             (Some(executor), _) if helpers > 0 => {
                 phase.perform(first);
@@ -190,6 +224,18 @@ impl Team {
     }
 }
 
+/// Starts a thread of the library: its signals are blocked, but for its own faults.
+///
+/// # Errors
+/// `OUT_OF_MEMORY` if the system starts none.
+pub fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
+    let builder = thread::Builder::new().name(name.into());
+    affinity::without_signals(|| builder.spawn(body)).map_err(|e| {
+        let message = format!("cannot start one: {e}");
+        Error::new(Code::OutOfMemory, "thread", message)
+    })
+}
+
 impl fmt::Debug for TeamOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TeamOptions")
@@ -200,6 +246,7 @@ impl fmt::Debug for TeamOptions {
             .field("niceness", &self.niceness)
             .field("stack_bytes", &self.stack_bytes)
             .field("executor", &self.executor.is_some())
+            .field("alone_ns", &self.alone_ns)
             .finish()
     }
 }
@@ -232,6 +279,8 @@ impl Drop for Call<'_> {
 struct Phase<'a> {
     body: &'a (dyn Fn(usize) -> Result<()> + Sync),
     tasks: usize,
+    /// Tasks that are claimed at once.
+    claim: usize,
     next: AtomicUsize,
     signals: Signals<'a>,
     stop: AtomicBool,
@@ -251,11 +300,14 @@ impl Phase<'_> {
                 self.stop.store(true, Ordering::Relaxed);
                 return;
             }
-            let task = self.next.fetch_add(1, Ordering::Relaxed);
-            if task >= self.tasks {
+            let first = self.next.fetch_add(self.claim, Ordering::Relaxed);
+            if first >= self.tasks {
                 return;
             }
-            self.perform(task);
+            // What is claimed is done: a phase goes on behind it.
+            for task in first..self.tasks.min(first + self.claim) {
+                self.perform(task);
+            }
         }
     }
 

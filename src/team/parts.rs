@@ -2,10 +2,14 @@
 //!
 //! A [`Partition`] borrows its buffer exclusively for one run of a phase, and the team asks for
 //! the part of each task once, so tasks on several threads write without locks and safe code
-//! cannot make them overlap.
+//! cannot make them overlap. It also says about how much work there is, so that the team knows
+//! whether sharing it pays.
 
 use std::marker::PhantomData;
 use std::ops::Range;
+
+/// Bytes that a phase changes in a nanosecond, if it says nothing else: what norms and rotations do.
+const BYTES_PER_NS: usize = 48;
 
 /// Divides something among the tasks of a phase.
 ///
@@ -18,6 +22,9 @@ pub unsafe trait Partition: Sync {
     /// How many tasks there are.
     fn tasks(&self) -> usize;
 
+    /// About how many nanoseconds all tasks take on one thread.
+    fn work_ns(&self) -> usize;
+
     /// The part of `task`.
     ///
     /// # Safety
@@ -25,7 +32,7 @@ pub unsafe trait Partition: Sync {
     unsafe fn part(&self, task: usize) -> Self::Part;
 }
 
-/// So many tasks, which share nothing that they write.
+/// So many tasks, which share nothing that they write; of any length.
 #[derive(Debug, Clone, Copy)]
 pub struct Tasks(pub usize);
 
@@ -37,6 +44,10 @@ unsafe impl Partition for Tasks {
         self.0
     }
 
+    fn work_ns(&self) -> usize {
+        usize::MAX
+    }
+
     unsafe fn part(&self, _: usize) {}
 }
 
@@ -46,6 +57,7 @@ pub struct Chunks<'a, T> {
     data: *mut T,
     len: usize,
     chunk: usize,
+    work_ns: usize,
     buffer: PhantomData<&'a mut [T]>,
 }
 
@@ -57,11 +69,17 @@ impl<'a, T> Chunks<'a, T> {
     pub fn new(data: &'a mut [T], chunk: usize) -> Self {
         assert!(chunk > 0, "a chunk holds something");
         Self {
+            work_ns: size_of_val(data) / BYTES_PER_NS,
             data: data.as_mut_ptr(),
             len: data.len(),
             chunk,
             buffer: PhantomData,
         }
+    }
+
+    /// The same where all chunks take about `work_ns` nanoseconds on one thread.
+    pub fn taking(self, work_ns: usize) -> Self {
+        Self { work_ns, ..self }
     }
 }
 
@@ -71,6 +89,10 @@ unsafe impl<'a, T: Send> Partition for Chunks<'a, T> {
 
     fn tasks(&self) -> usize {
         self.len.div_ceil(self.chunk)
+    }
+
+    fn work_ns(&self) -> usize {
+        self.work_ns
     }
 
     unsafe fn part(&self, task: usize) -> &'a mut [T] {
@@ -89,6 +111,7 @@ pub struct Tiles<'a, T> {
     columns: usize,
     tile_rows: usize,
     tile_columns: usize,
+    work_ns: usize,
     buffer: PhantomData<&'a mut [T]>,
 }
 
@@ -117,8 +140,15 @@ impl<'a, T> Tiles<'a, T> {
             columns,
             tile_rows,
             tile_columns,
+            work_ns: usize::MAX,
             buffer: PhantomData,
         }
+    }
+
+    /// The same where all tiles take about `work_ns` nanoseconds on one thread; without it, so many
+    /// that they are shared.
+    pub fn taking(self, work_ns: usize) -> Self {
+        Self { work_ns, ..self }
     }
 }
 
@@ -128,6 +158,10 @@ unsafe impl<'a, T: Send> Partition for Tiles<'a, T> {
 
     fn tasks(&self) -> usize {
         self.rows.div_ceil(self.tile_rows) * self.columns.div_ceil(self.tile_columns)
+    }
+
+    fn work_ns(&self) -> usize {
+        self.work_ns
     }
 
     unsafe fn part(&self, task: usize) -> Tile<'a, T> {
@@ -234,6 +268,10 @@ macro_rules! tuples {
 
             fn tasks(&self) -> usize {
                 usize::MAX$(.min(self.$index.tasks()))*
+            }
+
+            fn work_ns(&self) -> usize {
+                0usize$(.saturating_add(self.$index.work_ns()))*
             }
 
             unsafe fn part(&self, task: usize) -> Self::Part {

@@ -6,6 +6,7 @@ use super::*;
 fn team(threads: usize) -> Arc<Team> {
     Team::new(TeamOptions {
         threads,
+        alone_ns: Some(0),
         ..TeamOptions::default()
     })
     .unwrap()
@@ -37,6 +38,7 @@ fn hosts() -> Vec<Arc<Team>> {
         Team::new(TeamOptions {
             threads: 3,
             executor,
+            alone_ns: Some(0),
             ..TeamOptions::default()
         })
         .unwrap()
@@ -96,6 +98,39 @@ fn thousands_of_short_phases_lose_nothing() {
 }
 
 #[test]
+fn what_is_too_short_to_be_shared_stays_with_the_caller() {
+    let team = Team::new(TeamOptions {
+        threads: 2,
+        alone_ns: Some(1000),
+        ..TeamOptions::default()
+    });
+    let team = team.unwrap();
+    assert!(team.shares(1000) && !team.shares(999));
+    let caller = std::thread::current().id();
+    let threads = |work_ns: usize, wait_for: u32| {
+        let arrived = AtomicU32::new(0);
+        let mut threads = [caller; 100];
+        let parts = Chunks::new(&mut threads, 1).taking(work_ns);
+        team.run(&Signals::default(), &mut 0, parts, |task, thread| {
+            thread[0] = std::thread::current().id();
+            // The caller's first task ends when a helper has come.
+            arrived.fetch_add(
+                u32::from(task == 0 || thread[0] != caller),
+                Ordering::Relaxed,
+            );
+            while task == 0 && arrived.load(Ordering::Relaxed) < wait_for {
+                std::thread::yield_now();
+            }
+            Ok(())
+        })
+        .unwrap();
+        threads
+    };
+    assert!(threads(999, 1).iter().all(|&thread| thread == caller));
+    assert!(threads(1000, 2).iter().any(|&thread| thread != caller));
+}
+
+#[test]
 fn a_past_deadline_runs_one_task_a_call() {
     for team in [team(1), team(3)] {
         let signals = Signals {
@@ -113,6 +148,46 @@ fn a_past_deadline_runs_one_task_a_call() {
             assert_eq!((flow.unwrap(), next), (expected, task));
         }
         assert_eq!(data, [1; 5]);
+    }
+}
+
+#[test]
+fn short_tasks_are_claimed_in_runs_as_many_for_each_thread() {
+    let team = team(2);
+    assert_eq!(team.claim(16, 4_000), 8);
+    assert_eq!(team.claim(512, 40_000), 128);
+    assert_eq!(team.claim(3, 0), 2);
+    // Long ones, one by one.
+    assert_eq!(team.claim(10, 15_000), 1);
+    assert_eq!(team.claim(7, usize::MAX), 1);
+}
+
+#[test]
+fn a_phase_goes_on_behind_the_runs_that_were_claimed() {
+    let team = team(3);
+    let _call = team.call();
+    for _ in 0..200 {
+        let (mut data, mut next, mut calls) = ([0u8; 3000], 0, 0);
+        loop {
+            let deadline = Some(Instant::now() + Duration::from_micros(3));
+            let signals = Signals {
+                deadline,
+                cancel: [None; 2],
+            };
+            let parts = Chunks::new(&mut data, 1).taking(200_000);
+            let flow = team.run(&signals, &mut next, parts, |task, part| {
+                part[0] += 1;
+                std::hint::black_box((0..task % 50).sum::<usize>());
+                Ok(())
+            });
+            calls += 1;
+            if flow.unwrap() == Flow::Done {
+                break;
+            }
+            assert!(data[..next].iter().all(|&runs| runs == 1), "{calls}");
+            assert!(data[next..].iter().all(|&runs| runs == 0), "{calls}");
+        }
+        assert_eq!((data, next), ([1; 3000], 3000));
     }
 }
 
@@ -263,6 +338,7 @@ fn pinned_helpers_work_like_others() {
         threads: 3,
         pin: true,
         niceness: 1,
+        alone_ns: Some(0),
         ..TeamOptions::default()
     };
     let team = Team::new(options).unwrap();

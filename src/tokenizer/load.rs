@@ -5,6 +5,7 @@ use std::num::NonZeroUsize;
 use crate::error::{Code, Error, Result};
 use crate::gguf::{Array, Metadata, Strings, Value};
 use crate::tokenizer::bpe::{self, Bpe};
+use crate::tokenizer::charsmap::CharsMap;
 use crate::tokenizer::hash::Seed;
 use crate::tokenizer::names::{
     END_OF_MESSAGE, END_OF_TURN, MESSAGE_END, PRE_TOKENIZER_DEFAULT, PRE_TOKENIZERS, PreTokenizer,
@@ -12,7 +13,9 @@ use crate::tokenizer::names::{
 };
 use crate::tokenizer::special::Finder;
 use crate::tokenizer::spm::{self, Spm};
+use crate::tokenizer::unigram::{Rules, Unigram};
 use crate::tokenizer::vocabulary::{Attribute, Texts, Vocabulary, refused, reserve, shown};
+use crate::tokenizer::wordpiece::WordPiece;
 use crate::tokenizer::{Family, Tokenizer};
 
 const MODEL: &str = "tokenizer.ggml.model";
@@ -20,6 +23,7 @@ const PRE: &str = "tokenizer.ggml.pre";
 const TOKENS: &str = "tokenizer.ggml.tokens";
 const TYPES: &str = "tokenizer.ggml.token_type";
 const SCORES: &str = "tokenizer.ggml.scores";
+const CHARS_MAP: &str = "tokenizer.ggml.precompiled_charsmap";
 const MERGES: &str = "tokenizer.ggml.merges";
 
 /// Bytes of a token at most; real ones have up to about 500.
@@ -36,8 +40,11 @@ pub(super) struct Roles {
     pub(super) eot: Option<u32>,
     pub(super) eom: Option<u32>,
     pub(super) padding: Option<u32>,
+    pub(super) separator: Option<u32>,
     pub(super) adds_bos: bool,
     pub(super) adds_eos: bool,
+    /// Between two texts.
+    pub(super) adds_separator: bool,
     /// Tokens that end generation, ascending.
     pub(super) ends: Vec<u32>,
 }
@@ -46,6 +53,15 @@ pub(super) struct Roles {
 enum Kind {
     Spm,
     Bpe(PreTokenizer),
+    WordPiece,
+    Unigram,
+}
+
+impl Kind {
+    /// Whether files write spaces as marks.
+    fn has_marks(self) -> bool {
+        !matches!(self, Self::Bpe(_))
+    }
 }
 
 impl Tokenizer {
@@ -69,8 +85,11 @@ impl Tokenizer {
             None | Some("none" | "no_vocab") => return Ok(None),
             Some("llama") => Kind::Spm,
             Some("gpt2") => Kind::Bpe(pre_tokenizer(metadata)?),
+            Some("bert") => Kind::WordPiece,
+            Some("t5") => Kind::Unigram,
             Some(other) => {
-                let message = format!("expected llama or gpt2, found {}", shown(other.as_bytes()));
+                let found = shown(other.as_bytes());
+                let message = format!("expected llama, gpt2, bert or t5, found {found}");
                 return Err(refused(Code::Unsupported, MODEL, message));
             }
         };
@@ -82,6 +101,8 @@ impl Tokenizer {
         let unknown = ids.unknown.or(match kind {
             Kind::Spm => Some(0),
             Kind::Bpe(_) => None,
+            Kind::WordPiece => known(100, tokens.len()),
+            Kind::Unigram => known(2, tokens.len()),
         });
         let vocabulary = Vocabulary::new(stored(tokens)?, bytes, attributes, unknown)?;
         let family = family(metadata, &vocabulary, kind)?;
@@ -174,7 +195,7 @@ fn attributes(metadata: &Metadata, tokens: &Strings, kind: Kind) -> Result<Vec<A
     match metadata.get(TYPES) {
         // Without types only the bytes of a scored vocabulary stand out.
         None => attributes.extend(tokens.iter().map(|text| match kind {
-            Kind::Spm if byte_of(text).is_some() => Attribute::Byte,
+            Kind::Spm | Kind::Unigram if byte_of(text).is_some() => Attribute::Byte,
             _ => Attribute::Normal,
         })),
         Some(Value::Array(Array::I32(types))) => {
@@ -238,10 +259,10 @@ fn decoded(tokens: &Strings, attributes: &[Attribute], kind: Kind) -> Result<Tex
                 })?;
                 texts.push(text, |out| out.push(byte))?;
             }
-            (Attribute::Normal | Attribute::Unused, Kind::Spm) => {
+            (Attribute::Normal | Attribute::Unused, kind) if kind.has_marks() => {
                 texts.push(text, |out| spm::decode_text(text, out))?;
             }
-            (Attribute::Normal | Attribute::Unused, Kind::Bpe(_)) => {
+            (Attribute::Normal | Attribute::Unused, _) => {
                 texts.push(text, |out| bpe::decode_text(text, out))?;
             }
             _ => texts.push(text, |out| out.extend_from_slice(text))?,
@@ -251,14 +272,23 @@ fn decoded(tokens: &Strings, attributes: &[Attribute], kind: Kind) -> Result<Tex
 }
 
 fn family(metadata: &Metadata, vocabulary: &Vocabulary, kind: Kind) -> Result<Family> {
+    let scores = || {
+        let scores = metadata.required(SCORES, Metadata::f32s)?;
+        check_length(SCORES, vocabulary.len(), scores.len())?;
+        Ok(scores)
+    };
+    let flag = |key: &str, default| Ok(metadata.bool(key)?.unwrap_or(default));
+    let space_prefix = || flag("tokenizer.ggml.add_space_prefix", true);
     Ok(match kind {
-        Kind::Spm => {
-            let scores = metadata.required(SCORES, Metadata::f32s)?;
-            check_length(SCORES, vocabulary.len(), scores.len())?;
-            let space_prefix = metadata
-                .bool("tokenizer.ggml.add_space_prefix")?
-                .unwrap_or(true);
-            Family::Spm(Spm::new(vocabulary, scores, space_prefix)?)
+        Kind::Spm => Family::Spm(Spm::new(vocabulary, scores()?, space_prefix()?)?),
+        Kind::WordPiece => Family::WordPiece(WordPiece::new(vocabulary)?),
+        Kind::Unigram => {
+            let rules = Rules {
+                map: chars_map(metadata)?,
+                space_prefix: space_prefix()?,
+                squeezes: flag("tokenizer.ggml.remove_extra_whitespaces", true)?,
+            };
+            Family::Unigram(Unigram::new(vocabulary, scores()?, rules)?)
         }
         Kind::Bpe(pre) => {
             let merges = metadata.required(MERGES, Metadata::strings)?;
@@ -272,6 +302,35 @@ fn family(metadata: &Metadata, vocabulary: &Vocabulary, kind: Kind) -> Result<Fa
     })
 }
 
+fn chars_map(metadata: &Metadata) -> Result<Option<CharsMap>> {
+    let mut bytes = Vec::new();
+    match metadata.get(CHARS_MAP) {
+        None => {}
+        Some(Value::Array(Array::U8(given))) => {
+            reserve(&mut bytes, given.len())?;
+            bytes.extend_from_slice(given);
+        }
+        // Older files hold them with a sign.
+        Some(Value::Array(Array::I8(given))) => {
+            reserve(&mut bytes, given.len())?;
+            bytes.extend(given.iter().map(|byte| byte.cast_unsigned()));
+        }
+        Some(other) => {
+            let message = format!("expected array of u8, found {}", other.type_name());
+            return Err(refused(Code::Format, CHARS_MAP, message));
+        }
+    }
+    match bytes.is_empty() {
+        true => Ok(None),
+        false => CharsMap::parse(&bytes, CHARS_MAP).map(Some),
+    }
+}
+
+/// The id, if there are as many tokens.
+fn known(id: u32, tokens: usize) -> Option<u32> {
+    Some(id).filter(|&id| (id as usize) < tokens)
+}
+
 /// The ids that the file names.
 #[derive(Default)]
 struct Ids {
@@ -281,6 +340,10 @@ struct Ids {
     eom: Option<u32>,
     unknown: Option<u32>,
     padding: Option<u32>,
+    /// What encoders begin with.
+    class: Option<u32>,
+    /// What they end with, and put between texts.
+    separator: Option<u32>,
 }
 
 /// Reads every key `tokenizer.ggml.*_token_id` and checks that it is the id of a token.
@@ -307,6 +370,9 @@ fn named_ids(metadata: &Metadata, tokens: usize) -> Result<Ids> {
             "eom" => ids.eom = Some(id),
             "unknown" => ids.unknown = Some(id),
             "padding" => ids.padding = Some(id),
+            "cls" => ids.class = Some(id),
+            // Files spell it so.
+            "seperator" | "separator" => ids.separator = Some(id),
             _ => {}
         }
     }
@@ -316,16 +382,22 @@ fn named_ids(metadata: &Metadata, tokens: usize) -> Result<Ids> {
 fn roles(metadata: &Metadata, vocabulary: &Vocabulary, ids: Ids, kind: Kind) -> Result<Roles> {
     let is_control = |id| vocabulary.attribute(id) == Some(Attribute::Control);
     // Id 11 is the end of text in the first byte-level files, but a comma in many others.
-    let default = |spm: u32| match kind {
-        Kind::Spm => Some(spm).filter(|&id| (id as usize) < vocabulary.len()),
-        Kind::Bpe(_) => Some(11).filter(|&id| is_control(id)),
+    let defaults = match kind {
+        Kind::Spm => [1, 2].map(|id| known(id, vocabulary.len())),
+        Kind::Bpe(_) => [Some(11).filter(|&id| is_control(id)); 2],
+        Kind::WordPiece => [101, 102].map(|id| known(id, vocabulary.len())),
+        Kind::Unigram => [None, known(1, vocabulary.len())],
     };
     let by_name = |name: &&str| {
         let id = vocabulary.id_of(name.as_bytes())?;
         let attribute = vocabulary.attribute(id)?;
         matches!(attribute, Attribute::Control | Attribute::UserDefined).then_some(id)
     };
-    let (bos, eos) = (ids.bos.or(default(1)), ids.eos.or(default(2)));
+    let (bos, eos) = match kind {
+        Kind::WordPiece => (ids.class.or(ids.bos), ids.separator.or(ids.eos)),
+        _ => (ids.bos.or(ids.class), ids.eos.or(ids.separator)),
+    };
+    let (bos, eos) = (bos.or(defaults[0]), eos.or(defaults[1]));
     let eot = ids.eot.or(END_OF_TURN.iter().find_map(by_name));
     let eom = ids.eom.or(END_OF_MESSAGE.iter().find_map(by_name));
     let goes_on = by_name(&MESSAGE_END.0).and(by_name(&MESSAGE_END.1));
@@ -336,20 +408,25 @@ fn roles(metadata: &Metadata, vocabulary: &Vocabulary, ids: Ids, kind: Kind) -> 
     ends.dedup();
     let adds_bos = match (metadata.bool("tokenizer.ggml.add_bos_token")?, kind) {
         (Some(adds), _) => adds,
-        (None, Kind::Spm) => true,
+        (None, Kind::Spm | Kind::WordPiece) => true,
         (None, Kind::Bpe(pre)) => pre.adds_bos,
+        (None, Kind::Unigram) => false,
     };
-    let adds_eos = metadata
-        .bool("tokenizer.ggml.add_eos_token")?
-        .unwrap_or(false);
+    let adds_eos = metadata.bool("tokenizer.ggml.add_eos_token")?;
+    let adds_eos = adds_eos.unwrap_or(matches!(kind, Kind::WordPiece | Kind::Unigram));
+    let adds_separator = metadata.bool("tokenizer.ggml.add_sep_token")?;
+    // Pieces of words have one token for both the end and what separates.
+    let adds_separator = adds_separator.unwrap_or(false) && !matches!(kind, Kind::WordPiece);
     Ok(Roles {
         bos,
         eos,
         eot,
         eom,
         padding: ids.padding,
+        separator: ids.separator,
         adds_bos: adds_bos && bos.is_some(),
         adds_eos: adds_eos && eos.is_some(),
+        adds_separator: adds_separator && ids.separator.is_some(),
         ends,
     })
 }
@@ -359,6 +436,8 @@ fn token_bytes_max(vocabulary: &Vocabulary, family: &Family) -> Option<NonZeroUs
     let complete = match family {
         Family::Spm(spm) => spm.is_complete(),
         Family::Bpe(bpe) => bpe.is_complete(),
+        // Normalizing may leave nothing of a text.
+        Family::WordPiece(_) | Family::Unigram(_) => return None,
     };
     // What no token spells is unknown character by character.
     let max = vocabulary.longest().max(char::MAX.len_utf8());

@@ -1,8 +1,10 @@
 //! Text to tokens and back, by the vocabulary that a model file carries.
 //!
-//! Two families: scored merging of characters (`spm`) and byte-level byte-pair encoding (`bpe`)
-//! over pieces cut by a pre-tokenizer (`split`); both join symbols with `merge`. `load` reads the
-//! file's metadata, `special` finds tokens that are never cut, `stream` decodes token by token.
+//! Two families join symbols with `merge`: scored merging of characters (`spm`) and byte-level
+//! byte-pair encoding (`bpe`) over pieces cut by a pre-tokenizer (`split`). Two take tokens from a
+//! `trie`: the longest pieces of words (`wordpiece`, by `fold`) and the likeliest cut (`unigram`, by
+//! `charsmap`). `load` reads the file's metadata, `special` finds tokens that are never cut,
+//! `stream` decodes token by token.
 
 use std::fmt;
 use std::num::NonZeroUsize;
@@ -12,18 +14,25 @@ use crate::error::{Code, Error, Result};
 
 mod bpe;
 mod cache;
+mod charsmap;
+mod fold;
+mod fold_tables;
 mod hash;
 mod job;
 mod load;
 mod merge;
 mod names;
+mod pair;
 mod special;
 mod split;
 mod spm;
 mod stream;
+mod trie;
 mod unicode;
 mod unicode_table;
+mod unigram;
 mod vocabulary;
+mod wordpiece;
 
 pub use stream::StreamDecoder;
 pub use vocabulary::Attribute;
@@ -35,7 +44,9 @@ use job::Job;
 use load::Roles;
 use special::Finder;
 use spm::Spm;
+use unigram::Unigram;
 use vocabulary::{Vocabulary, out_of_memory};
+use wordpiece::WordPiece;
 
 /// Bytes of a text, and tokens made of it, at most: what an `int32_t` counts.
 const COUNT_MAX: usize = i32::MAX as usize;
@@ -61,6 +72,20 @@ pub struct Tokenizer {
 enum Family {
     Spm(Spm),
     Bpe(Bpe),
+    WordPiece(WordPiece),
+    Unigram(Unigram),
+}
+
+impl Family {
+    /// Whether encoding puts a space in front, which decoding takes away.
+    fn space_prefix(&self) -> bool {
+        match self {
+            Self::Spm(spm) => spm.space_prefix(),
+            Self::Bpe(_) => false,
+            Self::WordPiece(_) => true,
+            Self::Unigram(unigram) => unigram.space_prefix(),
+        }
+    }
 }
 
 /// How to encode. The default is plain text: nothing added, nothing parsed.
@@ -185,6 +210,25 @@ impl Tokenizer {
                     })
                 })
             }
+            Family::WordPiece(words) => {
+                let text = words.normalize(text, &mut job.watch)?;
+                let mut cache = Cache::new(text.len(), self.seed)?;
+                let mut each = text.split(' ').filter(|word| !word.is_empty());
+                each.try_for_each(|word| {
+                    job.piece(&mut cache, word, |_, watch, out| {
+                        words.encode(vocabulary, word, watch, out)
+                    })
+                })
+            }
+            Family::Unigram(unigram) => {
+                let text = unigram.normalize(text, &mut job.watch)?;
+                let (mut cache, mut best) = (Cache::new(text.len(), self.seed)?, Vec::new());
+                unigram.split(&text, &mut |piece| {
+                    job.piece(&mut cache, piece, |_, watch, out| {
+                        unigram.encode(vocabulary, piece, &mut best, watch, out)
+                    })
+                })
+            }
         }
     }
 
@@ -246,8 +290,8 @@ impl Tokenizer {
             }
             Some(Attribute::Normal | Attribute::Unused) if *strip => {
                 *strip = false;
-                if let (Family::Spm(spm), [b' ', rest @ ..]) = (&self.family, bytes)
-                    && spm.space_prefix()
+                if let [b' ', rest @ ..] = bytes
+                    && self.family.space_prefix()
                 {
                     return Ok(rest);
                 }
@@ -333,6 +377,8 @@ impl fmt::Debug for Tokenizer {
         let family = match &self.family {
             Family::Spm(_) => "scored".into(),
             Family::Bpe(bpe) => format!("byte-level, {:?}", bpe.pattern()),
+            Family::WordPiece(_) => "pieces of words".into(),
+            Family::Unigram(_) => "likeliest cut".into(),
         };
         f.debug_struct("Tokenizer")
             .field("family", &family)

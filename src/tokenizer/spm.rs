@@ -13,7 +13,7 @@ use crate::tokenizer::merge::{Join, Merger, NO_ID, Rules, Symbol};
 use crate::tokenizer::vocabulary::{Attribute, TextTable, Vocabulary, refused, reserve};
 
 /// What files write for a space: U+2581.
-const SPACE_MARK: &str = "\u{2581}";
+pub(super) const SPACE_MARK: &str = "\u{2581}";
 
 /// The rules of a scored vocabulary.
 #[derive(Debug)]
@@ -43,18 +43,12 @@ impl Spm {
         };
         let table = TextTable::new(&vocabulary.bytes, mergeable)?;
         let ids = || (0..vocabulary.len() as u32).filter(|&id| mergeable(id));
-        let words_apart = ids().all(|id| {
-            let text = vocabulary.bytes.get(id).unwrap_or_default();
-            !text
-                .windows(2)
-                .any(|pair| pair[0] != b' ' && pair[1] == b' ')
-        });
         Ok(Self {
             table,
             ranks: ranks(scores)?,
             bytes: vocabulary.byte_ids(),
             longest: vocabulary.bytes.longest(),
-            words_apart,
+            words_apart: never_go_on_with_spaces(vocabulary, ids()),
             space_prefix,
         })
     }
@@ -107,18 +101,10 @@ impl Spm {
         text: &'t str,
         emit: &mut impl FnMut(&'t str) -> Result<()>,
     ) -> Result<()> {
-        if !self.words_apart {
-            return emit(text);
+        match self.words_apart {
+            true => words(text, emit),
+            false => emit(text),
         }
-        let bytes = text.as_bytes();
-        let mut start = 0;
-        for at in 1..bytes.len() {
-            if bytes[at] == b' ' && bytes[at - 1] != b' ' {
-                emit(&text[start..at])?;
-                start = at;
-            }
-        }
-        emit(&text[start..])
     }
 
     /// Appends the tokens of `piece`, one of the parts.
@@ -165,6 +151,32 @@ impl Spm {
             out.extend(vocabulary.unknown());
         }
     }
+}
+
+/// Whether none of the tokens goes on with a space after something else.
+pub(super) fn never_go_on_with_spaces(
+    vocabulary: &Vocabulary,
+    mut ids: impl Iterator<Item = u32>,
+) -> bool {
+    ids.all(|id| {
+        let text = vocabulary.bytes.get(id).unwrap_or_default();
+        !text
+            .windows(2)
+            .any(|pair| pair[0] != b' ' && pair[1] == b' ')
+    })
+}
+
+/// Calls `emit` with the words of a text, each with the spaces before it.
+pub(super) fn words<'t>(text: &'t str, emit: &mut impl FnMut(&'t str) -> Result<()>) -> Result<()> {
+    let bytes = text.as_bytes();
+    let mut start = 0;
+    for at in 1..bytes.len() {
+        if bytes[at] == b' ' && bytes[at - 1] != b' ' {
+            emit(&text[start..at])?;
+            start = at;
+        }
+    }
+    emit(&text[start..])
 }
 
 struct Scored<'a> {

@@ -281,6 +281,14 @@ void generating(const lightgpt::model &model)
     EXPECT(session.generate(options) == LIGHTGPT_DONE);
     session.rewind(fed);
     EXPECT(session.score({5, 6}).size() == 2);
+    const auto tokens = model.tokenize("One day", LIGHTGPT_TEXT_ADD_SPECIAL);
+    const auto unit = session.embed("One day");
+    EXPECT(unit.size() == 256 && unit == session.embed(tokens));
+    lightgpt::embed_options rows;
+    rows.pooling = LIGHTGPT_POOLING_NONE;
+    rows.raw = true;
+    EXPECT(session.embed(tokens, rows).size() == tokens.size() * 256);
+    EXPECT(status_of([&] { session.rerank("a", "b"); }) == LIGHTGPT_UNSUPPORTED);
     session.feed(std::vector<std::uint32_t>{7});
     session.cancel();
     EXPECT(status_of([&] { session.prefill(); }) == LIGHTGPT_CANCELLED);
@@ -335,6 +343,82 @@ void executing(const lightgpt::model &model)
     EXPECT(alive.use_count() == 1);
 }
 
+// A batch queue: callbacks by reference and owned, one that throws, polling, a worker.
+void batching(const lightgpt::model &model)
+{
+    lightgpt::session session(model);
+    session.feed("Once upon a time", LIGHTGPT_TEXT_ADD_SPECIAL);
+    std::string alone;
+    lightgpt::generate_options generate;
+    generate.tokens_max = 10;
+    generate.stops = {"no such text"};
+    session.generate(generate, [&](const lightgpt::event &e) { alone += e.text(); });
+
+    const auto request = [&] {
+        lightgpt::batch_request made;
+        made.text = "Once upon a time";
+        made.generate = generate;
+        return made;
+    };
+    lightgpt::batch_queue queue(model);
+    std::string text;
+    int ends = 0;
+    auto listen = [&](const lightgpt::batch_event &e) {
+        text += e.text();
+        ends += e.timings() != nullptr && e.status() == LIGHTGPT_DONE && e.message().empty();
+    };
+    auto throws = [](const lightgpt::batch_event &e) {
+        if (e.kind() == LIGHTGPT_EVENT_TOKEN)
+            throw trouble{7};
+    };
+    auto first = request();
+    first.on_event(throws);
+    queue.submit(std::move(first));
+    auto second = request();
+    second.on_event(listen);
+    queue.submit(std::move(second));
+    // The step throws what the first threw, and the second has not noticed.
+    EXPECT(trouble_of([&] { queue.step(); }) == 7);
+    EXPECT(queue.step() == LIGHTGPT_DONE && text == alone && ends == 1);
+
+    auto alive = std::make_shared<int>(0);
+    struct counter {
+        std::shared_ptr<int> events;
+        std::int32_t operator()(const lightgpt::batch_event &) const
+        {
+            return ++*events == 4 ? LIGHTGPT_STOP : LIGHTGPT_CONTINUE;
+        }
+    };
+    auto owned = request();
+    owned.on_event(std::make_unique<counter>(counter{alive}));
+    const auto id = queue.submit(std::move(owned));
+    EXPECT(alive.use_count() == 2 && queue.step() == LIGHTGPT_DONE && alive.use_count() == 1);
+    EXPECT(*alive == 5 && !queue.cancel(id));
+    auto refused = request();
+    refused.on_event(std::make_unique<counter>(counter{alive}));
+    refused.priority = 99;
+    EXPECT(status_of([&] { queue.submit(std::move(refused)); }) == LIGHTGPT_INVALID_ARGUMENT);
+    EXPECT(alive.use_count() == 1);
+
+    lightgpt::batch_queue_options options;
+    options.worker = true;
+    lightgpt::batch_queue busy(model, options);
+    auto polled = request();
+    polled.text = {};
+    polled.tokens = model.tokenize("Once upon a time", LIGHTGPT_TEXT_ADD_SPECIAL);
+    busy.pause();
+    busy.submit(std::move(polled));
+    busy.resume();
+    text.clear();
+    lightgpt::batch_event happened;
+    while (busy.poll(1000000, happened) != LIGHTGPT_DONE)
+        text += happened.text();
+    EXPECT(text == alone && busy.drain(0) && busy.metrics().finished == 1);
+    EXPECT(status_of([&] { busy.step(); }) == LIGHTGPT_BUSY);
+    busy.reset();
+    EXPECT(!busy);
+}
+
 } // namespace
 
 int main(int argc, char **argv)
@@ -348,6 +432,7 @@ int main(int argc, char **argv)
     generating(model);
     nesting(model);
     executing(model);
+    batching(model);
     std::puts("all well");
     return 0;
 }

@@ -28,10 +28,12 @@ import numpy as np
 import torch
 import transformers
 
+import encoders
 import experts
 import families
 import llama
 import more
+import recurrent
 from parts import Case, fill
 
 HERE = Path(__file__).resolve().parent
@@ -41,7 +43,7 @@ DISTINCT = 6  # the least number of different tokens in a greedy continuation
 CASE_BYTES_MAX = 250_000
 LOGITS_TOLERANCE = 2e-4  # of --check: what rounding in other torch builds may do
 
-TABLES = (llama, families, more, experts)
+TABLES = (llama, families, more, experts, recurrent, encoders)
 ARCHITECTURES = {key: row for table in TABLES for key, row in table.ARCHITECTURES.items()}
 CASES = [case for table in TABLES for case in table.CASES]
 
@@ -54,7 +56,8 @@ def build(case: Case, seed: int):
     arch = ARCHITECTURES[case.arch]
     config = getattr(transformers, arch.config)(**{**arch.base, **case.changes})
     config._attn_implementation = "eager"
-    model = getattr(transformers, arch.model)(config).to(torch.float32).eval()
+    make = arch.model if callable(arch.model) else getattr(transformers, arch.model)
+    model = make(config).to(torch.float32).eval()
     return model, config, fill(model, config.hidden_size, seed, arch)
 
 
@@ -143,6 +146,8 @@ def add_value(writer: gguf.GGUFWriter, key: str, value) -> None:
 
 def write_case(case: Case, folder: Path) -> None:
     """All files of one case."""
+    if ARCHITECTURES[case.arch].encode:
+        return write_encoder(case, folder)
     seed, model, config, parameters, tokens, greedy, margin = search(case)
     folder.mkdir(parents=True, exist_ok=True)
     write_model(folder / "model.gguf", case, config, parameters)
@@ -171,12 +176,62 @@ def write_case(case: Case, folder: Path) -> None:
         "logit_std": round(float(logits.std()), 5),
         "logit_max": round(float(logits.max()), 5),
     }
+    size = write_about(case, folder, about)
+    print(f"{case.name}: seed {seed}, margin {margin:.4f}, {size} bytes")
+
+
+def write_about(case: Case, folder: Path, about: dict) -> int:
+    """Writes case.json; returns the size of the case."""
     lines = (f"{json.dumps(key)}: {json.dumps(value)}" for key, value in about.items())
     (folder / "case.json").write_text("{\n" + ",\n".join(lines) + "\n}\n")
     size = sum(file.stat().st_size for file in folder.iterdir())
     if size > CASE_BYTES_MAX:
         sys.exit(f"{case.name}: {size} bytes, more than {CASE_BYTES_MAX}")
-    print(f"{case.name}: seed {seed}, margin {margin:.4f}, {size} bytes")
+    return size
+
+
+@torch.no_grad()
+def write_encoder(case: Case, folder: Path) -> None:
+    """All files of a case whose model gives rows and embeddings or scores."""
+    seed = zlib.crc32(case.name.encode()) % 100_000
+    model, config, parameters = build(case, seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_model(folder / "model.gguf", case, config, parameters)
+    arch = ARCHITECTURES[case.arch]
+    tokens = sequences(config.vocab_size, seed, case.lengths)
+    splits = [len(sequence) // 2 for sequence in tokens]
+    made = [arch.encode(model, *both) for both in zip(tokens, splits)]
+    rows = np.concatenate([rows.float().numpy() for rows, _ in made]).astype("<f4")
+    pooled = np.stack([pooled.float().numpy() for _, pooled in made]).astype("<f4")
+    (folder / "logits.f32").write_bytes(rows.tobytes())
+    (folder / "pooled.f32").write_bytes(pooled.tobytes())
+    about = {
+        "case": case.name,
+        "kind": "encoder",
+        "hf_class": getattr(arch.model, "__name__", arch.model),
+        "arch": arch.name or case.arch,
+        "note": case.note,
+        "seed": seed,
+        "vocab": config.vocab_size,
+        "n_params": sum(values.size for values in parameters.values()),
+        "config": {**arch.base, **case.changes},
+        "tokens": tokens,
+        "splits": splits,
+        "logits": {
+            "file": "logits.f32",
+            "dtype": "f32le",
+            "shape": list(rows.shape),
+            "layout": "last layer's rows of all sequences, in order of tokens[]; row = position",
+        },
+        "pooled": {
+            "file": "pooled.f32",
+            "dtype": "f32le",
+            "shape": list(pooled.shape),
+            "layout": "for each sequence its embedding, not normalised, or its scores",
+        },
+        "greedy": [[] for _ in tokens],
+    }
+    print(f"{case.name}: seed {seed}, {write_about(case, folder, about)} bytes")
 
 
 # ---- comparing ----
@@ -199,6 +254,10 @@ def differences(name: str, fresh: Path, stored: Path) -> list:
         found.append(f"{name}: {old.size} logits stored, {new.size} made")
     elif np.abs(old - new).max() > LOGITS_TOLERANCE:
         found.append(f"{name}: logits differ by {np.abs(old - new).max():.2e}")
+    if (stored / "pooled.f32").is_file():
+        old, new = (np.fromfile(place / "pooled.f32", "<f4") for place in (stored, fresh))
+        if old.shape != new.shape or np.abs(old - new).max() > LOGITS_TOLERANCE:
+            found.append(f"{name}: embeddings differ")
     return found
 
 

@@ -14,7 +14,7 @@ import torch
 class Architecture:
     """How one `general.architecture` is made and written."""
 
-    model: str  # transformers class
+    model: object  # transformers class by name, or what makes a model of a config
     config: str  # transformers config class
     base: dict  # config of every case, before its own changes
     metadata: Callable  # (config) -> iterator of (key, value); "{arch}" is filled in
@@ -22,6 +22,7 @@ class Architecture:
     name: str = ""  # general.architecture, if not the key of the row
     half: bool = False  # whether matrices are stored as F16, which their values then fit
     flat: str = ""  # parameters (a pattern) that are drawn as numbers of about 1
+    encode: Callable = None  # of an encoder: (model, tokens, split) -> rows, what is made of them
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Case:
 def draw(name: str, shape: tuple, dim: int, rng: np.random.RandomState) -> np.ndarray:
     """Noisy weights, large enough that every part of the model shows in the logits."""
     noise = rng.standard_normal(shape)
-    if re.search(r"norm|ln_", name) and name.endswith("weight") and len(shape) < 3:
+    if re.search(r"[nN]orm|ln_", name) and name.endswith("weight") and len(shape) < 3:
         if "embed" not in name or len(shape) == 1:
             return 1.0 + 0.3 * noise
     if name.endswith("bias"):
@@ -63,7 +64,8 @@ def fill(model: torch.nn.Module, dim: int, seed: int, arch: Architecture) -> dic
     parameters = {}
     with torch.no_grad():
         # A bias of the choice among experts is trained, but no parameter.
-        biases = [pair for pair in model.named_buffers() if "correction_bias" in pair[0]]
+        trained = re.compile("correction_bias|expert_bias")
+        biases = [pair for pair in model.named_buffers() if trained.search(pair[0])]
         for name, parameter in sorted([*model.named_parameters(), *biases]):
             shape = tuple(parameter.shape)
             if arch.flat and re.search(arch.flat, name):

@@ -4,7 +4,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use lightgpt::error::Result;
 use serde_json::Value;
+
+use crate::timeline::Timeline;
 
 /// The largest difference of a logit that models of floats may show: other orders of the same float32
 /// sums differ by 3e-5 here, any mistake by far more.
@@ -29,7 +32,17 @@ pub struct Case {
     pub vocab: usize,
     pub tokens: Vec<Vec<u32>>,
     pub greedy: Vec<Vec<u32>>,
-    pub logits: Vec<f32>, // (positions of all sequences, vocab)
+    /// Of an encoder the rows of its last layer: (positions of all sequences, vocab or dim)
+    pub logits: Vec<f32>,
+    /// What an encoder makes of each sequence.
+    pub pooled: Option<Pooled>,
+}
+
+/// What an encoder makes of sequences: embeddings, or scores of pairs.
+pub struct Pooled {
+    /// Where the second text of each pair begins.
+    pub splits: Vec<usize>,
+    pub values: Vec<f32>, // (sequences, width)
 }
 
 impl Case {
@@ -44,14 +57,20 @@ impl Case {
                 .collect()
         };
         let shape = ids(&about["logits"]["shape"]);
-        let bytes = fs::read(folder.join("logits.f32")).expect("a case has logits");
-        let (words, rest) = bytes.as_chunks::<4>();
+        let pooled = (about["kind"] == "encoder").then(|| Pooled {
+            splits: ids(&about["splits"])
+                .iter()
+                .map(|&at| at as usize)
+                .collect(),
+            values: values(&folder.join("pooled.f32")),
+        });
         let case = Case {
             architecture: about["arch"].as_str().expect("a name").into(),
             vocab: shape[1] as usize,
             tokens: lists("tokens"),
             greedy: lists("greedy"),
-            logits: words.iter().map(|&word| f32::from_le_bytes(word)).collect(),
+            logits: values(&folder.join("logits.f32")),
+            pooled,
         };
         let positions: usize = case.tokens.iter().map(Vec::len).sum();
         assert_eq!(shape[0] as usize, positions, "{folder:?}: positions");
@@ -60,9 +79,38 @@ impl Case {
             positions * case.vocab,
             "{folder:?}: size"
         );
-        assert!(rest.is_empty() && case.tokens.len() == case.greedy.len());
+        assert_eq!(case.tokens.len(), case.greedy.len());
         case
     }
+
+    /// What the model makes of sequence `i`, and what it should: logits of a decoder; of an encoder
+    /// the rows of the last layer, then what it makes of them.
+    pub fn pair(&self, i: usize, timeline: &mut Timeline) -> (Vec<f32>, Vec<f32>) {
+        let (made, expected) = self.try_pair(i, timeline);
+        (made.expect("finite logits"), expected)
+    }
+
+    /// The same; `NONFINITE` of a decoder that gives no finite logits.
+    pub fn try_pair(&self, i: usize, timeline: &mut Timeline) -> (Result<Vec<f32>>, Vec<f32>) {
+        let before: usize = self.tokens[..i].iter().map(Vec::len).sum();
+        let rows = before * self.vocab..(before + self.tokens[i].len()) * self.vocab;
+        let mut expected = self.logits[rows].to_vec();
+        let Some(pooled) = &self.pooled else {
+            return (timeline.try_feed(&self.tokens[i]), expected);
+        };
+        let width = pooled.values.len() / self.tokens.len();
+        expected.extend(&pooled.values[i * width..][..width]);
+        let made = timeline.encode(&self.tokens[i], pooled.splits[i]);
+        (Ok(made), expected)
+    }
+}
+
+/// The floats of a file.
+fn values(path: &Path) -> Vec<f32> {
+    let bytes = fs::read(path).expect("a case has it");
+    let (words, rest) = bytes.as_chunks::<4>();
+    assert!(rest.is_empty(), "{path:?}: whole floats");
+    words.iter().map(|&word| f32::from_le_bytes(word)).collect()
 }
 
 pub fn json(path: &Path) -> Value {

@@ -5,11 +5,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use lightgpt::control::Control;
+use lightgpt::error::Result;
 use lightgpt::gguf::Source;
 use lightgpt::kernel::{self, Kernels};
 use lightgpt::kv::KvFormat;
+use lightgpt::model::spec::Pooling;
 use lightgpt::model::{Model, Network, OpenOptions};
-use lightgpt::session::{Session, SessionOptions};
+use lightgpt::session::{EmbedOptions, Session, SessionOptions};
 use lightgpt::team::{Team, TeamOptions};
 use lightgpt::tokenizer::DecodeOptions;
 
@@ -42,6 +44,7 @@ impl Timeline {
         let model = model.unwrap_or_else(|error| panic!("{error}"));
         let team = TeamOptions {
             threads,
+            alone_ns: Some(0),
             ..TeamOptions::default()
         };
         let team = Team::new(team).expect("a team");
@@ -60,12 +63,38 @@ impl Timeline {
 
     /// Appends tokens; returns the logits after each of them, `(tokens, vocab)`.
     pub fn feed(&mut self, tokens: &[u32]) -> Vec<f32> {
+        self.try_feed(tokens).expect("finite logits")
+    }
+
+    /// The same; `NONFINITE` of a model that gives no finite logits.
+    pub fn try_feed(&mut self, tokens: &[u32]) -> Result<Vec<f32>> {
         let mut logits = Vec::new();
         self.session.feed(tokens).expect("tokens of the vocabulary");
+        let mut each = |_, row: &[f32]| logits.extend(row);
         self.session
-            .logits_of_each(&mut Control::none(), &mut |_, row| logits.extend(row))
-            .expect("finite logits");
-        logits
+            .logits_of_each(&mut Control::none(), &mut each)?;
+        Ok(logits)
+    }
+
+    /// Of an encoder: the rows of the last layer, (tokens, dim), then the scores of a pair of which
+    /// the second text begins at `split`, or the embedding, as long as it is.
+    pub fn encode(&mut self, tokens: &[u32], split: usize) -> Vec<f32> {
+        let control = &mut Control::none();
+        let mut embed = |pooling| {
+            let options = EmbedOptions { pooling, raw: true };
+            self.session
+                .embed(tokens, &options, control)
+                .expect("finite rows")
+        };
+        let mut made = embed(Some(Pooling::None));
+        let network = self.model.network().expect("an open model");
+        match network.spec.pooling {
+            Pooling::Rank => {
+                made.extend(self.session.rank(tokens, split, control).expect("a head"))
+            }
+            _ => made.extend(embed(None)),
+        }
+        made
     }
 
     /// The text of tokens that follow a begin token.

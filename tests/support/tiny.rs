@@ -197,6 +197,7 @@ pub fn open_path(path: &Path) -> Arc<Model> {
 pub fn team(threads: usize) -> Arc<Team> {
     Team::new(TeamOptions {
         threads,
+        alone_ns: Some(0),
         ..TeamOptions::default()
     })
     .expect("threads start")

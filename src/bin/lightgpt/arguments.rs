@@ -9,6 +9,7 @@ use std::sync::Arc;
 use clap::{Args, ValueEnum};
 
 use lightgpt::control::Control;
+use lightgpt::error::Error;
 use lightgpt::gguf::{LoadOptions, Source};
 use lightgpt::kv::KvFormat;
 use lightgpt::model::{Model, OpenOptions};
@@ -111,18 +112,26 @@ pub struct ThreadArguments {
 impl ThreadArguments {
     /// The threads.
     pub fn team(&self) -> Result<Arc<Team>, Failure> {
+        self.teams(|options| Team::new(options()))
+    }
+
+    /// What `make` makes of threads with these options.
+    pub fn teams<T>(
+        &self,
+        make: impl FnOnce(&dyn Fn() -> TeamOptions) -> Result<T, Error>,
+    ) -> Result<T, Failure> {
         let threads = match self.threads {
             Some(threads) => threads,
             None => threads_of_environment()?,
         };
-        let options = TeamOptions {
+        let options = || TeamOptions {
             threads,
             pin: self.pin,
             node: self.node,
             niceness: self.niceness,
             ..TeamOptions::default()
         };
-        Team::new(options).map_err(|error| match (error.place(), self.threads) {
+        make(&options).map_err(|error| match (error.place(), self.threads) {
             ("threads", None) => Failure::named(THREADS_VARIABLE, error),
             _ => Failure::option(error),
         })

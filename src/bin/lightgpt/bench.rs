@@ -1,6 +1,7 @@
 //! `lightgpt bench`: how fast a model reads a prompt and writes tokens, beside what the machine
 //! can do at best.
 
+mod batch;
 mod lengths;
 mod report;
 mod statistics;
@@ -27,6 +28,7 @@ use crate::output::{Failure, standard};
 use crate::progress::Progress;
 use crate::system;
 
+use batch::Batch;
 use lengths::Lengths;
 use report::Report;
 use work::Work;
@@ -37,7 +39,9 @@ by one behind it, with the logits of each; nothing is sampled. Speeds are median
 repetitions. They are held against two limits, measured in the same run with the same threads, the
 best of before and after: a plain read of a buffer of the model's size, and the multiply-adds of
 the best instruction on registers, for integers (weights in blocks) and floats (other weights, and
-attention). Other programs that run meanwhile make all numbers worse.
+attention). With --sequences, so many sequences also decode together in a batch queue, behind
+prompts of 16 tokens each; the greedy choice of each token is part of the time, and the speed is
+that of all together. Other programs that run meanwhile make all numbers worse.
 
 With --paced, each repetition waits for a line on standard input and is answered by a line of JSON,
 so that programs can take turns; the end of the input ends the measurement.
@@ -45,7 +49,8 @@ so that programs can take turns; the end of the input ends the measurement.
 Examples:
   lightgpt bench models/tales-4m-q8_0.gguf --prefill 64 --decode 16
   lightgpt bench models/tales-4m-q8_0.gguf --prefill 16,64 --decode 8 --repetitions 2 --threads 1 --json
-  lightgpt bench models/tales-4m-q8_0.gguf --prefill 0 --decode 8 --depth 100 --kv f32 --warmup 0";
+  lightgpt bench models/tales-4m-q8_0.gguf --prefill 0 --decode 8 --depth 100 --kv f32 --warmup 0
+  lightgpt bench models/tales-4m-q8_0.gguf --prefill 0 --decode 8 --sequences 16 --steps 8";
 
 /// Measures the speed of prompts and of single tokens, beside the machine's limits
 #[derive(Debug, Args)]
@@ -64,6 +69,12 @@ pub struct Arguments {
     /// Tokens that are there before each prompt
     #[arg(long, value_name = "N", default_value_t = 0)]
     depth: u32,
+    /// Sequences that decode together; 0: none
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = value_parser!(u32).range(..=1024))]
+    sequences: u32,
+    /// Tokens of each of them
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = value_parser!(u32).range(1..))]
+    steps: u32,
     /// Measurements of each kind
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = value_parser!(u32).range(1..))]
     repetitions: u32,
@@ -95,15 +106,19 @@ enum Kind {
     Prefill,
     /// One by one.
     Decode,
+    /// One by one, of several sequences at once.
+    Batch,
 }
 
 /// One thing to measure.
 #[derive(Debug, Clone, Copy)]
 struct Measurement {
     kind: Kind,
+    /// Of all sequences.
     tokens: usize,
-    /// Tokens before.
+    /// Tokens before, in each sequence.
     depth: usize,
+    sequences: usize,
 }
 
 /// What the machine can do at best.
@@ -120,6 +135,7 @@ struct Limits {
 /// A model that is measured.
 struct Bench {
     session: Session,
+    batch: Option<Batch>,
     measurements: Vec<Measurement>,
     /// Tokens of the vocabulary, to feed some of.
     vocab: usize,
@@ -199,6 +215,7 @@ fn turn_json(measurements: &[Measurement], seconds: &[f64]) -> Json {
             "kind": one.kind.name(),
             "tokens": one.tokens,
             "context_depth": one.depth,
+            "sequences": one.sequences,
             "seconds": seconds,
         })
     });
@@ -215,6 +232,7 @@ impl Kind {
         match self {
             Self::Prefill => "prefill",
             Self::Decode => "decode",
+            Self::Batch => "batch",
         }
     }
 }
@@ -250,7 +268,8 @@ impl Bench {
         team: &Arc<Team>,
         measurements: Vec<Measurement>,
     ) -> Result<Self, Failure> {
-        let ends = measurements.iter().map(|one| one.depth + one.tokens);
+        let ends = measurements.iter().filter(|one| one.kind != Kind::Batch);
+        let ends = ends.map(|one| one.depth + one.tokens);
         let options = SessionOptions {
             context: ends.max().unwrap_or(1),
             kv: arguments.kv.into(),
@@ -258,7 +277,12 @@ impl Bench {
             unshared: true,
             ..SessionOptions::default()
         };
+        let batch = measurements.iter().find(|one| one.kind == Kind::Batch);
         Ok(Self {
+            batch: batch
+                .map(|one| Batch::new(one, arguments, model, team))
+                .transpose()
+                .map_err(Failure::option)?,
             session: Session::new(model.clone(), team.clone(), &options)
                 .map_err(Failure::option)?,
             measurements,
@@ -282,18 +306,24 @@ impl Bench {
     }
 
     fn measure(&mut self, one: Measurement) -> Result<f64, Error> {
+        match (one.kind, &self.batch) {
+            (Kind::Batch, Some(batch)) => batch.measure(),
+            _ => self.measure_session(one),
+        }
+    }
+
+    fn measure_session(&mut self, one: Measurement) -> Result<f64, Error> {
         let there = self.session.tokens().len().min(one.depth);
         self.session.rewind(there)?;
         self.feed(there..one.depth)?;
         let tokens = one.depth..one.depth + one.tokens;
         let began = Instant::now();
-        match one.kind {
-            Kind::Prefill => self.feed(tokens)?,
-            Kind::Decode => {
-                for position in tokens {
-                    self.feed(position..position + 1)?;
-                }
-            }
+        let at_once = match one.kind {
+            Kind::Prefill => tokens.len(),
+            Kind::Decode | Kind::Batch => 1,
+        };
+        for first in tokens.clone().step_by(at_once) {
+            self.feed(first..first + at_once)?;
         }
         Ok(began.elapsed().as_secs_f64())
     }

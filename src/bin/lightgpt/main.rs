@@ -10,6 +10,7 @@ mod check_sampling;
 mod completions;
 mod detokenize;
 mod diversity;
+mod embed;
 mod hardware;
 mod inspect;
 mod limits;
@@ -21,6 +22,7 @@ mod run;
 mod sampler;
 mod system;
 mod tokenize;
+mod tune;
 
 use std::process::ExitCode;
 use std::sync::OnceLock;
@@ -55,10 +57,12 @@ enum Command {
     Tokenize(tokenize::Arguments),
     Detokenize(detokenize::Arguments),
     Logits(logits::Arguments),
+    Embed(embed::Arguments),
     Inspect(inspect::Arguments),
     Diversity(diversity::Arguments),
     CheckSampling(check_sampling::Arguments),
     Bench(bench::Arguments),
+    Tune(tune::Arguments),
     Hardware(hardware::Arguments),
     MakeModel(make_model::Arguments),
     Completions(completions::Arguments),
@@ -100,10 +104,12 @@ fn perform(command: &Command) -> Result<(), Failure> {
         Command::Tokenize(arguments) => tokenize::perform(arguments),
         Command::Detokenize(arguments) => detokenize::perform(arguments),
         Command::Logits(arguments) => logits::perform(arguments),
+        Command::Embed(arguments) => embed::perform(arguments),
         Command::Inspect(arguments) => inspect::perform(arguments),
         Command::Diversity(arguments) => diversity::perform(arguments),
         Command::CheckSampling(arguments) => check_sampling::perform(arguments),
         Command::Bench(arguments) => bench::perform(arguments),
+        Command::Tune(arguments) => tune::perform(arguments),
         Command::Hardware(arguments) => hardware::perform(arguments),
         Command::MakeModel(arguments) => make_model::perform(arguments),
         Command::Completions(arguments) => completions::perform(arguments),

@@ -62,7 +62,7 @@ impl Stored {
 }
 
 /// What may become of products: window, cap, slope, and where the span begins.
-const SCORINGS: [(Window, f32, f32, usize); 8] = [
+const SCORINGS: [(Window, f32, f32, usize); 12] = [
     (Window::All, 0.0, 0.0, 0),
     (Window::Sliding(1), 0.0, 0.0, 512),
     (Window::Sliding(9), 0.0, 0.0, 0),
@@ -71,7 +71,14 @@ const SCORINGS: [(Window, f32, f32, usize); 8] = [
     (Window::Chunked(48), 0.0, 0.0, 256),
     (Window::Chunked(150), 0.0, 0.02, 512),
     (Window::All, 0.5, 0.02, 0),
+    (Window::Both, 0.0, 0.0, 256),
+    (Window::Both, 0.0, 0.02, 512),
+    (Window::Around(20), 0.0, 0.0, 256),
+    (Window::Around(90), 0.5, 0.02, 256),
 ];
+
+/// Keys of the sequence from the beginning of the span on, if the rows do not have more.
+const REST: isize = 201;
 
 #[test]
 fn attention_to_a_span() {
@@ -94,6 +101,7 @@ fn attention_to_a_span() {
                     pages: &pages,
                     seen,
                     start,
+                    tokens: start + REST.max(seen + rows as isize) as usize,
                     scoring: Scoring {
                         scale: 1e-5,
                         softcap,
@@ -129,14 +137,17 @@ fn check_attention(work: &Attention<'_>, rows: usize, out: &[f32]) {
         let absolute = work.start as isize + position;
         let sees = |key: &usize| {
             let (key, start) = (*key as isize, work.start as isize);
-            key <= position
-                && match work.scoring.window {
-                    Window::All => true,
-                    Window::Sliding(keys) => key > position - keys as isize,
-                    Window::Chunked(keys) => {
-                        (key + start) / keys as isize == absolute / keys as isize
-                    }
+            let before = key <= position;
+            let there = key + start < work.tokens as isize;
+            match work.scoring.window {
+                Window::All => before,
+                Window::Sliding(keys) => before && key > position - keys as isize,
+                Window::Chunked(keys) => {
+                    before && (key + start) / keys as isize == absolute / keys as isize
                 }
+                Window::Both => there,
+                Window::Around(reach) => there && key.abs_diff(position) <= reach,
+            }
         };
         let keys: Vec<usize> = (0..SPAN_TOKENS).filter(sees).collect();
         for (head, out) in out.chunks_exact(result_len(work.v_dim)).enumerate() {
@@ -172,7 +183,7 @@ fn check_head(
             cap => cap * (score / cap).tanh(),
         };
         let slope = work.slopes.get(head).map_or(0.0, |slope| f64::from(*slope));
-        capped + slope * (key as f64 - position)
+        capped + slope * -(key as f64 - position).abs()
     };
     let scores: Vec<f64> = keys.iter().map(score).collect();
     let max = scores.iter().copied().fold(f64::MIN, f64::max);

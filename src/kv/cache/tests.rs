@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use super::*;
 use crate::error::Code;
 use crate::kernel::{Kernels, Plane, detect};
-use crate::kv::{KvFormat, LayerShape};
+use crate::kv::{KvFormat, LayerShape, StateShape};
 use crate::random::Random;
 
 pub(in crate::kv) fn layout(format: KvFormat) -> Arc<Layout> {
@@ -13,6 +13,7 @@ pub(in crate::kv) fn layout(format: KvFormat) -> Arc<Layout> {
         heads: 1,
         k_dim: 1,
         v_dim: 1,
+        state: StateShape::default(),
     };
     Arc::new(Layout::new(format, std::iter::once(shape)))
 }

@@ -12,7 +12,7 @@ use super::keys::{Keys, inverse_root};
 use super::rms;
 
 /// How a family routes where its files do not say.
-const SOFTMAX: Routing = Routing {
+pub(super) const SOFTMAX: Routing = Routing {
     used: 0,
     gate: Gate::Softmax,
     groups: 1,
@@ -191,6 +191,6 @@ pub fn deepseek2(keys: &Keys<'_>) -> Result<Spec> {
     keys.with_experts(spec, routing, |layer| layer >= dense)
 }
 
-fn every_layer(_: usize) -> bool {
+pub(super) fn every_layer(_: usize) -> bool {
     true
 }

@@ -4,8 +4,8 @@ use crate::error::{Code, Error, Result};
 use crate::gguf::{Gguf, Metadata, Value};
 use crate::kernel::{Nonlinearity, Window};
 use crate::model::spec::{
-    Embedding, Experts, Gating, LAYERS_MAX, LayerSpec, NormSpec, Placement, QkNorm, Spec,
-    epsilon_key, require,
+    Embedding, Experts, Gating, LAYERS_MAX, LayerSpec, Mixer, NormSpec, Placement, Pooling, QkNorm,
+    Spec, WIDTH_MAX, epsilon_key, require,
 };
 use crate::ops::experts::{Gate, Routing};
 use crate::ops::norm::NormKind;
@@ -33,7 +33,11 @@ impl<'a> Keys<'a> {
     /// What most decoders share: norms before both blocks, a gated network, all layers alike, with
     /// the position embedding in the given style.
     pub fn decoder(&self, kind: NormKind, style: Style) -> Result<Spec> {
-        let spec = self.decoder_without_rope(kind)?;
+        self.turning(self.decoder_without_rope(kind)?, style)
+    }
+
+    /// The position embedding in the given style in all layers.
+    pub fn turning(&self, spec: Spec, style: Style) -> Result<Spec> {
         let ropes = vec![self.rope(style, spec.k_dim)?];
         let each = std::iter::repeat((Window::All, Some(0)));
         Ok(Spec { ropes, ..spec }.with_layers(each))
@@ -41,10 +45,51 @@ impl<'a> Keys<'a> {
 
     /// The same without position embedding in queries and keys.
     pub fn decoder_without_rope(&self, kind: NormKind) -> Result<Spec> {
+        let kv_heads = self.count("attention.head_count_kv")?;
+        self.attending(kind, kv_heads)
+    }
+
+    /// A decoder some layers of which have no keys and values, and which: those whose heads of these
+    /// the file counts as 0.
+    pub fn partly_attending(&self, kind: NormKind) -> Result<(Spec, Vec<bool>)> {
+        let name = "attention.head_count_kv";
+        let each = self.metadata.required(&self.key(name), Metadata::u32s)?;
+        let most = each.iter().copied().max().unwrap_or(0);
+        let alike = each.iter().all(|heads| [0, most].contains(heads));
+        if !alike {
+            let message = format!("expected 0 or {most} for each layer, found {each:?}");
+            return Err(Error::new(Code::Unsupported, self.place(name), message));
+        }
+        let spec = self.attending(kind, Some(most.max(1) as usize))?;
+        self.check_len(name, each.len(), spec.layers)?;
+        Ok((spec, each.iter().map(|heads| *heads > 0).collect()))
+    }
+
+    fn attending(&self, kind: NormKind, kv_heads: Option<usize>) -> Result<Spec> {
         let dim = self.required("embedding_length")?;
         let heads = self.required("attention.head_count")?;
+        let hidden = self.required("feed_forward_length")?;
+        let bounded = (1..=WIDTH_MAX).contains(&hidden);
+        let (place, expected) = (
+            || self.place("feed_forward_length"),
+            format!("1 to {WIDTH_MAX}"),
+        );
+        require(bounded, place, expected, hidden)?;
         let k_dim = self.head_dim("attention.key_length", dim, heads)?;
         let v_dim = self.head_dim("attention.value_length", dim, heads)?;
+        Ok(Spec {
+            hidden,
+            heads,
+            kv_heads: kv_heads.unwrap_or(heads),
+            k_dim,
+            v_dim,
+            attention_scale: 1.0 / (k_dim as f32).sqrt(),
+            ..self.bare(kind)?
+        })
+    }
+
+    /// Layers that do nothing yet: no attention, no feed-forward network.
+    pub fn bare(&self, kind: NormKind) -> Result<Spec> {
         let (blocks, name) = (self.required("block_count")?, "nextn_predict_layers");
         let bounded = (1..=LAYERS_MAX).contains(&blocks);
         let expected = format!("1 to {LAYERS_MAX}");
@@ -58,45 +103,45 @@ impl<'a> Keys<'a> {
         Ok(Spec {
             context: self.required("context_length")?,
             vocab: self.vocab,
-            dim,
+            dim: self.required("embedding_length")?,
             layers,
             spare_layers,
-            hidden: self.required("feed_forward_length")?,
-            heads,
-            kv_heads: self.or("attention.head_count_kv", heads)?,
-            k_dim,
-            v_dim,
-            embedding: Embedding {
-                scale: 1.0,
-                norm: false,
-                positions: false,
-            },
+            hidden: 0,
+            heads: 1,
+            kv_heads: 1,
+            k_dim: 1,
+            v_dim: 1,
+            embedding: Embedding::PLAIN,
             norm: NormSpec {
                 kind,
                 epsilon,
                 weights: true,
             },
-            norms: Placement {
-                before: true,
-                behind: false,
-            },
+            norms: Placement::BEFORE,
             qk_norm: QkNorm::None,
             parallel: false,
             residual_scale: 1.0,
             latent: None,
             ropes: Vec::new(),
-            attention_scale: 1.0 / (k_dim as f32).sqrt(),
+            attention_scale: 1.0,
             attention_softcap: 0.0,
             qkv_limit: 0.0,
             alibi: 0.0,
             sinks: false,
             temperature: None,
+            gated_heads: false,
+            recurrence: None,
             gating: Gating::Product,
             experts: None,
+            predicts: true,
+            pooling: self.pooling(Pooling::Last)?,
+            projections: Vec::new(),
+            head: None,
             logit_scale: 1.0,
             logit_softcap: 0.0,
             each: vec![
                 LayerSpec {
+                    mixer: Mixer::Attention,
                     window: Window::All,
                     rope: None,
                     nonlinearity: Nonlinearity::Silu,
@@ -155,6 +200,23 @@ impl<'a> Keys<'a> {
         Ok(spec)
     }
 
+    /// How the file says that rows of a text become one.
+    pub fn pooling(&self, default: Pooling) -> Result<Pooling> {
+        Ok(match self.count("pooling_type")? {
+            None => default,
+            Some(0) => Pooling::None,
+            Some(1) => Pooling::Mean,
+            Some(2) => Pooling::First,
+            Some(3) => Pooling::Last,
+            Some(4) => Pooling::Rank,
+            Some(other) => {
+                let message = format!("expected 0 to 4, found {other}");
+                let place = self.place("pooling_type");
+                return Err(Error::new(Code::Unsupported, place, message));
+            }
+        })
+    }
+
     pub fn key(&self, name: &str) -> String {
         format!("{}.{name}", self.prefix)
     }
@@ -166,6 +228,24 @@ impl<'a> Keys<'a> {
     /// Whether the file has a tensor.
     pub fn has(&self, tensor: &str) -> bool {
         self.gguf.tensor(tensor).is_some()
+    }
+
+    /// Rows of a matrix, if the file has it.
+    pub fn rows(&self, tensor: &str) -> Result<Option<usize>> {
+        let Some(tensor) = self.gguf.tensor(tensor) else {
+            return Ok(None);
+        };
+        let rows = usize::try_from(tensor.dims[1]).ok();
+        let rows = rows.filter(|rows| (1..=WIDTH_MAX).contains(rows));
+        let found = tensor.dims[1];
+        let place = || format!("tensor '{}'", tensor.name);
+        require(
+            rows.is_some(),
+            place,
+            format!("1 to {WIDTH_MAX} rows"),
+            found,
+        )?;
+        Ok(rows)
     }
 
     /// Norms of queries and keys, if the file has them.

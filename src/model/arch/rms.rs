@@ -53,8 +53,8 @@ pub fn gemma2(keys: &Keys<'_>) -> Result<Spec> {
     });
     Ok(Spec {
         norms: Placement {
-            before: true,
             behind: true,
+            ..spec.norms
         },
         attention_scale: query_scale(&spec, 46),
         attention_softcap: keys.number_or("attn_logit_softcapping", 50.0)?,
@@ -77,8 +77,8 @@ pub fn gemma3(keys: &Keys<'_>) -> Result<Spec> {
     });
     Ok(Spec {
         norms: Placement {
-            before: true,
             behind: true,
+            ..spec.norms
         },
         qk_norm: QkNorm::Before,
         attention_scale: query_scale(&spec, 62),
@@ -115,6 +115,7 @@ pub fn olmo2(keys: &Keys<'_>) -> Result<Spec> {
         norms: Placement {
             before: false,
             behind: true,
+            ..spec.norms
         },
         qk_norm: QkNorm::Before,
         ropes: vec![spec.ropes[0].clone(), local_rope],
@@ -163,8 +164,8 @@ pub fn glm4(keys: &Keys<'_>) -> Result<Spec> {
     let spec = keys.decoder(NormKind::Rms, Style::Interleaved)?;
     Ok(Spec {
         norms: Placement {
-            before: true,
             behind: true,
+            ..spec.norms
         },
         ..spec
     })
@@ -186,6 +187,7 @@ pub fn exaone4(keys: &Keys<'_>) -> Result<Spec> {
         norms: Placement {
             before: false,
             behind: true,
+            ..spec.norms
         },
         qk_norm: QkNorm::Before,
         ..spec

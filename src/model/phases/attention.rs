@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{Context, layer_not_finite, wants_quants};
+use super::{Context, layer_not_finite, takes_quants};
 use crate::control::Flow;
 use crate::error::Result;
 use crate::float;
@@ -120,7 +120,10 @@ impl Pass {
         lent.extend(pages().map(|(cache, page)| caches[cache].lend(page)));
         let width = spec.qkv_width();
         let (k_start, v_start) = (spec.q_width(), spec.q_width() + spec.kv_heads * spec.k_dim);
-        let flow = context.run(&mut self.task, Chunks::new(lent, 1), |task, page| {
+        // A nanosecond for each number, as keys are scattered.
+        let values = rows.len() * (width - k_start);
+        let pages_lent = Chunks::new(lent, 1).taking(values);
+        let flow = context.run(&mut self.task, pages_lent, |task, page| {
             let range = batch.pages()[task].clone();
             let layout = caches[rows[range.start].sequence].layout();
             for i in range {
@@ -165,18 +168,17 @@ impl Pass {
         } = &mut self.scratch;
         let row_len = spans.row_len();
         let room = &mut out[..block.rows.len() * row_len];
-        let rows = batch.rows();
         let queries = Queries {
             values: qkv,
             stride: spec.qkv_width(),
             block,
-            place: |row: usize| (rows[row].sequence, rows[row].position),
+            place: |row: usize| batch.place(row),
             caches,
             layer: self.layer,
             scoring: spec.scoring(self.layer),
             slopes: &weights.slopes,
         };
-        let tiles = Tiles::new(room, row_len, spans.tile());
+        let tiles = Tiles::new(room, row_len, spans.tile()).taking(spans.work_ns());
         context.run(&mut self.task, tiles, |_, out| {
             attention::attend(kernels, &spans, &queries, out)
         })
@@ -196,6 +198,7 @@ impl Pass {
         let (width, groups) = (spec.attended_width(), spec.attended_width().div_ceil(GROUP));
         let Scratch {
             batch,
+            qkv,
             attended,
             quants,
             spans: made,
@@ -206,23 +209,28 @@ impl Pass {
             Chunks::new(&mut attended[start * width..end * width], width),
             Chunks::new(&mut quants[start * groups..end * groups], groups),
         );
-        let (rows, layer) = (&batch.rows()[block.rows], self.layer);
+        let layer = self.layer;
         let window = spec.each[layer].window;
         let group = spec.heads / spec.kv_heads;
         let heads = block.kv_heads.start * group..block.kv_heads.end * group;
         let columns = heads.start * spec.v_dim..heads.end * spec.v_dim;
+        let gates = spec.gated_heads.then(|| spec.gates_start() + columns.start);
+        let (qkv, qkv_width) = (&*qkv, spec.qkv_width());
         let weights = &weights.layers[layer];
         let sinks = weights
             .sinks
             .as_ref()
             .map_or(&[][..], |sinks| &sinks[heads]);
-        let out = std::slice::from_ref(&weights.attention_out);
-        let pack = wants_quants(out) && columns.end == width && spec.latent.is_none();
+        let packs = weights.attention_out.as_ref().is_some_and(takes_quants);
+        let pack = packs && columns.end == width && spec.latent.is_none();
         context.run(&mut self.task, parts, |task, (attended, quants)| {
             let row = &made[task * spans.row_len()..][..spans.row_len()];
             let out = &mut attended[columns.clone()];
-            let seen = (window, rows[task].position);
+            let seen = (window, batch.place(start + task));
             attention::join(kernels, &spans, row, seen, sinks, out);
+            if let Some(gates) = gates {
+                kernels.gate(out, &qkv[(start + task) * qkv_width + gates..][..out.len()]);
+            }
             let finite = !pack || kernels.quantize_row(attended, quants);
             finite.then_some(()).ok_or_else(|| layer_not_finite(layer))
         })
@@ -231,10 +239,13 @@ impl Pass {
     /// What the scratch holds of the attention at once, if block `self.block` is not behind the
     /// end, and how it lies.
     pub(in crate::model) fn attention_block(&self, network: &Network) -> (Option<Block>, Spans) {
-        let rows = self.scratch.batch.rows();
+        let batch = &self.scratch.batch;
+        let rows = batch.rows();
         let window = network.spec.each[self.layer].window;
         let first = rows.iter().map(|row| window.first(row.position)).min();
-        let last = rows.iter().map(|row| row.position + 1).max();
+        let last = (0..rows.len())
+            .map(|row| batch.place(row).end(window))
+            .max();
         let spans = Spans::new(
             network.kernels,
             network.spec.attention_heads(),
@@ -251,7 +262,7 @@ impl Pass {
         context: &Context<'_>,
         out: &Linear,
     ) -> Result<Flow> {
-        let width = context.network.spec.out_width();
+        let width = out.weight.columns();
         let x = Input {
             columns: width,
             stride: width,

@@ -61,7 +61,8 @@ impl Pass {
             .sum();
         let parts = (
             Chunks::new(&mut router[..n * width], width),
-            Chunks::new(&mut choice[..n * experts.count], experts.count),
+            // A nanosecond for each score.
+            Chunks::new(&mut choice[..n * experts.count], experts.count).taking(n * experts.count),
             Chunks::new(&mut picks[..n * used], used),
         );
         let bias = weights.bias.as_deref().unwrap_or(&[]);
@@ -164,7 +165,8 @@ impl Pass {
             experts.hidden.div_ceil(GROUP),
         );
         let parts = (
-            Chunks::new(&mut self.scratch.ffn[..n * width], width),
+            // A nanosecond for each exponential.
+            Chunks::new(&mut self.scratch.ffn[..n * width], width).taking(n * experts.hidden),
             Chunks::new(&mut self.scratch.slot_quants[..n * groups], groups),
         );
         let pack = wants_quants(std::slice::from_ref(&weights.down));
@@ -268,7 +270,8 @@ impl Context<'_> {
             1 => matmul::tiling(self.kernels, (1, slots * outputs, x.columns), threads),
             _ => matmul::tiling(self.kernels, (slots, outputs, x.columns), threads),
         };
-        let tiles = Tiles::new(&mut out[..slots * outputs], outputs, tile);
+        let work_ns = matmul::work_ns(self.kernels, stacks, (slots, outputs, x.columns));
+        let tiles = Tiles::new(&mut out[..slots * outputs], outputs, tile).taking(work_ns);
         self.run(task, tiles, |_, tile| {
             let stacks = (stacks, experts);
             experts::side_by_side(self.kernels, stacks, &expert_of, (&x, threads), tile);

@@ -38,7 +38,8 @@ impl Pass {
         let width = spec.gated_width(hidden);
         let (n, groups) = (self.scratch.batch.rows().len(), hidden.div_ceil(GROUP));
         let parts = (
-            Chunks::new(&mut self.scratch.ffn[..n * width], width),
+            // A nanosecond for each exponential.
+            Chunks::new(&mut self.scratch.ffn[..n * width], width).taking(n * hidden),
             Chunks::new(&mut self.scratch.quants[..n * groups], groups),
         );
         let pack = wants_quants(std::slice::from_ref(&ffn.down));

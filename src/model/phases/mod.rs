@@ -7,16 +7,18 @@ mod attention;
 mod experts;
 mod ffn;
 mod latent;
+mod recurrent;
+mod scan;
 
 use crate::control::{Flow, Signals};
 use crate::error::{Code, Error, Result};
 use crate::kernel::{Input, Kernels};
 use crate::model::Network;
-use crate::model::forward::{Pass, Phase};
+use crate::model::forward::{Goal, Pass, Phase};
 use crate::ops::matmul::{self, Linear};
 use crate::ops::norm::Norm;
 use crate::quant::GROUP;
-use crate::team::{Chunks, Partition, Team, Tiles};
+use crate::team::{Chunks, Partition, Team};
 
 /// What the phases of a call work with.
 pub(super) struct Context<'a> {
@@ -32,6 +34,8 @@ pub(super) struct Entry<'a> {
     pub adds: bool,
     /// Norm of what it gave.
     pub behind: Option<&'a Norm>,
+    /// Norms of the sum, and of that and the stream as it was.
+    pub of_sum: [Option<&'a Norm>; 2],
     /// What the block reads.
     pub reads: Reads<'a>,
     /// Whether it reads the stream as it was before it takes anything.
@@ -72,6 +76,10 @@ impl Pass {
             if spec.embedding.scale != 1.0 {
                 kernels.scale(hidden, spec.embedding.scale);
             }
+            if let Some(segments) = &weights.segments {
+                segments.decode_row(row.segment, place)?;
+                kernels.add(hidden, place);
+            }
             if let Some(positions) = &weights.positions {
                 positions.decode_row(row.position, place)?;
                 kernels.add(hidden, place);
@@ -108,14 +116,14 @@ impl Pass {
             |_, ((hidden, delta), normed, quants)| {
                 let mut finite = true;
                 if entry.adds && !entry.parallel {
-                    finite &= settle(context, entry.behind, hidden, delta);
+                    finite &= settle(context, (entry.behind, entry.of_sum), hidden, delta);
                 }
                 if let Reads::Stream(norm) = entry.reads {
                     normed.copy_from_slice(hidden);
                     finite &= norm.is_none_or(|norm| norm.apply(kernels, normed));
                 }
                 if entry.adds && entry.parallel {
-                    finite &= settle(context, entry.behind, hidden, delta);
+                    finite &= settle(context, (entry.behind, entry.of_sum), hidden, delta);
                 }
                 if !finite {
                     return Err(layer_not_finite(stream_from));
@@ -150,17 +158,22 @@ impl Pass {
             &self.scratch.delta,
             self.scratch.batch.outputs(),
         );
-        let (pack, layer) = (
-            wants_quants(std::slice::from_ref(&weights.output)),
-            self.layer - 1,
+        let layer = self.layer - 1;
+        let pack = self.goal == Goal::Logits && weights.output.as_ref().is_some_and(takes_quants);
+        let last = &weights.layers[layer];
+        let norms = (
+            last.ffn_post_norm.as_ref(),
+            [last.ffn_sum_norm.as_ref(), None],
         );
-        let behind = weights.layers[layer].ffn_post_norm.as_ref();
         context.run(&mut self.task, parts, |task, (normed, given, quants)| {
             let row = outputs[task] * dim;
             normed.copy_from_slice(&hidden[row..][..dim]);
             given.copy_from_slice(&delta[row..][..dim]);
-            let finite = settle(context, behind, normed, given);
-            if !(finite & weights.output_norm.apply(kernels, normed)) {
+            let mut finite = settle(context, norms, normed, given);
+            if let Some(norm) = &weights.output_norm {
+                finite &= norm.apply(kernels, normed);
+            }
+            if !finite {
                 return Err(layer_not_finite(layer));
             }
             let finite = !pack || kernels.quantize_row(normed, quants);
@@ -183,11 +196,10 @@ impl Pass {
             floats: &self.scratch.normed,
             quants: &self.scratch.quants,
         };
-        let (n, vocab) = (self.scratch.batch.outputs().len(), spec.vocab);
-        let threads = self.threads;
-        let tile = matmul::tiling(context.kernels, (n, vocab, x.columns), threads);
-        let tiles = Tiles::new(&mut self.scratch.logits[..n * vocab], vocab, tile);
-        let output = std::slice::from_ref(&weights.output);
+        let n = self.scratch.batch.outputs().len();
+        let (threads, logits) = (self.threads, &mut self.scratch.logits);
+        let output = weights.output.as_slice();
+        let tiles = matmul::tiles(context.kernels, output, (n, spec.dim), threads, logits);
         context.run(&mut self.task, tiles, |_, tile| {
             matmul::side_by_side(context.kernels, output, &x, threads, tile);
             let mut finite = true;
@@ -206,20 +218,27 @@ impl Pass {
     }
 }
 
-/// hidden += delta, normed by `behind` and scaled, if the model does so; false if it is not finite.
+/// hidden += delta, each or both normed and scaled, if the model does so; false if it is not finite.
 fn settle(
     context: &Context<'_>,
-    behind: Option<&Norm>,
+    (behind, [of_sum, second]): (Option<&Norm>, [Option<&Norm>; 2]),
     hidden: &mut [f32],
     delta: &mut [f32],
 ) -> bool {
     let (kernels, scale) = (context.kernels, context.network.spec.residual_scale);
-    let finite = behind.is_none_or(|norm| norm.apply(kernels, delta));
+    let norm = |norm: Option<&Norm>, row: &mut [f32]| norm.is_none_or(|n| n.apply(kernels, row));
+    let mut finite = norm(behind, delta);
+    if let Some(second) = second {
+        kernels.add(delta, hidden);
+        finite &= norm(of_sum, delta);
+        kernels.add(hidden, delta);
+        return finite & second.apply(kernels, hidden);
+    }
     match scale == 1.0 {
         true => kernels.add(hidden, delta),
         false => kernels.add_scaled(hidden, scale, delta),
     }
-    finite
+    finite & norm(of_sum, hidden)
 }
 
 impl Context<'_> {
@@ -240,9 +259,7 @@ impl Context<'_> {
         n: usize,
         out: &mut [f32],
     ) -> Result<Flow> {
-        let outputs: usize = linears.iter().map(|linear| linear.weight.rows()).sum();
-        let tile = matmul::tiling(self.kernels, (n, outputs, x.columns), threads);
-        let tiles = Tiles::new(&mut out[..n * outputs], outputs, tile);
+        let tiles = matmul::tiles(self.kernels, linears, (n, x.columns), threads, out);
         self.run(task, tiles, |_, tile| {
             matmul::side_by_side(self.kernels, linears, &x, threads, tile);
             Ok(())

@@ -18,7 +18,7 @@ const IGNORED: &[&str] = &["attn_rot_embd.weight"];
 pub struct File<'a> {
     pub gguf: &'a Gguf,
     pub spec: &'a Spec,
-    budget: &'a Budget,
+    pub budget: &'a Budget,
     taken: HashSet<&'a str>,
 }
 
@@ -57,6 +57,11 @@ impl<'a> File<'a> {
         tensor::vector(self.tensor(name)?, len, self.budget)
     }
 
+    /// A tensor of two dimensions as f32.
+    pub fn values(&mut self, name: &str, shape: [usize; 2]) -> Result<Buffer<f32>> {
+        tensor::values(self.tensor(name)?, shape, self.budget)
+    }
+
     pub fn linear(&mut self, name: &str, rows: usize, columns: usize) -> Result<Linear> {
         let weight = self.matrix(&format!("{name}.weight"), rows, columns)?;
         let bias = self.bias(name, rows)?;
@@ -82,8 +87,13 @@ impl<'a> File<'a> {
     /// A norm of rows of `width`; the bias of one by mean and deviation is optional.
     pub fn norm(&mut self, name: &str, width: usize) -> Result<Norm> {
         let spec = self.spec.norm;
+        // Some files leave the suffix out.
+        let full = match self.has(name) {
+            true => name.into(),
+            false => format!("{name}.weight"),
+        };
         let weight = match spec.weights {
-            true => self.vector(&format!("{name}.weight"), width)?,
+            true => self.vector(&full, width)?,
             false => self.budget.allocate_filled(Tag::Misc, width, 1.0)?,
         };
         let bias = match spec.weights && spec.kind == NormKind::Layer {

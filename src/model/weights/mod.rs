@@ -1,6 +1,7 @@
 //! The weights by their names in the file, each checked against the [`Spec`] when it is taken.
 
 mod file;
+mod recurrent;
 
 use crate::budget::{Budget, Buffer};
 use crate::error::{Code, Error, Result};
@@ -11,6 +12,8 @@ use crate::ops::matmul::Linear;
 use crate::ops::norm::{HeadNorm, Norm};
 use crate::ops::rope::Frequencies;
 use crate::tensor::Matrix;
+
+pub use recurrent::{RecurrentWeights, StateWeights};
 
 use file::{File, missing, no_memory};
 
@@ -23,12 +26,18 @@ pub struct Weights {
     pub embedding_norm: Option<Norm>,
     /// What is added for each position: (context, dim)
     pub positions: Option<Matrix>,
+    /// What is added for each text of an input: (segments, dim)
+    pub segments: Option<Matrix>,
     /// One entry a layer.
     pub layers: Vec<Layer>,
     /// (dim)
-    pub output_norm: Norm,
+    pub output_norm: Option<Norm>,
     /// (vocab, dim); the embedding again where the file ties them.
-    pub output: Linear,
+    pub output: Option<Linear>,
+    /// What an embedding of a text goes through, one after the other.
+    pub projections: Vec<Linear>,
+    /// What makes scores of it.
+    pub head: Option<HeadWeights>,
     /// Angles of each position embedding.
     pub frequencies: Vec<Frequencies>,
     /// What distance adds to the scores of each head: (heads), or none.
@@ -40,8 +49,8 @@ pub struct Weights {
 pub struct Layer {
     /// (dim)
     pub attention_norm: Option<Norm>,
-    /// Queries, keys and values, side by side or as one: (qkv_width, dim); of latent attention what
-    /// they are made of.
+    /// Queries, keys, values and gates, side by side or as one: (qkv_width, dim); of latent attention
+    /// what they are made of. Empty where a layer does not attend.
     pub qkv: Vec<Linear>,
     /// What latent attention makes of it.
     pub latent: Option<LatentWeights>,
@@ -52,9 +61,15 @@ pub struct Layer {
     /// Scores without values: (heads)
     pub sinks: Option<Buffer<f32>>,
     /// (dim, out_width)
-    pub attention_out: Linear,
+    pub attention_out: Option<Linear>,
+    /// What the layer does with its state.
+    pub recurrent: Option<RecurrentWeights>,
     /// Of what attention adds: (dim)
     pub attention_post_norm: Option<Norm>,
+    /// Of the stream with it: (dim)
+    pub attention_sum_norm: Option<Norm>,
+    /// Of that and the stream without it: (dim)
+    pub attention_second_norm: Option<Norm>,
     /// (dim); `None` too where the network takes what attention took.
     pub ffn_norm: Option<Norm>,
     /// Feed-forward network that all tokens take.
@@ -63,6 +78,19 @@ pub struct Layer {
     pub experts: Option<ExpertWeights>,
     /// Of what the network adds: (dim)
     pub ffn_post_norm: Option<Norm>,
+    /// Of the stream with it: (dim)
+    pub ffn_sum_norm: Option<Norm>,
+}
+
+/// What makes scores of a row.
+#[derive(Debug)]
+pub struct HeadWeights {
+    /// (inner, dim)
+    pub inner: Option<Linear>,
+    /// (inner)
+    pub norm: Option<Norm>,
+    /// (outputs, inner or dim)
+    pub outputs: Option<Linear>,
 }
 
 /// Latent attention.
@@ -131,32 +159,98 @@ impl Weights {
             true => Some(file.matrix("position_embd.weight", spec.context, spec.dim)?),
             false => None,
         };
+        let segments = match spec.embedding.segments {
+            0 => None,
+            segments => Some(file.matrix("token_types.weight", segments, spec.dim)?),
+        };
         let mut layers = Vec::new();
         let room = layers.try_reserve_exact(spec.layers);
         room.map_err(|_| no_memory(spec.layers))?;
         for i in 0..spec.layers {
             layers.push(Layer::load(&mut file, i)?);
         }
-        let output_norm = file.norm("output_norm", spec.dim)?;
-        let output = match file.find("output.weight") {
-            Some(_) => file.linear("output", spec.vocab, spec.dim)?,
-            None => Linear {
-                weight: embedding.clone(),
-                bias: None,
-            },
+        let output_norm = match spec.norms.last {
+            true => Some(Self::output_norm(&mut file)?),
+            false => None,
         };
+        let output = Self::output(&mut file, &embedding)?;
+        let projections = Self::projections(&mut file)?;
+        let head = HeadWeights::load(&mut file)?;
         let frequencies = file.frequencies()?;
         file.check_all_taken()?;
         Ok(Self {
             embedding,
             embedding_norm,
             positions,
+            segments,
             layers,
             output_norm,
             output,
+            projections,
+            head,
             frequencies,
             slopes: slopes(spec),
         })
+    }
+
+    /// Some files name it as the norm of the embedding, which they do not have.
+    fn output_norm(file: &mut File<'_>) -> Result<Norm> {
+        let spec = file.spec;
+        let is_there = file.has("output_norm.weight") || !file.has("token_embd_norm.weight");
+        match is_there || spec.embedding.norm {
+            true => file.norm("output_norm", spec.dim),
+            false => file.norm("token_embd_norm", spec.dim),
+        }
+    }
+
+    /// What predicts tokens; files of models that do not may hold it too.
+    fn output(file: &mut File<'_>, embedding: &Matrix) -> Result<Option<Linear>> {
+        let output = match file.find("output.weight") {
+            Some(_) => file.linear("output", file.spec.vocab, file.spec.dim)?,
+            None => Linear {
+                weight: embedding.clone(),
+                bias: None,
+            },
+        };
+        Ok(Some(output).filter(|_| file.spec.predicts))
+    }
+
+    fn projections(file: &mut File<'_>) -> Result<Vec<Linear>> {
+        let mut columns = file.spec.dim;
+        let widths = ["dense_2", "dense_3"].iter().zip(&file.spec.projections);
+        let linears = widths.map(|(name, &rows)| {
+            let linear = file.linear(name, rows, columns);
+            columns = rows;
+            linear
+        });
+        linears.collect()
+    }
+}
+
+impl HeadWeights {
+    fn load(file: &mut File<'_>) -> Result<Option<Self>> {
+        let Some(head) = &file.spec.head else {
+            return Ok(None);
+        };
+        let linear = |file: &mut File<'_>, name, rows, columns| match rows {
+            0 => Ok(None),
+            rows => file.linear(name, rows, columns).map(Some),
+        };
+        let inner = linear(file, "cls", head.inner, file.spec.dim)?;
+        let width = if head.inner > 0 {
+            head.inner
+        } else {
+            file.spec.dim
+        };
+        let norm = match head.norm {
+            true => Some(file.norm("cls.norm", width)?),
+            false => None,
+        };
+        Ok(Some(Self {
+            inner,
+            norm,
+            outputs: linear(file, "cls.output", head.outputs, width)?,
+        }))
     }
 }
 
@@ -169,23 +263,46 @@ impl Layer {
             true => file.norm(&name(part), spec.dim).map(Some),
             false => Ok(None),
         };
+        let norm_of_sum = |file: &mut File<'_>, part: &str| match spec.norms.of_sum {
+            true => file.norm(&name(part), spec.dim).map(Some),
+            false => Ok(None),
+        };
+        let second = name("attn_norm_2");
+        let attention_second_norm = match spec.norms.of_sum && file.has(&format!("{second}.weight"))
+        {
+            true => Some(file.norm(&second, spec.dim)?),
+            false => None,
+        };
         let sinks = match spec.sinks {
             true => Some(file.vector(&name("attn_sinks.weight"), spec.heads)?),
+            false => None,
+        };
+        let attends = spec.each[layer].mixer.attends();
+        let head_norm = |file: &mut File<'_>, part: &str, heads: usize| match attends {
+            true => file.head_norm(&name(part), heads),
+            false => Ok(None),
+        };
+        let attention_out = match attends {
+            true => Some(file.linear(&name("attn_output"), spec.dim, spec.out_width())?),
             false => None,
         };
         Ok(Self {
             attention_norm,
             qkv: Self::qkv(file, layer)?,
             latent: LatentWeights::load(file, layer)?,
-            q_norm: file.head_norm(&name("attn_q_norm"), spec.heads)?,
-            k_norm: file.head_norm(&name("attn_k_norm"), spec.kv_heads)?,
+            q_norm: head_norm(file, "attn_q_norm", spec.heads)?,
+            k_norm: head_norm(file, "attn_k_norm", spec.kv_heads)?,
             sinks,
-            attention_out: file.linear(&name("attn_output"), spec.dim, spec.out_width())?,
+            attention_out,
+            recurrent: RecurrentWeights::load(file, layer)?,
             attention_post_norm: norm_behind(file, "post_attention_norm")?,
+            attention_sum_norm: norm_of_sum(file, "attn_output_norm")?,
+            attention_second_norm,
             ffn_norm,
             ffn: Ffn::load(file, layer)?,
             experts: ExpertWeights::load(file, layer)?,
             ffn_post_norm: norm_behind(file, "post_ffw_norm")?,
+            ffn_sum_norm: norm_of_sum(file, "layer_output_norm")?,
         })
     }
 
@@ -202,7 +319,13 @@ impl Layer {
             let ffn = file.norm(&name("attn_norm"), spec.dim)?;
             return Ok((Some(attention), Some(ffn)));
         }
-        let attention = file.norm(&name("attn_norm"), spec.dim)?;
+        let attention = match layer > 0 || spec.norms.first {
+            true => Some(file.norm(&name("attn_norm"), spec.dim)?),
+            false => None,
+        };
+        if spec.hidden == 0 {
+            return Ok((attention, None));
+        }
         // Some files name the other by what it follows.
         let behind = name("post_attention_norm");
         let ffn = match file.has(&format!("{behind}.weight")) && !spec.norms.behind {
@@ -214,12 +337,18 @@ impl Layer {
             true => None,
             false => Some(file.norm(&ffn, spec.dim)?),
         };
-        Ok((Some(attention), ffn))
+        Ok((attention, ffn))
     }
 
     fn qkv(file: &mut File<'_>, layer: usize) -> Result<Vec<Linear>> {
         let spec = file.spec;
         let name = |part: &str| format!("blk.{layer}.{part}");
+        if !spec.each[layer].mixer.attends() {
+            return Ok(Vec::new());
+        }
+        if spec.gated_heads {
+            return Self::gated_qkv(file, layer);
+        }
         if let Some(latent) = &spec.latent {
             let part = if latent.q_rank == 0 {
                 "attn_q"
@@ -243,6 +372,25 @@ impl Layer {
             file.linear(&name("attn_k"), spec.kv_heads * spec.k_dim, spec.dim)?,
             file.linear(&name("attn_v"), spec.kv_heads * spec.v_dim, spec.dim)?,
         ])
+    }
+
+    /// The file holds the query and the gate of each head together.
+    fn gated_qkv(file: &mut File<'_>, layer: usize) -> Result<Vec<Linear>> {
+        let spec = file.spec;
+        let name = |part: &str| format!("blk.{layer}.{part}");
+        let width = spec.k_dim + spec.v_dim;
+        let queries = file.matrix(&name("attn_q.weight"), spec.heads * width, spec.dim)?;
+        let of_head = |head: usize, start: usize, len: usize| Linear {
+            weight: queries.part(head * width + start..head * width + start + len),
+            bias: None,
+        };
+        let mut all: Vec<Linear> = (0..spec.heads)
+            .map(|head| of_head(head, 0, spec.k_dim))
+            .collect();
+        all.push(file.linear(&name("attn_k"), spec.kv_heads * spec.k_dim, spec.dim)?);
+        all.push(file.linear(&name("attn_v"), spec.kv_heads * spec.v_dim, spec.dim)?);
+        all.extend((0..spec.heads).map(|head| of_head(head, spec.k_dim, spec.v_dim)));
+        Ok(all)
     }
 }
 
@@ -277,6 +425,7 @@ impl Ffn {
         let (suffix, hidden) = match spec.experts.filter(|_| spec.each[layer].experts) {
             Some(experts) if experts.shared_hidden == 0 => return Ok(None),
             Some(experts) => ("_shexp", experts.shared_hidden),
+            None if spec.hidden == 0 => return Ok(None),
             None => ("", spec.hidden),
         };
         let name = |part: &str| format!("blk.{layer}.{part}{suffix}");

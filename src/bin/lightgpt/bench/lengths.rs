@@ -3,7 +3,7 @@
 
 use crate::output::{Failure, complain};
 
-use super::{Arguments, Kind, Measurement};
+use super::{Arguments, Kind, Measurement, batch};
 
 /// Tokens of a prompt, where the model has room for them.
 const PREFILL: usize = 512;
@@ -15,6 +15,8 @@ pub struct Lengths {
     prefill: Vec<usize>,
     decode: Vec<usize>,
     depth: usize,
+    sequences: usize,
+    steps: usize,
 }
 
 impl Lengths {
@@ -43,6 +45,8 @@ impl Lengths {
             prefill: prefill.unwrap_or_else(|| vec![prefill_default]),
             decode: decode.unwrap_or_else(|| vec![decode_default]),
             depth,
+            sequences: arguments.sequences as usize,
+            steps: arguments.steps as usize,
         };
         lengths.check(context)?;
         if smaller {
@@ -56,6 +60,14 @@ impl Lengths {
 
     fn check(&self, context: usize) -> Result<(), Failure> {
         let (prefill, decode, depth) = (max(&self.prefill), max(&self.decode), self.depth);
+        let behind = batch::DEPTH + self.steps + 1;
+        if self.sequences > 0 && behind > context {
+            return Err(Failure::Usage(format!(
+                "--steps {}: expected at most {context} tokens in all (the model's context), found \
+                {behind} with the prompt and its first token",
+                self.steps
+            )));
+        }
         let sum = depth + prefill + decode;
         match sum <= context {
             true => Ok(()),
@@ -74,13 +86,21 @@ impl Lengths {
                 kind: Kind::Prefill,
                 tokens: prompt,
                 depth: self.depth,
+                sequences: 1,
             });
             all.extend(self.decode.iter().map(|&tokens| Measurement {
                 kind: Kind::Decode,
                 tokens,
                 depth: self.depth + prompt,
+                sequences: 1,
             }));
         }
+        all.push(Measurement {
+            kind: Kind::Batch,
+            tokens: self.sequences * self.steps,
+            depth: batch::DEPTH,
+            sequences: self.sequences,
+        });
         all.retain(|one| one.tokens > 0);
         if all.is_empty() {
             let message = "--prefill, --decode: expected something to measure, found only 0";

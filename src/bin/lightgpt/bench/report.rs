@@ -43,12 +43,16 @@ impl Report<'_> {
     fn speeds(&self, one: &Measurement, seconds: &[f64]) -> Speeds {
         let tokens: Vec<f64> = seconds.iter().map(|s| one.tokens as f64 / s).collect();
         let tokens = Summary::of(&tokens);
+        let (sequences, depth) = (one.sequences as u64, one.depth as u64);
+        let count = one.tokens as u64 / sequences;
         let outputs = match one.kind {
             Kind::Prefill => 1,
-            Kind::Decode => one.tokens,
+            Kind::Decode | Kind::Batch => count,
         };
-        let (count, depth) = (one.tokens as u64, one.depth as u64);
-        let work = self.work.multiply_adds(count, depth, outputs as u64);
+        let work = self
+            .work
+            .multiply_adds(count, depth, outputs)
+            .times(sequences);
         let seconds = one.tokens as f64 / tokens.median;
         let limits = &self.limits;
         let at_peak = work.integer as f64 / limits.integer.1 + work.float as f64 / limits.float.1;
@@ -176,6 +180,7 @@ impl Report<'_> {
             "kind": one.kind.name(),
             "tokens": one.tokens,
             "context_depth": one.depth,
+            "sequences": one.sequences,
             "threads": self.threads,
             "isa": self.isa(),
             "model_bytes": self.model.weight_bytes(),

@@ -75,6 +75,14 @@ impl Work {
 }
 
 impl MultiplyAdds {
+    /// The same so many times.
+    pub fn times(self, count: u64) -> Self {
+        Self {
+            integer: self.integer * count,
+            float: self.float * count,
+        }
+    }
+
     /// Integers and floats.
     pub fn all(self) -> u64 {
         self.integer + self.float

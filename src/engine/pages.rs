@@ -1,0 +1,60 @@
+//! The pages of sequences that run: a table for each slot, all charged to one budget.
+
+use std::sync::Arc;
+
+use super::scheduler::Memory;
+use crate::budget::Budget;
+use crate::error::Result;
+use crate::kv::{Cache, KvFormat, Layout};
+use crate::model::Spec;
+
+/// A table of pages for each slot.
+#[derive(Debug)]
+pub struct Pages {
+    page_charge: u64,
+    /// By slot.
+    caches: Vec<Cache>,
+}
+
+impl Pages {
+    /// Empty tables for `slots` sequences.
+    pub fn new(spec: &Spec, kv: KvFormat, budget: &Budget, slots: usize) -> Result<Self> {
+        let layout = Arc::new(Layout::new(kv, spec.layer_shapes()));
+        let cache = |_| Cache::new(Arc::clone(&layout), budget.clone(), 0);
+        Ok(Self {
+            page_charge: layout.page_charge(),
+            caches: (0..slots).map(cache).collect::<Result<_>>()?,
+        })
+    }
+
+    /// All tables, by slot.
+    pub fn caches(&mut self) -> &mut [Cache] {
+        &mut self.caches
+    }
+
+    /// Bytes of all pages.
+    pub fn bytes(&self) -> u64 {
+        self.caches.iter().map(Cache::bytes).sum()
+    }
+
+    /// Bytes that a page is charged.
+    pub fn page_charge(&self) -> u64 {
+        self.page_charge
+    }
+
+    /// Nobody will see the first `tokens` tokens of a slot any more.
+    pub fn forget(&mut self, slot: usize, tokens: usize) {
+        self.caches[slot].forget(tokens);
+    }
+}
+
+impl Memory for Pages {
+    fn reserve(&mut self, slot: usize, tokens: usize) -> Result<()> {
+        // Nobody else has the pages that are there: none has to be copied.
+        self.caches[slot].reserve(tokens..tokens)
+    }
+
+    fn release(&mut self, slot: usize) {
+        self.caches[slot].truncate(0);
+    }
+}

@@ -1,0 +1,323 @@
+//! Embeddings and scores: nothing but model, text and options shows in them, the session does not
+//! notice, and what cannot be done is said.
+#![allow(clippy::unwrap_used)] // tests
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use lightgpt::budget::Budget;
+use lightgpt::control::Control;
+use lightgpt::error::{Code, Error};
+use lightgpt::gguf::Source;
+use lightgpt::kernel::{self, Isa, Kernels};
+use lightgpt::kv::KvFormat;
+use lightgpt::model::spec::Pooling;
+use lightgpt::model::{Model, OpenOptions};
+use lightgpt::sampler::{Sampler, SamplerOptions};
+use lightgpt::session::{EmbedOptions, GenerateOptions, Session, SessionOptions, Step};
+use lightgpt::team::{Team, TeamOptions};
+use lightgpt::tokenizer::EncodeOptions;
+
+#[path = "support/encoder.rs"]
+mod encoder;
+
+const SPECIAL: EncodeOptions = EncodeOptions {
+    add_special: true,
+    parse_special: false,
+};
+
+fn open(source: Source<'_>, kernels: &'static Kernels) -> Arc<Model> {
+    let options = OpenOptions::default();
+    Model::open_with(source, &options, &mut Control::none(), kernels).unwrap()
+}
+
+fn model(name: &str) -> Arc<Model> {
+    open(Source::Path(&encoder::golden(name)), kernel::detect())
+}
+
+fn tales() -> Arc<Model> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/tales-4m-q8_0.gguf");
+    open(Source::Path(&path), kernel::detect())
+}
+
+fn session(model: &Arc<Model>, threads: usize, options: &SessionOptions) -> Session {
+    let team = TeamOptions {
+        threads,
+        ..TeamOptions::default()
+    };
+    Session::new(Arc::clone(model), Team::new(team).unwrap(), options).unwrap()
+}
+
+fn plain(model: &Arc<Model>) -> Session {
+    session(model, 1, &SessionOptions::default())
+}
+
+fn greedy() -> Sampler {
+    let options = SamplerOptions {
+        temperature: 0.0,
+        ..SamplerOptions::default()
+    };
+    Sampler::new(&options).unwrap()
+}
+
+fn by(pooling: Pooling, raw: bool) -> EmbedOptions {
+    let pooling = Some(pooling);
+    EmbedOptions { pooling, raw }
+}
+
+fn tokens(model: &Model, len: usize) -> Vec<u32> {
+    let vocab = model.network().unwrap().spec.vocab as u32;
+    (0..len as u32)
+        .map(|i| (i * 2_654_435 + 17) % vocab)
+        .collect()
+}
+
+fn bits(values: &[f32]) -> Vec<u32> {
+    values.iter().map(|value| value.to_bits()).collect()
+}
+
+fn embed(session: &mut Session, tokens: &[u32], options: &EmbedOptions) -> Vec<f32> {
+    session
+        .embed(tokens, options, &mut Control::none())
+        .unwrap()
+}
+
+#[test]
+fn only_model_text_and_options_show() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for (path, len) in [
+        (encoder::golden("bert"), 90),
+        (encoder::golden("jina-bert-v2-code"), 96),
+        (encoder::golden("modern-bert"), 70),
+        (encoder::golden("gemma-embedding"), 96),
+        (root.join("models/tales-4m-q8_0.gguf"), 250),
+    ] {
+        let mut expected = None;
+        for isa in [Isa::Scalar, kernel::detect().isa()] {
+            let kernels = kernel::force(isa);
+            let model = open(Source::Path(&path), kernels);
+            for (threads, chunk) in [(1, 0), (2, 7), (3, 64)] {
+                if isa == Isa::Scalar && (threads > 1 || len > 100) {
+                    continue;
+                }
+                let options = SessionOptions {
+                    chunk,
+                    ..SessionOptions::default()
+                };
+                let mut session = session(&model, threads, &options);
+                let tokens = tokens(&model, len);
+                let all = [Pooling::Mean, Pooling::First, Pooling::Last, Pooling::None];
+                let made = all.map(|pooling| embed(&mut session, &tokens, &by(pooling, false)));
+                let made = bits(&made.concat());
+                let same = expected.get_or_insert_with(|| made.clone()) == &made;
+                assert!(
+                    same,
+                    "{path:?}: {isa:?}, {threads} threads, chunks of {chunk}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn poolings_are_what_they_say() {
+    let model = model("bert");
+    let (mut session, tokens) = (plain(&model), tokens(&model, 20));
+    let rows = embed(&mut session, &tokens, &by(Pooling::None, true));
+    let dim = rows.len() / 20;
+    let mut made = |pooling, raw| embed(&mut session, &tokens, &by(pooling, raw));
+    assert_eq!(made(Pooling::First, true), rows[..dim]);
+    assert_eq!(made(Pooling::Last, true), rows[19 * dim..]);
+    let mean = made(Pooling::Mean, true);
+    for (i, mean) in mean.iter().enumerate() {
+        let sum: f64 = (0..20).map(|row| f64::from(rows[row * dim + i])).sum();
+        assert!((sum / 20.0 - f64::from(*mean)).abs() < 1e-6);
+    }
+    let length = |row: &[f32]| {
+        row.iter()
+            .map(|x| f64::from(*x).powi(2))
+            .sum::<f64>()
+            .sqrt()
+    };
+    let unit = made(Pooling::Mean, false);
+    assert!((length(&unit) - 1.0).abs() < 1e-6);
+    for (unit, raw) in unit.iter().zip(&mean) {
+        assert!((f64::from(*unit) * length(&mean) - f64::from(*raw)).abs() < 1e-6);
+    }
+    for row in made(Pooling::None, false).chunks(dim) {
+        assert!((length(row) - 1.0).abs() < 1e-6);
+    }
+    // The file says that it is the mean; the last row of a decoder if its file does not.
+    assert_eq!(embed(&mut session, &tokens, &EmbedOptions::default()), unit);
+    let model = tales();
+    let (mut session, tokens) = (plain(&model), [1, 403, 407]);
+    let default = embed(&mut session, &tokens, &EmbedOptions::default());
+    assert_eq!(
+        default,
+        embed(&mut session, &tokens, &by(Pooling::Last, false))
+    );
+    assert_eq!(session.embedding_len(3, &EmbedOptions::default()), Ok(256));
+    assert_eq!(session.embedding_len(3, &by(Pooling::None, false)), Ok(768));
+}
+
+#[test]
+fn a_session_does_not_notice() {
+    let model = tales();
+    let options = SessionOptions {
+        kv: KvFormat::F32,
+        ..SessionOptions::default()
+    };
+    let story = |embeds: bool| {
+        let mut session = session(&model, 2, &options);
+        session.feed_text("Once upon a time", SPECIAL).unwrap();
+        let sampler = greedy();
+        let generate = GenerateOptions {
+            tokens_max: 20,
+            ..GenerateOptions::new(sampler)
+        };
+        let mut all = Vec::new();
+        let mut look = |session: &mut Session| {
+            if embeds {
+                let tokens = tokens(&model, 50);
+                all.push(bits(&embed(session, &tokens, &EmbedOptions::default())));
+            }
+        };
+        look(&mut session);
+        session.begin(&generate).unwrap();
+        loop {
+            look(&mut session);
+            let step = session.step(&mut Control::none()).unwrap();
+            if matches!(step, Step::Finished(_)) {
+                break;
+            }
+        }
+        look(&mut session);
+        assert!(all.iter().all(|made| *made == all[0]));
+        let logits = bits(session.logits(&mut Control::none()).unwrap());
+        (session.tokens().to_vec(), logits)
+    };
+    assert!(story(true) == story(false));
+}
+
+fn refused<T: std::fmt::Debug>(result: Result<T, Error>, code: Code, part: &str) {
+    let error = result.unwrap_err();
+    assert_eq!(error.code(), code, "{error}");
+    assert!(error.to_string().contains(part), "{error}");
+}
+
+#[test]
+fn an_encoder_generates_nothing_and_says_so() {
+    let model = model("bert");
+    let mut session = plain(&model);
+    let part = "bert is an encoder";
+    refused(session.feed(&[1]), Code::Unsupported, part);
+    refused(session.feed_text("a", SPECIAL), Code::Unsupported, part);
+    refused(
+        session.logits(&mut Control::none()),
+        Code::Unsupported,
+        part,
+    );
+    refused(
+        session.score(&[1], &mut Control::none()),
+        Code::Unsupported,
+        part,
+    );
+    let sampler = greedy();
+    refused(
+        session.begin(&GenerateOptions::new(sampler)),
+        Code::Unsupported,
+        part,
+    );
+    assert_eq!(session.tokens(), []);
+    let estimate = model.memory_estimate(0, KvFormat::F16, 8).unwrap();
+    assert!(estimate.logits < 96 * 4, "no place for logits");
+}
+
+#[test]
+fn what_cannot_be_embedded_is_refused() {
+    let model = model("bert");
+    let mut session = plain(&model);
+    let mut embed = |tokens: &[u32]| {
+        let options = EmbedOptions::default();
+        session.embed(tokens, &options, &mut Control::none())
+    };
+    refused(embed(&[]), Code::InvalidArgument, "at least one token");
+    refused(
+        embed(&[96]),
+        Code::InvalidArgument,
+        "expected tokens below 96",
+    );
+    let long = "at most 96 tokens, the context, found 97";
+    refused(embed(&[5; 97]), Code::ContextFull, long);
+    assert!(embed(&[5; 96]).is_ok());
+    let (stop, mut seen) = (AtomicBool::new(true), 0);
+    let control = &mut Control::cancellable(&stop);
+    let options = EmbedOptions::default();
+    refused(
+        session.embed(&[5], &options, control),
+        Code::Cancelled,
+        "cancelled",
+    );
+    let mut report = |done, total| {
+        seen += 1;
+        assert_eq!((done, total), (9, 9));
+        true
+    };
+    let mut control = Control {
+        progress: Some(&mut report),
+        ..Control::none()
+    };
+    session.embed(&[5; 9], &options, &mut control).unwrap();
+    assert_eq!(seen, 1);
+    refused(
+        session.rank(&[5], 1, &mut Control::none()),
+        Code::Unsupported,
+        "no cls.weight",
+    );
+    let text = session.tokenize("a", SPECIAL);
+    refused(text, Code::Unsupported, "no tokenizer");
+}
+
+#[test]
+fn memory_is_given_back_and_its_cap_holds() {
+    let model = model("bert");
+    let budget = Budget::new(Some(30_000), None);
+    let options = SessionOptions {
+        budget: Some(budget.clone()),
+        ..SessionOptions::default()
+    };
+    let mut session = session(&model, 1, &options);
+    let before = budget.bytes();
+    embed(&mut session, &tokens(&model, 60), &EmbedOptions::default());
+    assert_eq!(budget.bytes(), before);
+    let (tokens, options) = (tokens(&model, 90), EmbedOptions::default());
+    let result = session.embed(&tokens, &options, &mut Control::none());
+    refused(result, Code::MemoryCap, "cap of 30000");
+    assert_eq!(budget.bytes(), before);
+    embed(&mut session, &tokens[..60], &options);
+}
+
+#[test]
+fn pairs_are_scored_by_models_that_can() {
+    let bytes = encoder::with_words("bert-rank");
+    let model = open(Source::Owned(bytes), kernel::detect());
+    let mut session = plain(&model);
+    let options = EmbedOptions::default();
+    let result = session.embed(&[2, 4, 3], &options, &mut Control::none());
+    refused(result, Code::Unsupported, "rerank");
+    assert_eq!(session.scores(), Ok(1));
+    let mut rerank = |pair| session.rerank(pair, &mut Control::none());
+    let score = rerank(["the dog ran", "one dog ran home"]).unwrap();
+    assert_eq!(score.len(), 1);
+    let swapped = rerank(["one dog ran home", "the dog ran"]).unwrap();
+    assert_ne!(score, swapped);
+    let long = "the dog ran home ".repeat(40);
+    refused(rerank(["a", &long]), Code::ContextFull, "at most 95 tokens");
+    // Which tokens belong to the second text counts.
+    let both = [2, 4, 5, 3, 6, 7, 3];
+    let mut rank = |second| session.rank(&both, second, &mut Control::none()).unwrap();
+    assert_ne!(rank(4), rank(7));
+    // It embeds if asked how.
+    embed(&mut session, &both, &by(Pooling::First, false));
+}
