@@ -51,14 +51,15 @@ impl Load {
         let kv = [KvFormat::F16, KvFormat::F32, KvFormat::Q8_0][draws.below(3)];
         let network = model.network().unwrap();
         let layout = lightgpt::kv::Layout::new(kv, network.spec.layer_shapes());
-        let page = layout.page_charge();
+        let (page, states) = (layout.page_charge(), 6 * layout.state().charge());
         let pages = network.spec.context.div_ceil(64) + draws.below(5);
         let team = team(threads);
         let options = QueueOptions {
             kv,
             sequences: 1 + draws.below(6),
             chunk: 1 + draws.below(40).min(network.spec.context - 1),
-            budget: (draws.below(2) == 0).then(|| Budget::new(Some(page * pages as u64), None)),
+            budget: (draws.below(2) == 0)
+                .then(|| Budget::new(Some(page * pages as u64 + states), None)),
             ..QueueOptions::default()
         };
         Self {
@@ -160,7 +161,7 @@ fn company_does_not_show() {
     assert!(preemptions > 0);
 }
 
-/// Windows, latent attention, experts, positions of other kinds.
+/// Windows, latent attention, experts, positions of other kinds, states.
 #[test]
 fn company_does_not_show_in_other_architectures() {
     for name in [
@@ -171,6 +172,9 @@ fn company_does_not_show_in_other_architectures() {
         "phi3-longrope",
         "gpt2",
         "llama4",
+        "lfm2",
+        "qwen3next",
+        "falcon-h1",
     ] {
         random_loads(&golden(name), 100..104);
     }

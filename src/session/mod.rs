@@ -193,7 +193,8 @@ impl Session {
         let layout = Arc::new(Layout::new(options.kv, spec.layer_shapes()));
         Ok(Self {
             caches: [Cache::new(layout, budget.clone(), 0)?],
-            domain: (!options.unshared && !model.prefixes().is_off())
+            // Pages alone are not all that recurrent layers go on from.
+            domain: (!options.unshared && !model.prefixes().is_off() && !spec.recurs())
                 .then(|| network.domain(options.kv, context, options.salt)),
             sought: false,
             offered: 0,

@@ -5,8 +5,7 @@ use crate::gguf::{Gguf, Metadata, Value};
 use crate::kernel::{Nonlinearity, Window};
 use crate::model::spec::{
     Embedding, Experts, Gating, LAYERS_MAX, LayerSpec, Mixer, NormSpec, Placement, Pooling, QkNorm,
-    Spec,
-    WIDTH_MAX, epsilon_key, require,
+    Spec, WIDTH_MAX, epsilon_key, require,
 };
 use crate::ops::experts::{Gate, Routing};
 use crate::ops::norm::NormKind;
