@@ -196,11 +196,11 @@ impl Session {
         let chunk = options.chunk_tokens().min(context);
         let budget = options.budget.as_ref().unwrap_or(model.budget());
         let layout = Arc::new(Layout::new(options.kv, spec.layer_shapes()));
-        // Pages alone do not say what recurrent layers have seen.
-        let shares = !options.unshared && !model.prefixes().is_off() && spec.recurrence.is_none();
         Ok(Self {
             caches: [Cache::new(layout, budget.clone(), 0)?],
-            domain: shares.then(|| network.domain(options.kv, context, options.salt)),
+            // Pages alone are not all that recurrent layers go on from.
+            domain: (!options.unshared && !model.prefixes().is_off() && !spec.recurs())
+                .then(|| network.domain(options.kv, context, options.salt)),
             sought: false,
             offered: 0,
             logits: Some(
