@@ -555,6 +555,12 @@
 #define LIGHTGPT_SESSION_UNSHARED (1 << 0)
 
 /**
+ * Flag of lightgpt_session_save: without keys and values. The result is small, and the tokens are
+ * evaluated again after it is restored, to the same bits.
+ */
+#define LIGHTGPT_SAVE_TOKENS_ONLY 1
+
+/**
  * Nothing happened: the budget ended first.
  */
 #define LIGHTGPT_EVENT_NONE 0
@@ -608,6 +614,42 @@
  * Give the log-probability of each token.
  */
 #define LIGHTGPT_GENERATE_LOG_PROBABILITIES (1 << 1)
+
+/**
+ * How the rows of a text's tokens become an embedding: as the model's file says, or their mean if
+ * it does not; of a model that generates text, the last.
+ */
+#define LIGHTGPT_POOLING_AUTO 0
+
+/**
+ * They do not: an embedding for each token, as wide as the model (`dim` in lightgpt_model_info).
+ */
+#define LIGHTGPT_POOLING_NONE 1
+
+/**
+ * Their mean.
+ */
+#define LIGHTGPT_POOLING_MEAN 2
+
+/**
+ * The first one.
+ */
+#define LIGHTGPT_POOLING_CLS 3
+
+/**
+ * The last one.
+ */
+#define LIGHTGPT_POOLING_LAST 4
+
+/**
+ * Only as what a file says: the model scores pairs of texts, see lightgpt_session_rerank.
+ */
+#define LIGHTGPT_POOLING_RANK 5
+
+/**
+ * Leave embeddings as long as the model makes them, instead of giving each the length 1.
+ */
+#define LIGHTGPT_EMBED_RAW (1 << 0)
 
 /**
  * The queue works on a thread of its own, which sleeps while there is nothing to do. Callbacks run
@@ -1575,6 +1617,28 @@ typedef struct lightgpt_event {
  * still cancels the turn.
  */
 typedef int32_t (*lightgpt_event_fn)(void *user_data, const struct lightgpt_event *event);
+
+/**
+ * How to embed a text; all zero: as the model's file says, of length 1.
+ */
+typedef struct lightgpt_embed_options {
+    /**
+     * Set by LIGHTGPT_EMBED_OPTIONS_INIT.
+     */
+    uint32_t struct_size;
+    /**
+     * LIGHTGPT_EMBED_ bits.
+     */
+    uint32_t flags;
+    /**
+     * One of LIGHTGPT_POOLING_, but RANK.
+     */
+    uint32_t pooling;
+    /**
+     * Zero.
+     */
+    uint32_t reserved;
+} lightgpt_embed_options;
 
 /**
  * How to make a queue; all zero: the library chooses, and the host lets it work.
@@ -2549,6 +2613,63 @@ int32_t lightgpt_session_shift(struct lightgpt_session *session,
                                uint64_t dropped);
 
 /**
+ * Saves a session to a file, which is put in its place when it is complete: there is the old file or
+ * the new one.
+ *
+ * What is saved: tokens, keys and values, and the turn with its sampler, its generator and the text
+ * that is held back. A prompt that is partly evaluated is saved as that. The session stays as it is.
+ * path: UTF-8. flags: LIGHTGPT_SAVE_ bits.
+ * Errors: LIGHTGPT_IO, LIGHTGPT_UNSUPPORTED (a turn goes on whose sampler has a stage of the host's
+ * own), LIGHTGPT_BUSY.
+ */
+LIGHTGPT_API
+int32_t lightgpt_session_save(struct lightgpt_session *session,
+                              const char *path,
+                              uint32_t flags);
+
+/**
+ * Saves a session to memory, as lightgpt_session_save does to a file.
+ *
+ * buf, cap, needed: see TEXT above, counted in bytes.
+ * Errors: LIGHTGPT_BUFFER_TOO_SMALL, LIGHTGPT_UNSUPPORTED, LIGHTGPT_BUSY.
+ */
+LIGHTGPT_API
+int32_t lightgpt_session_save_memory(struct lightgpt_session *session,
+                                     uint32_t flags,
+                                     uint8_t *buf,
+                                     size_t cap,
+                                     size_t *needed);
+
+/**
+ * Makes a session that goes on where a saved one was, with the same bits, on any CPU: also in the
+ * middle of a turn, which goes on with lightgpt_session_step.
+ *
+ * model: the one it was saved with, or one whose metadata and tensors are the same. team: as for
+ * lightgpt_session_new. options: NULL for those it had; `context` and `kv_format` of 0 are those it
+ * had. path: UTF-8. session: not NULL; gets a handle that lightgpt_session_free gives back.
+ * Errors: LIGHTGPT_FORMAT (the file is damaged or no saved session), LIGHTGPT_UNSUPPORTED (another
+ * version wrote it whose numbers differ), LIGHTGPT_INVALID_ARGUMENT (another model, or options that
+ * do not fit), LIGHTGPT_IO, LIGHTGPT_OUT_OF_MEMORY, LIGHTGPT_MEMORY_CAP.
+ */
+LIGHTGPT_API
+int32_t lightgpt_session_restore(const struct lightgpt_model *model,
+                                 const struct lightgpt_team *team,
+                                 const struct lightgpt_session_options *options,
+                                 const char *path,
+                                 struct lightgpt_session **session);
+
+/**
+ * As lightgpt_session_restore, from the `bytes` bytes at `data`. They may go when it returns.
+ */
+LIGHTGPT_API
+int32_t lightgpt_session_restore_memory(const struct lightgpt_model *model,
+                                        const struct lightgpt_team *team,
+                                        const struct lightgpt_session_options *options,
+                                        const uint8_t *data,
+                                        size_t bytes,
+                                        struct lightgpt_session **session);
+
+/**
  * Evaluates what was fed and generates a turn, telling `event` what happens.
  *
  * Answers LIGHTGPT_DONE when the turn ended by itself, LIGHTGPT_STOPPED when the callback stopped
@@ -2595,6 +2716,70 @@ LIGHTGPT_API
 int32_t lightgpt_session_step(struct lightgpt_session *session,
                               uint64_t budget_us,
                               struct lightgpt_event *event);
+
+/**
+ * Makes numbers of a text such that texts of like meaning have like numbers: with the length 1,
+ * which is the default, compare two by the sum of the products of their numbers.
+ *
+ * The text is seen by itself: what the session holds does not count, and stays as it is. With an
+ * encoder this is all a session does. The numbers are the same bits for any number of threads and
+ * chunks, on every CPU; they depend on the session's `kv_format`.
+ *
+ * text: `text_bytes` bytes of UTF-8; NULL with 0. flags: LIGHTGPT_TEXT_ADD_SPECIAL, which models
+ * expect, and LIGHTGPT_TEXT_PARSE_SPECIAL bits. options: NULL for the defaults. buf, cap, needed:
+ * see TEXT above, counted in numbers: `embedding` in lightgpt_model_info, with
+ * LIGHTGPT_POOLING_NONE `dim` for each token. Asking for their number computes nothing.
+ * Errors: LIGHTGPT_CONTEXT_FULL (more tokens than the session can hold),
+ * LIGHTGPT_INVALID_ARGUMENT (no tokens), LIGHTGPT_UNSUPPORTED (no tokenizer, or the model ranks and
+ * no pooling is given), LIGHTGPT_CANCELLED, LIGHTGPT_NONFINITE, LIGHTGPT_OUT_OF_MEMORY,
+ * LIGHTGPT_MEMORY_CAP, LIGHTGPT_FILE_CHANGED, LIGHTGPT_BUFFER_TOO_SMALL, LIGHTGPT_BUSY.
+ */
+LIGHTGPT_API
+int32_t lightgpt_session_embed(struct lightgpt_session *session,
+                               const char *text,
+                               size_t text_bytes,
+                               uint32_t flags,
+                               const struct lightgpt_embed_options *options,
+                               float *buf,
+                               size_t cap,
+                               size_t *needed);
+
+/**
+ * Makes numbers of a text that is tokens.
+ *
+ * tokens: `tokens_len` numbers; NULL with 0. Else as lightgpt_session_embed. Errors: also
+ * LIGHTGPT_INVALID_ARGUMENT (a token outside the vocabulary).
+ */
+LIGHTGPT_API
+int32_t lightgpt_session_embed_tokens(struct lightgpt_session *session,
+                                      const uint32_t *tokens,
+                                      size_t tokens_len,
+                                      const struct lightgpt_embed_options *options,
+                                      float *buf,
+                                      size_t cap,
+                                      size_t *needed);
+
+/**
+ * Scores how well a text answers a query, by a model that was made for it: the higher, the better.
+ * Sort texts by it; where a number from 0 to 1 is wanted, take 1 / (1 + exp(-score)).
+ *
+ * Both texts are seen together, by themselves; the session stays as it is.
+ * query: `query_bytes` bytes of UTF-8. text: `text_bytes` bytes of UTF-8. NULL with 0. Control tokens in
+ * them are plain text. buf, cap, needed: see TEXT above, counted in scores: a model that ranks
+ * gives one, others whose file has a classifier one for each class (`scores` in
+ * lightgpt_model_info).
+ * Errors: LIGHTGPT_UNSUPPORTED (the model has no classifier, or no tokenizer), and those of
+ * lightgpt_session_embed.
+ */
+LIGHTGPT_API
+int32_t lightgpt_session_rerank(struct lightgpt_session *session,
+                                const char *query,
+                                size_t query_bytes,
+                                const char *text,
+                                size_t text_bytes,
+                                float *buf,
+                                size_t cap,
+                                size_t *needed);
 
 /**
  * Makes a queue.
