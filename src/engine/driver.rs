@@ -87,8 +87,10 @@ impl Driver {
             context,
         };
         let budget = options.budget.as_ref().unwrap_or(model.budget());
-        let scratch = Scratch::new(&network.spec, size, model.budget())?;
-        let pages = Pages::new(&network.spec, options.kv, budget, limits.sequences)?;
+        let scratch = model.prefixes().with_room(model.budget(), || {
+            Scratch::new(&network.spec, size, model.budget())
+        })?;
+        let pages = Pages::new(&model, options.kv, budget, limits.sequences)?;
         Ok(Self {
             shared,
             context,

@@ -6,11 +6,14 @@ use super::scheduler::Memory;
 use crate::budget::Budget;
 use crate::error::Result;
 use crate::kv::{Cache, KvFormat, Layout};
-use crate::model::Spec;
+use crate::model::Model;
 
 /// A table of pages for each slot.
 #[derive(Debug)]
 pub struct Pages {
+    /// Whose kept prefixes give way to these pages.
+    model: Arc<Model>,
+    budget: Budget,
     page_charge: u64,
     /// By slot.
     caches: Vec<Cache>,
@@ -18,10 +21,12 @@ pub struct Pages {
 
 impl Pages {
     /// Empty tables for `slots` sequences.
-    pub fn new(spec: &Spec, kv: KvFormat, budget: &Budget, slots: usize) -> Result<Self> {
-        let layout = Arc::new(Layout::new(kv, spec.layer_shapes()));
+    pub fn new(model: &Arc<Model>, kv: KvFormat, budget: &Budget, slots: usize) -> Result<Self> {
+        let layout = Arc::new(Layout::new(kv, model.network()?.spec.layer_shapes()));
         let cache = |_| Cache::new(Arc::clone(&layout), budget.clone(), 0);
         Ok(Self {
+            model: Arc::clone(model),
+            budget: budget.clone(),
             page_charge: layout.page_charge(),
             caches: (0..slots).map(cache).collect::<Result<_>>()?,
         })
@@ -51,7 +56,9 @@ impl Pages {
 impl Memory for Pages {
     fn reserve(&mut self, slot: usize, tokens: usize) -> Result<()> {
         // Nobody else has the pages that are there: none has to be copied.
-        self.caches[slot].reserve(tokens..tokens)
+        let cache = &mut self.caches[slot];
+        let reserve = || cache.reserve(tokens..tokens);
+        self.model.prefixes().with_room(&self.budget, reserve)
     }
 
     fn release(&mut self, slot: usize) {

@@ -197,14 +197,18 @@ impl Session {
         let budget = options.budget.as_ref().unwrap_or(model.budget());
         let layout = Arc::new(Layout::new(options.kv, spec.layer_shapes()));
         // Pages alone do not say what recurrent layers have seen.
-        let shares = !options.unshared && !model.prefixes().is_off() && spec.recurrence.is_none();
+        // Elsewhere keys and values are not all that a session goes on from, or see what comes later.
+        let can_share = spec.recurrence.is_none() && spec.is_causal();
+        let shares = can_share && !options.unshared && !model.prefixes().is_off();
         Ok(Self {
             caches: [Cache::new(layout, budget.clone(), 0)?],
             domain: shares.then(|| network.domain(options.kv, context, options.salt)),
             sought: false,
             offered: 0,
             logits: Some(
-                model.with_room(budget, || budget.allocate_shared(Tag::Misc, spec.logits()))?,
+                model
+                    .prefixes()
+                    .with_room(budget, || budget.allocate_shared(Tag::Misc, spec.logits()))?,
             ),
             budget: budget.clone(),
             team,

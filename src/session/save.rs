@@ -156,7 +156,8 @@ impl Session {
         };
         let mut session = Self::new(model, team, &made)?;
         session.check_head(&head)?;
-        session.caches[0].read_pages(head.evaluated, head.forgotten, &mut input)?;
+        let (prefixes, cache) = (session.model.prefixes(), &mut session.caches[0]);
+        cache.read_pages(head.evaluated, head.forgotten, prefixes, &mut input)?;
         let checksum = input.checksum();
         if checksum != u128::from_le_bytes(input.array()?) {
             return Err(damaged("its checksum is that of other bytes"));
@@ -202,6 +203,10 @@ impl Session {
         // Of the last token the logits are wanted again.
         let all = head.evaluated == self.tokens.len();
         self.evaluated = head.evaluated.saturating_sub(usize::from(all));
+        if head.evaluated > 0 {
+            // Others need not believe what a file says of its tokens.
+            self.domain = None;
+        }
         self.turn_start = head.turn_start;
         if self.turn_start.is_some() {
             self.canceller.turn_begins();
