@@ -149,10 +149,10 @@ impl Plain {
         let is_plain = spec.qk_norm == QkNorm::None
             && spec.gating == Gating::Product
             && spec.each.iter().all(|layer| layer.rope.is_some())
-            && weights
-                .layers
-                .iter()
-                .all(|layer| layer.qkv.len() == 3 && layer.ffn.is_some());
+            && weights.output.is_some()
+            && weights.layers.iter().all(|layer| {
+                layer.qkv.len() == 3 && layer.attention_out.is_some() && layer.ffn.is_some()
+            });
         if !is_plain {
             let message = "expected a model of the plain kind, found another";
             return Err(Error::new(Code::Unsupported, "baseline", message));
@@ -166,7 +166,7 @@ impl Plain {
                 q: Matrix::new(&layer.qkv[0])?,
                 k: Matrix::new(&layer.qkv[1])?,
                 v: Matrix::new(&layer.qkv[2])?,
-                out: Matrix::new(&layer.attention_out)?,
+                out: Matrix::new(layer.attention_out.as_ref().expect("checked above"))?,
                 ffn_norm: norm(&layer.ffn_norm),
                 gate: Matrix::new(&ffn.inputs[0])?,
                 up: Matrix::new(&ffn.inputs[1])?,
@@ -178,8 +178,8 @@ impl Plain {
         Ok(Self {
             model: model.clone(),
             layers,
-            output_norm: weights.output_norm.weight.to_vec(),
-            output: Matrix::new(&weights.output)?,
+            output_norm: norm(&weights.output_norm),
+            output: Matrix::new(weights.output.as_ref().expect("checked above"))?,
             position: 0,
         })
     }

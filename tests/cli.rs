@@ -45,7 +45,7 @@ fn every_example_runs() {
     for command in commands() {
         helps.push(quiet(&run(&[&command, "--help"])));
     }
-    assert_eq!(helps.len(), 12);
+    assert_eq!(helps.len(), 13);
     for help in helps {
         let examples = examples(&help);
         assert!(!examples.is_empty(), "{help}");

@@ -54,11 +54,13 @@ impl Load {
         let page = layout.page_charge();
         let pages = network.spec.context.div_ceil(64) + draws.below(5);
         let team = team(threads);
+        let sequences = 1 + draws.below(6);
+        let cap = page * pages as u64 + layout.state().charge() * sequences as u64;
         let options = QueueOptions {
             kv,
-            sequences: 1 + draws.below(6),
+            sequences,
             chunk: 1 + draws.below(40).min(network.spec.context - 1),
-            budget: (draws.below(2) == 0).then(|| Budget::new(Some(page * pages as u64), None)),
+            budget: (draws.below(2) == 0).then(|| Budget::new(Some(cap), None)),
             ..QueueOptions::default()
         };
         Self {
@@ -160,7 +162,7 @@ fn company_does_not_show() {
     assert!(preemptions > 0);
 }
 
-/// Windows, latent attention, experts, positions of other kinds.
+/// Windows, latent attention, experts, positions of other kinds, recurrent layers.
 #[test]
 fn company_does_not_show_in_other_architectures() {
     for name in [
@@ -171,6 +173,10 @@ fn company_does_not_show_in_other_architectures() {
         "phi3-longrope",
         "gpt2",
         "llama4",
+        "mamba",
+        "falcon-h1",
+        "lfm2moe",
+        "qwen3next",
     ] {
         random_loads(&golden(name), 100..104);
     }

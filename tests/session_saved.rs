@@ -5,6 +5,7 @@
 mod tiny;
 
 use std::fs;
+use std::hash::Hasher;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -17,7 +18,7 @@ use lightgpt::sampler::{
     Candidates, Custom, CustomStage, Mirostat, Sampler, SamplerOptions, Stage,
 };
 use lightgpt::session::{GenerateOptions, RestoreOptions, Session, SessionOptions, Step};
-use xxhash_rust::xxh3::xxh3_128;
+use siphasher::sip128::{Hasher128, SipHasher13};
 
 use tiny::{Noise, Sizes, Tiny, team};
 
@@ -61,11 +62,10 @@ fn restored(model: &Arc<Model>, bytes: &[u8]) -> Result<Session, Error> {
 }
 
 fn options(seed: u64, learns: bool) -> GenerateOptions {
-    let mirostat = learns.then_some(Mirostat::V2 { tau: 3.0, eta: 0.1 });
     let sampler = SamplerOptions {
         temperature: 1.5,
         seed: Some(seed),
-        mirostat,
+        mirostat: if learns { Mirostat::Two } else { Mirostat::Off },
         ..SamplerOptions::default()
     };
     GenerateOptions {
@@ -216,7 +216,9 @@ fn no_head_harms_whatever_its_checksum() {
         for _ in 0..1 + noise.next(3) {
             forged[HEAD_AT + noise.next(end - HEAD_AT)] = noise.next(256) as u8;
         }
-        let checksum = xxh3_128(&forged[..end]).to_le_bytes();
+        let mut hash = SipHasher13::new();
+        hash.write(&forged[..end]);
+        let checksum = hash.finish128().as_u128().to_le_bytes();
         forged[end..].copy_from_slice(&checksum);
         let Ok(mut session) = restored(&model, &forged) else {
             continue;

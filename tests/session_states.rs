@@ -260,6 +260,20 @@ fn forks_and_shifts_are_as_if_they_were_alone() {
     });
 }
 
+/// Pages of what another session has evaluated come without its states.
+#[test]
+fn sessions_with_states_share_no_prefixes() {
+    each_model(|model, team| {
+        let truth = truth(model, team, 100);
+        for _ in 0..2 {
+            let mut session = session(model, team, 0);
+            session.feed(&tokens(0..100)).unwrap();
+            assert!(logits(&mut session) == truth[99]);
+            assert_eq!(session.metrics().reused_tokens, 0);
+        }
+    });
+}
+
 #[test]
 fn the_memory_of_states_is_counted_and_capped() {
     each_model(|model, team| {

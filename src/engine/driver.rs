@@ -87,9 +87,8 @@ impl Driver {
             context,
         };
         let budget = options.budget.as_ref().unwrap_or(model.budget());
-        let scratch = model.prefixes().with_room(model.budget(), || {
-            Scratch::new(&network.spec, size, model.budget())
-        })?;
+        let scratch = || Scratch::new(&network.spec, size, model.budget());
+        let scratch = model.prefixes().with_room(model.budget(), scratch)?;
         let pages = Pages::new(&model, options.kv, budget, limits.sequences)?;
         Ok(Self {
             shared,

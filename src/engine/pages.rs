@@ -11,7 +11,6 @@ use crate::model::Model;
 /// A table of pages for each slot.
 #[derive(Debug)]
 pub struct Pages {
-    /// Whose kept prefixes give way to these pages.
     model: Arc<Model>,
     budget: Budget,
     page_charge: u64,
@@ -23,12 +22,13 @@ impl Pages {
     /// Empty tables for `slots` sequences.
     pub fn new(model: &Arc<Model>, kv: KvFormat, budget: &Budget, slots: usize) -> Result<Self> {
         let layout = Arc::new(Layout::new(kv, model.network()?.spec.layer_shapes()));
-        let cache = |_| Cache::new(Arc::clone(&layout), budget.clone(), 0);
+        let cache = || Cache::new(Arc::clone(&layout), budget.clone(), 0);
+        let caches = (0..slots).map(|_| model.prefixes().with_room(budget, cache));
         Ok(Self {
+            caches: caches.collect::<Result<_>>()?,
             model: Arc::clone(model),
             budget: budget.clone(),
             page_charge: layout.page_charge(),
-            caches: (0..slots).map(cache).collect::<Result<_>>()?,
         })
     }
 
@@ -55,8 +55,8 @@ impl Pages {
 
 impl Memory for Pages {
     fn reserve(&mut self, slot: usize, tokens: usize) -> Result<()> {
-        // Nobody else has the pages that are there: none has to be copied.
         let cache = &mut self.caches[slot];
+        // Nobody else has the pages that are there: none has to be copied.
         let reserve = || cache.reserve(tokens..tokens);
         self.model.prefixes().with_room(&self.budget, reserve)
     }

@@ -1,6 +1,8 @@
 //! Telling models apart without reading their weights.
 
-use xxhash_rust::xxh3::Xxh3;
+use std::hash::Hasher;
+
+use siphasher::sip128::{Hasher128, SipHasher13};
 
 use super::Gguf;
 use super::write::{push_string, push_value};
@@ -9,9 +11,9 @@ impl Gguf {
     /// A number made of the metadata and the tensor directory: names, formats, sizes and offsets.
     /// Files in which all these are equal have the same; of the weights themselves it knows nothing.
     pub fn identity(&self) -> u128 {
-        let (mut hash, mut piece) = (Xxh3::new(), Vec::new());
+        let (mut hash, mut piece) = (SipHasher13::new(), Vec::new());
         let mut add = |piece: &mut Vec<u8>| {
-            hash.update(piece);
+            hash.write(piece);
             piece.clear();
         };
         for (key, value) in self.metadata().iter() {
@@ -28,6 +30,6 @@ impl Gguf {
             }
             add(&mut piece);
         }
-        hash.digest128()
+        hash.finish128().as_u128()
     }
 }

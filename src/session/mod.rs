@@ -196,9 +196,9 @@ impl Session {
         let chunk = options.chunk_tokens().min(context);
         let budget = options.budget.as_ref().unwrap_or(model.budget());
         let layout = Arc::new(Layout::new(options.kv, spec.layer_shapes()));
-        // Pages alone do not say what recurrent layers have seen.
-        // Elsewhere keys and values are not all that a session goes on from, or see what comes later.
-        let can_share = spec.recurrence.is_none() && spec.is_causal();
+        // Pages alone are not all that recurrent layers go on from, and elsewhere a page may depend
+        // on the tokens behind it.
+        let can_share = !spec.recurs() && spec.is_causal();
         let shares = can_share && !options.unshared && !model.prefixes().is_off();
         Ok(Self {
             caches: [Cache::new(layout, budget.clone(), 0)?],

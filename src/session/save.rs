@@ -2,16 +2,17 @@
 //!
 //! Little-endian: [`MAGIC`], the version of this format and that of the numerics (u32 each), the
 //! identity of the model (u128), the length of the head (u64), the head (postcard), the pages of the
-//! evaluated tokens if they were wanted, and the XXH3 of all that (u128). What a turn holds back of
+//! evaluated tokens if they were wanted, and the SipHash 1-3 of all that (u128). What a turn holds back of
 //! its text is not there: it is made again from the turn's tokens. Nor are the last logits: the last
 //! token is evaluated again, to the same bits.
 
 use std::borrow::Cow;
+use std::hash::Hasher;
 use std::io::{self, Read, Write};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use xxhash_rust::xxh3::Xxh3;
+use siphasher::sip128::{Hasher128, SipHasher13};
 
 use crate::NUMERICS_VERSION;
 use crate::budget::Budget;
@@ -73,7 +74,7 @@ impl Session {
     pub fn save(&self, pages: bool, out: &mut dyn Write) -> Result<()> {
         self.check_sound()?;
         let (cache, generation) = (&self.caches[0], self.generation.as_ref());
-        let pages = pages && self.network()?.spec.recurrence.is_none();
+        let pages = pages && !self.network()?.spec.recurs();
         let head = Head {
             kv: cache.layout().format(),
             context: self.context,
@@ -105,7 +106,7 @@ impl Session {
     }
 
     /// The session that was saved to `input`, which ends behind it. It goes on with the same bits: a
-    /// turn that had begun goes on, too.
+    /// turn that had begun goes on, too. With pages from `input` it shares nothing with other sessions.
     ///
     /// # Errors
     /// `FORMAT` if the bytes are damaged or no saved session; `UNSUPPORTED` if they are of another
@@ -158,6 +159,10 @@ impl Session {
         session.check_head(&head)?;
         let (prefixes, cache) = (session.model.prefixes(), &mut session.caches[0]);
         cache.read_pages(head.evaluated, head.forgotten, prefixes, &mut input)?;
+        if head.evaluated > 0 {
+            // Others need not believe what a file says the model has made of the tokens.
+            session.domain = None;
+        }
         let checksum = input.checksum();
         if checksum != u128::from_le_bytes(input.array()?) {
             return Err(damaged("its checksum is that of other bytes"));
@@ -179,7 +184,7 @@ impl Session {
             && head.evaluated <= len
             && head.prompt_end <= len
             && head.turn_start.is_none_or(|start| start <= len)
-            && (head.evaluated == 0 || self.network()?.spec.recurrence.is_none())
+            && (head.evaluated == 0 || !self.network()?.spec.recurs())
             && (head.generation.is_none() || head.turn_start.is_some() && len > 0)
             && ordered
             && head
@@ -203,10 +208,6 @@ impl Session {
         // Of the last token the logits are wanted again.
         let all = head.evaluated == self.tokens.len();
         self.evaluated = head.evaluated.saturating_sub(usize::from(all));
-        if head.evaluated > 0 {
-            // Others need not believe what a file says of its tokens.
-            self.domain = None;
-        }
         self.turn_start = head.turn_start;
         if self.turn_start.is_some() {
             self.canceller.turn_begins();
@@ -245,24 +246,24 @@ fn check_origin(model: &Model, input: &mut Hashed<&mut dyn Read>) -> Result<()> 
 /// Bytes on their way, and the hash of those that have passed.
 struct Hashed<T> {
     inner: T,
-    hash: Xxh3,
+    hash: SipHasher13,
 }
 
 impl<T> Hashed<T> {
     fn new(inner: T) -> Self {
-        let hash = Xxh3::new();
+        let hash = SipHasher13::new();
         Self { inner, hash }
     }
 
     fn checksum(&self) -> u128 {
-        self.hash.digest128()
+        self.hash.finish128().as_u128()
     }
 }
 
 impl<T: Write> Write for Hashed<T> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let written = self.inner.write(bytes)?;
-        self.hash.update(&bytes[..written]);
+        self.hash.write(&bytes[..written]);
         Ok(written)
     }
 
@@ -274,7 +275,7 @@ impl<T: Write> Write for Hashed<T> {
 impl<T: Read> Read for Hashed<T> {
     fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
         let read = self.inner.read(bytes)?;
-        self.hash.update(&bytes[..read]);
+        self.hash.write(&bytes[..read]);
         Ok(read)
     }
 }

@@ -38,7 +38,7 @@ impl Asked {
     pub fn draw(draws: &mut Draws, model: &Model, context: usize) -> Self {
         let vocab = model.network().unwrap().spec.vocab;
         let longest = match draws.below(3) {
-            0 => context / 2,
+            0 => context.min(256) / 2,
             _ => 12.min(context / 2),
         };
         let len = 1 + draws.below(longest);
@@ -54,7 +54,9 @@ impl Asked {
             _ => {}
         }
         let mut generate = GenerateOptions::new(Sampler::new(&options).unwrap());
-        generate.tokens_max = [1 + draws.below(12), 1 + draws.below(100), 0][draws.below(3)];
+        // Until the context is full, where that is not far.
+        let most = if context > 256 { 60 } else { 0 };
+        generate.tokens_max = [1 + draws.below(12), 1 + draws.below(100), most][draws.below(3)];
         generate.ignore_end = draws.below(2) == 0;
         generate.log_probabilities = draws.below(3) == 0;
         generate.top_log_probabilities = [0, 0, 3][draws.below(3)];
