@@ -14,7 +14,7 @@ use lightgpt::gguf::{LoadOptions, Source};
 use lightgpt::kv::{KvFormat, PAGE_TOKENS, REUSE_MIN};
 use lightgpt::model::{Model, OpenOptions};
 use lightgpt::sampler::{Sampler, SamplerOptions};
-use lightgpt::session::{Action, GenerateOptions, Session, SessionOptions};
+use lightgpt::session::{Action, GenerateOptions, RestoreOptions, Session, SessionOptions};
 use lightgpt::team::Team;
 
 use tiny::{Noise, SMALL, Sizes, Tiny, open_path, team};
@@ -163,6 +163,34 @@ fn only_those_who_may_share_do() {
     assert_eq!((statistics.lookups, statistics.hits), (6, 3));
     assert_eq!(statistics.tokens, 3 * 299);
     assert_eq!(statistics.pages, 3 * 300_u64.div_ceil(PAGE_TOKENS as u64));
+}
+
+#[test]
+fn states_and_what_a_file_says_are_not_shared() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let recurrent = open_path(&root.join("tests/golden/mamba/model.gguf"));
+    let team = team(1);
+    let options = SessionOptions::default();
+    let prompt = tokens(1, 100, SIZES.vocab);
+    for _ in 0..2 {
+        let mut session = session(&recurrent, &team, &options);
+        session.feed(&prompt[..30]).unwrap();
+        bits(&mut session);
+        assert_eq!(reused(&session), 0);
+    }
+    let tiny = || Tiny::new(SIZES).open();
+    let mut saved = Vec::new();
+    let mut before = session(&tiny(), &team, &options);
+    before.feed(&prompt).unwrap();
+    bits(&mut before);
+    before.save(true, &mut saved).unwrap();
+    let model = tiny();
+    let restore = RestoreOptions::default();
+    let restored = Session::restore(model.clone(), team.clone(), &restore, &mut saved.as_slice());
+    let mut restored = restored.unwrap();
+    assert!(bits(&mut restored) == bits(&mut before));
+    drop(restored);
+    assert_eq!(model.prefixes().statistics().pages, 0);
 }
 
 #[test]

@@ -88,7 +88,7 @@ impl Driver {
         };
         let budget = options.budget.as_ref().unwrap_or(model.budget());
         let scratch = || Scratch::new(&network.spec, size, model.budget());
-        let scratch = model.with_room(model.budget(), scratch)?;
+        let scratch = model.prefixes().with_room(model.budget(), scratch)?;
         let pages = Pages::new(&model, options.kv, budget, limits.sequences)?;
         Ok(Self {
             shared,

@@ -23,7 +23,7 @@ impl Pages {
     pub fn new(model: &Arc<Model>, kv: KvFormat, budget: &Budget, slots: usize) -> Result<Self> {
         let layout = Arc::new(Layout::new(kv, model.network()?.spec.layer_shapes()));
         let cache = || Cache::new(Arc::clone(&layout), budget.clone(), 0);
-        let caches = (0..slots).map(|_| model.with_room(budget, cache));
+        let caches = (0..slots).map(|_| model.prefixes().with_room(budget, cache));
         Ok(Self {
             caches: caches.collect::<Result<_>>()?,
             model: Arc::clone(model),
@@ -58,7 +58,7 @@ impl Memory for Pages {
         let cache = &mut self.caches[slot];
         // Nobody else has the pages that are there: none has to be copied.
         let reserve = || cache.reserve(tokens..tokens);
-        self.model.with_room(&self.budget, reserve)
+        self.model.prefixes().with_room(&self.budget, reserve)
     }
 
     fn release(&mut self, slot: usize) {

@@ -14,6 +14,7 @@ use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::budget::Budget;
+use crate::error::{Code, Result};
 use crate::kv::{Cache, KvFormat, PAGE_TOKENS, Page};
 
 /// Fewer tokens than these are not worth a page.
@@ -174,6 +175,21 @@ impl Prefixes {
         let gone = std::mem::take(&mut tree.gone);
         drop((tree, gone));
         found
+    }
+
+    /// Tries to allocate until there is room: while the cap of `budget` refuses, pages go that are
+    /// kept for sequences to come.
+    pub fn with_room<T>(
+        &self,
+        budget: &Budget,
+        mut allocate: impl FnMut() -> Result<T>,
+    ) -> Result<T> {
+        loop {
+            match allocate() {
+                Err(error) if error.code() == Code::MemoryCap && self.make_room(budget) => {}
+                outcome => return outcome,
+            }
+        }
     }
 
     /// What it has done and holds.

@@ -3,8 +3,7 @@
 
 use std::io::{self, Read, Write};
 
-use super::{Cache, Data, Layout, PAGE_TOKENS, Page, SPAN_TOKENS, own};
-use crate::budget::Budget;
+use super::{Cache, Data, PAGE_TOKENS, Page, Prefixes, SPAN_TOKENS, own};
 use crate::error::{Code, Error, Result};
 
 /// Values that are converted at once.
@@ -20,7 +19,7 @@ impl Cache {
     }
 
     /// Reads what [`Cache::write_pages`] wrote for `tokens` tokens, of which the first `forgotten`
-    /// are. The sequence is empty before.
+    /// are. The sequence is empty before. Pages of `prefixes` give way to them.
     ///
     /// # Errors
     /// `FORMAT` if `forgotten` is no number of whole spans before the last token, or the input ends
@@ -29,6 +28,7 @@ impl Cache {
         &mut self,
         tokens: usize,
         forgotten: usize,
+        prefixes: &Prefixes,
         input: &mut impl Read,
     ) -> Result<()> {
         if !forgotten.is_multiple_of(SPAN_TOKENS) || forgotten > tokens.saturating_sub(1) {
@@ -39,7 +39,9 @@ impl Cache {
         self.forgotten = forgotten;
         self.pages.resize(forgotten / PAGE_TOKENS, Page::absent());
         while self.pages.len() < tokens.div_ceil(PAGE_TOKENS) {
-            let page = Page::read_from(&self.layout, &self.budget, input)?;
+            let page = || Page::new(&self.layout, &self.budget);
+            let mut page = prefixes.with_room(&self.budget, page)?;
+            page.read_from(input)?;
             self.pages.push(page);
         }
         Ok(())
@@ -62,9 +64,8 @@ impl Page {
         }
     }
 
-    fn read_from(layout: &Layout, budget: &Budget, input: &mut impl Read) -> Result<Self> {
-        let mut page = Self::new(layout, budget)?;
-        let read = match &mut page.0 {
+    fn read_from(&mut self, input: &mut impl Read) -> Result<()> {
+        let read = match &mut self.0 {
             Data::Absent => Ok(()),
             Data::F16(data) => input.read_exact(own(data).as_flattened_mut()),
             Data::Q8(data) => input.read_exact(own(data)),
@@ -77,8 +78,7 @@ impl Page {
                 Ok(())
             }),
         };
-        read.map_err(|error| refused(&error))?;
-        Ok(page)
+        read.map_err(|error| refused(&error))
     }
 }
 

@@ -225,22 +225,6 @@ impl Model {
         &self.prefixes
     }
 
-    /// Tries to allocate until there is room: while the cap of `budget` refuses, pages go that are
-    /// only kept for sessions to come.
-    pub fn with_room<T>(
-        &self,
-        budget: &Budget,
-        mut allocate: impl FnMut() -> Result<T>,
-    ) -> Result<T> {
-        loop {
-            match allocate() {
-                Err(error)
-                    if error.code() == Code::MemoryCap && self.prefixes.make_room(budget) => {}
-                outcome => return outcome,
-            }
-        }
-    }
-
     /// What a session needs with `context` tokens of `kv` (0: as many as the model can attend over)
     /// and passes of at most `rows` tokens. Exact for what is counted (KV, scratch, logits, copied
     /// weights); an upper bound of the KV of a model all of whose layers have windows.

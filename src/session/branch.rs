@@ -23,6 +23,7 @@ impl Session {
         if self.pass.is_some() {
             let end = self.evaluated;
             self.model
+                .prefixes()
                 .with_room(&self.budget, || cache.reserve(end..end))?;
         }
         let mut tokens = Vec::new();

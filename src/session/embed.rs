@@ -243,7 +243,9 @@ impl Session {
                 outputs: 0,
                 context: self.context,
             };
-            let scratch = network.scratch.take(spec, size, self.model.budget())?;
+            let budget = self.model.budget();
+            let take = || network.scratch.take(spec, size, budget);
+            let scratch = self.model.prefixes().with_room(budget, take)?;
             let mut pass = Pass::new(scratch, rows, Goal::Rows, self.team.threads());
             let outcome = self.run_whole(&mut pass, &mut caches, call.signals);
             if outcome.is_ok() {

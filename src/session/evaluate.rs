@@ -155,6 +155,7 @@ impl Session {
         );
         let cache = &mut self.caches[0];
         self.model
+            .prefixes()
             .with_room(&self.budget, || cache.reserve(start..end))?;
         if all_logits || end == self.tokens.len() {
             self.own_logits()?;
@@ -175,6 +176,7 @@ impl Session {
         let budget = self.model.budget();
         let scratch = self
             .model
+            .prefixes()
             .with_room(budget, || network.scratch.take(&network.spec, size, budget))?;
         let last = self.tokens.len() - 1;
         let rows = (start..end).map(|position| Row {
@@ -196,7 +198,7 @@ impl Session {
         if !self.logits.as_ref().is_some_and(Shared::is_alone) {
             let vocab = self.network()?.spec.vocab;
             let allocate = || self.budget.allocate_shared(Tag::Misc, vocab);
-            self.logits = Some(self.model.with_room(&self.budget, allocate)?);
+            self.logits = Some(self.model.prefixes().with_room(&self.budget, allocate)?);
             self.has_logits = false;
         }
         Ok(())
@@ -266,6 +268,7 @@ impl Session {
             if end > self.evaluated {
                 self.metrics.reused_tokens += (end - self.evaluated) as u64;
                 self.evaluated = end;
+                self.reached = self.reached.max(end);
                 self.has_logits = false;
                 self.offered = end / PAGE_TOKENS;
                 self.forget();

@@ -196,15 +196,19 @@ impl Session {
         let chunk = options.chunk_tokens().min(context);
         let budget = options.budget.as_ref().unwrap_or(model.budget());
         let layout = Arc::new(Layout::new(options.kv, spec.layer_shapes()));
+        // Pages alone are not all that recurrent layers go on from, and elsewhere a page may depend
+        // on the tokens behind it.
+        let can_share = !spec.recurs() && spec.is_causal();
+        let shares = can_share && !options.unshared && !model.prefixes().is_off();
         Ok(Self {
             caches: [Cache::new(layout, budget.clone(), 0)?],
-            // Pages alone are not all that recurrent layers go on from.
-            domain: (!options.unshared && !model.prefixes().is_off() && !spec.recurs())
-                .then(|| network.domain(options.kv, context, options.salt)),
+            domain: shares.then(|| network.domain(options.kv, context, options.salt)),
             sought: false,
             offered: 0,
             logits: Some(
-                model.with_room(budget, || budget.allocate_shared(Tag::Misc, spec.logits()))?,
+                model
+                    .prefixes()
+                    .with_room(budget, || budget.allocate_shared(Tag::Misc, spec.logits()))?,
             ),
             budget: budget.clone(),
             team,

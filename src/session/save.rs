@@ -157,7 +157,8 @@ impl Session {
         };
         let mut session = Self::new(model, team, &made)?;
         session.check_head(&head)?;
-        session.caches[0].read_pages(head.evaluated, head.forgotten, &mut input)?;
+        let (prefixes, cache) = (session.model.prefixes(), &mut session.caches[0]);
+        cache.read_pages(head.evaluated, head.forgotten, prefixes, &mut input)?;
         if head.evaluated > 0 {
             // Others need not believe what a file says the model has made of the tokens.
             session.domain = None;
