@@ -5,7 +5,7 @@ use std::env;
 use std::path::PathBuf;
 
 /// The files that declare the C interface, in the order of the header.
-const FILES: [&str; 19] = [
+const FILES: [&str; 20] = [
     "status",
     "options",
     "guard",
@@ -21,6 +21,7 @@ const FILES: [&str; 19] = [
     "diversity",
     "session",
     "branch",
+    "saved",
     "generate",
     "embed",
     "batch_queue",

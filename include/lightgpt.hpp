@@ -1061,15 +1061,43 @@ public:
     // Another session with the same tokens, logits and turn.
     session fork()
     {
-        session made;
-        lightgpt_session *raw = nullptr;
-        detail::call([&] {
-            const std::int32_t status = lightgpt_session_fork(get(), &raw);
-            if (status >= 0)
-                static_cast<handle &>(made) = handle(raw);
-            return status;
+        return made([&](lightgpt_session **raw) { return lightgpt_session_fork(get(), raw); });
+    }
+
+    // flags: LIGHTGPT_SAVE_ bits.
+    void save(std::string_view path, std::uint32_t flags = 0)
+    {
+        const std::string name(path);
+        detail::call([&] { return lightgpt_session_save(get(), name.c_str(), flags); });
+    }
+    std::vector<std::uint8_t> save_memory(std::uint32_t flags = 0)
+    {
+        std::vector<std::uint8_t> bytes;
+        detail::fill(bytes, [&](std::uint8_t *buf, std::size_t cap, std::size_t *needed) {
+            return lightgpt_session_save_memory(get(), flags, buf, cap, needed);
         });
-        return made;
+        return bytes;
+    }
+
+    // A session that goes on where a saved one was; of the options, 0 is what that one had.
+    static session restore(const model &of, std::string_view path,
+                           const session_options &options = {}, const team *with = nullptr)
+    {
+        const std::string name(path);
+        const lightgpt_session_options given = options.raw();
+        return made([&](lightgpt_session **raw) {
+            return lightgpt_session_restore(of.get(), with != nullptr ? with->get() : nullptr,
+                                            &given, name.c_str(), raw);
+        });
+    }
+    static session restore(const model &of, const std::vector<std::uint8_t> &bytes,
+                           const session_options &options = {}, const team *with = nullptr)
+    {
+        const lightgpt_session_options given = options.raw();
+        return made([&](lightgpt_session **raw) {
+            return lightgpt_session_restore_memory(of.get(), with != nullptr ? with->get() : nullptr,
+                                                   &given, bytes.data(), bytes.size(), raw);
+        });
     }
 
     // Any thread at any time.
@@ -1135,14 +1163,24 @@ private:
     void make(const model &of, const team *with, const session_options &given)
     {
         const lightgpt_session_options options = given.raw();
+        *this = made([&](lightgpt_session **raw) {
+            return lightgpt_session_new(of.get(), with != nullptr ? with->get() : nullptr, &options,
+                                        raw);
+        });
+    }
+
+    // What a call that gives a handle makes.
+    template <class Call> static session made(Call &&call)
+    {
+        session result;
         lightgpt_session *raw = nullptr;
         detail::call([&] {
-            const lightgpt_team *threads = with != nullptr ? with->get() : nullptr;
-            const std::int32_t status = lightgpt_session_new(of.get(), threads, &options, &raw);
+            const std::int32_t status = call(&raw);
             if (status >= 0)
-                static_cast<handle &>(*this) = handle(raw);
+                static_cast<handle &>(result) = handle(raw);
             return status;
         });
+        return result;
     }
 };
 

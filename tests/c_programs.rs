@@ -197,6 +197,27 @@ fn fork_tells_ten_endings() {
 }
 
 #[test]
+fn save_goes_on_from_run_to_run() {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let story = |link, file: &str, runs: &[&str]| {
+        let program = compile("examples-c/save.c", link, &[]);
+        let file = folder.join(file);
+        let _ = fs::remove_file(&file);
+        let tell = |tokens| {
+            let mut command = Command::new(&program);
+            let text = succeed(command.arg(model()).arg(&file).arg(tokens));
+            text.strip_suffix('\n').unwrap().to_string()
+        };
+        runs.iter().map(|tokens| tell(tokens)).collect::<String>()
+    };
+    for link in LINKS {
+        let whole = story(link, "whole.session", &["30"]);
+        assert!(whole.len() > 60, "{whole}");
+        assert_eq!(story(link, "parts.session", &["9", "14", "7"]), whole);
+    }
+}
+
+#[test]
 fn embed_in_loop_prints_frame_times() {
     for link in LINKS {
         let program = compile("examples-c/embed_in_loop.c", link, &[]);

@@ -1,6 +1,7 @@
 //! What C hands over, checked before it is used: pointers, lengths, names, buffers to fill.
 
 use std::ffi::{CStr, c_char};
+use std::io;
 use std::slice;
 
 use crate::error::{Code, Error, Result};
@@ -125,6 +126,14 @@ impl<T: Copy> Buffer<T> {
         Ok(())
     }
 
+    /// What [`Buffer::takes`] has found room for can be written here in pieces, once.
+    pub fn writer(&self) -> Writer<'_, T> {
+        Writer {
+            buffer: self,
+            written: 0,
+        }
+    }
+
     /// Gives the size of a result, and says whether it is wanted too: not if only the size was
     /// asked for. One that does not fit is an error.
     pub fn takes(&self, len: usize) -> Result<bool> {
@@ -137,6 +146,30 @@ impl<T: Copy> Buffer<T> {
             return Err(Error::new(Code::BufferTooSmall, "buf", message));
         }
         Ok(true)
+    }
+}
+
+/// Fills a [`Buffer`] piece by piece.
+pub(super) struct Writer<'a, T> {
+    buffer: &'a Buffer<T>,
+    written: usize,
+}
+
+impl io::Write for Writer<'_, u8> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = bytes.len().min(self.buffer.len - self.written);
+        // SAFETY: `Buffer::new` was promised room for `len` bytes, of which these are a part that
+        // was not written before. They come from a reference of ours.
+        unsafe {
+            let place = self.buffer.memory.add(self.written);
+            place.copy_from(bytes.as_ptr(), count);
+        }
+        self.written += count;
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

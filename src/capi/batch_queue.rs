@@ -14,7 +14,7 @@ use super::objects::{Handle, Object, enter, free, insert};
 use super::options::{OutStruct, Struct, read};
 use super::session::kv_format;
 use super::status::{LIGHTGPT_DONE, LIGHTGPT_OK, LIGHTGPT_PENDING};
-use super::team::lightgpt_team;
+use super::team::{lightgpt_team, team_or_own};
 use crate::budget::Budget;
 use crate::engine::{Progress, Queue, QueueOptions};
 use crate::error::{Code, Error, Result};
@@ -177,11 +177,7 @@ pub unsafe extern "C" fn lightgpt_batch_queue_new(
         let works = flags(given.flags, LIGHTGPT_BATCH_QUEUE_WORKER, "options.flags")? != 0;
         let options = queue_options(&given)?;
         let model = enter(model)?;
-        let team = if team.is_null() {
-            model.model.team()?
-        } else {
-            enter(team)?.team.clone()
-        };
+        let team = team_or_own(team, &model.model)?;
         let queue = Arc::new(Queue::new(model.model.clone(), team, &options)?);
         let worker = works.then(|| start(queue.clone())).transpose()?;
         out.set(insert(QueueObject {

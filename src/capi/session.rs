@@ -13,7 +13,7 @@ use super::model::lightgpt_model;
 use super::objects::{Handle, Object, enter, free, insert, text_of};
 use super::options::{OutStruct, Struct, read};
 use super::status::{LIGHTGPT_DONE, LIGHTGPT_OK, LIGHTGPT_PENDING};
-use super::team::lightgpt_team;
+use super::team::{lightgpt_team, team_or_own};
 use super::tokenizer::encode_options;
 use crate::budget::Budget;
 use crate::control::{Control, Flow, Signals};
@@ -185,11 +185,7 @@ pub unsafe extern "C" fn lightgpt_session_new(
         let (out, options) = unsafe { (Out::new(session, "session")?, read(options, "options")?) };
         let options = session_options(&options)?;
         let model = enter(model)?;
-        let team = if team.is_null() {
-            model.model.team()?
-        } else {
-            enter(team)?.team.clone()
-        };
+        let team = team_or_own(team, &model.model)?;
         let made = Session::new(model.model.clone(), team, &options)?;
         let context = made.context();
         out.set(hand_out(made)?);

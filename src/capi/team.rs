@@ -11,6 +11,7 @@ use super::objects::{Handle, Object, enter, free, insert};
 use super::options::{Struct, UserData, lightgpt_destroy_fn, read};
 use super::status::LIGHTGPT_OK;
 use crate::error::Result;
+use crate::model::Model;
 use crate::team::{Executor, Team, TeamOptions};
 
 /// The threads that compute; may serve any number of sessions of any models. Immutable.
@@ -147,6 +148,14 @@ pub unsafe extern "C" fn lightgpt_team_threads(
         out.set(u32::try_from(team.team.threads()).unwrap_or(u32::MAX));
         Ok(LIGHTGPT_OK)
     })
+}
+
+/// The team of a handle; NULL: the one that all sessions of the model share that bring none.
+pub(super) fn team_or_own(team: *const lightgpt_team, model: &Model) -> Result<Arc<Team>> {
+    match team.is_null() {
+        true => model.team(),
+        false => Ok(enter(team)?.team.clone()),
+    }
 }
 
 /// Gives a team back. Its threads end with its last session, or now if there is none.

@@ -8,6 +8,7 @@
 
 mod cursor;
 mod directory;
+mod identity;
 mod inspect;
 pub mod limits;
 mod map;

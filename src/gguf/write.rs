@@ -263,12 +263,12 @@ fn refused(what: &str, name: &str, message: String) -> Error {
     Error::new(Code::InvalidArgument, place, message)
 }
 
-fn push_string(bytes: &[u8], out: &mut Vec<u8>) {
+pub(super) fn push_string(bytes: &[u8], out: &mut Vec<u8>) {
     (bytes.len() as u64).push_le(out);
     out.extend_from_slice(bytes);
 }
 
-fn push_value(value: &Value, out: &mut Vec<u8>) {
+pub(super) fn push_value(value: &Value, out: &mut Vec<u8>) {
     match value {
         Value::U8(x) => x.push_le(out),
         Value::I8(x) => x.push_le(out),

@@ -14,11 +14,11 @@ use crate::kv::{Layout, PAGE_TOKENS, Page, SPAN_TOKENS, State};
 /// The pages of one sequence, from position 0 on.
 #[derive(Debug)]
 pub struct Cache {
-    layout: Arc<Layout>,
-    budget: Budget,
-    pages: Vec<Page>,
+    pub(super) layout: Arc<Layout>,
+    pub(super) budget: Budget,
+    pub(super) pages: Vec<Page>,
     /// Tokens at the start whose pages are gone: whole spans.
-    forgotten: usize,
+    pub(super) forgotten: usize,
     state: State,
 }
 

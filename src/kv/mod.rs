@@ -7,10 +7,13 @@
 
 mod cache;
 mod prefix;
+mod saved;
 mod state;
 
 use std::ops::Range;
 use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
 
 use crate::budget::{Budget, Shared, Tag, Zero};
 use crate::error::Result;
@@ -21,10 +24,11 @@ use crate::quant::{Activation, GROUP};
 pub use crate::kernel::{PAGE_TOKENS, SPAN_TOKENS};
 pub use cache::Cache;
 pub use prefix::{Domain, PrefixStatistics, Prefixes, REUSE_MIN};
+pub use saved::refused;
 pub use state::{State, StateLayout, StateShape};
 
 /// How keys and values are stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 pub enum KvFormat {
     /// Rounded to f16: half the memory; moves logits by about 1e-3 of their size.
     #[default]
@@ -93,6 +97,11 @@ impl Layout {
             page_bytes,
             state: Arc::new(state),
         }
+    }
+
+    /// How keys and values are stored.
+    pub fn format(&self) -> KvFormat {
+        self.format
     }
 
     /// Where everything lies in its states.

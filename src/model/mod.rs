@@ -10,7 +10,7 @@ pub mod spec;
 pub mod weights;
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use crate::budget::Budget;
 use crate::control::Control;
@@ -53,6 +53,7 @@ pub struct Model {
     budget: Budget,
     prefixes: Prefixes,
     team: Mutex<Weak<Team>>,
+    identity: OnceLock<u128>,
 }
 
 /// What a forward pass needs of a model.
@@ -143,12 +144,18 @@ impl Model {
             budget,
             prefixes: Prefixes::new(prefix_bytes),
             team: Mutex::new(Weak::new()),
+            identity: OnceLock::new(),
         }))
     }
 
     /// The file: metadata and tensors.
     pub fn gguf(&self) -> &Gguf {
         &self.gguf
+    }
+
+    /// A number by which saved sessions know the model again: [`Gguf::identity`], computed once.
+    pub fn identity(&self) -> u128 {
+        *self.identity.get_or_init(|| self.gguf.identity())
     }
 
     /// The architecture as the file names it; empty if it does not.

@@ -6,13 +6,15 @@
 //! The lengths of all matches are the Z-function of the reversed sequence (Gusfield, "Algorithms on
 //! Strings, Trees and Sequences", 1997, chapter 1): linear time.
 
+use serde::{Deserialize, Serialize};
+
 use crate::error::{Code, Error, Result};
 use crate::float;
 use crate::sampler::candidates::Candidates;
 use crate::sampler::penalty::{change, expect};
 
 /// The parameters of DRY.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Dry {
     /// Strength; 0: off. 0.8 is customary.
     pub multiplier: f32,

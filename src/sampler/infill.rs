@@ -19,11 +19,11 @@ use crate::sampler::candidates::Candidates;
 use crate::sampler::rank::better;
 use crate::tokenizer::{Attribute, Tokenizer};
 
-/// The infill stage of one vocabulary; clones share it.
-#[derive(Debug, Clone)]
+/// The infill stage of one vocabulary; clones share it. The default one knows no token.
+#[derive(Debug, Clone, Default)]
 pub struct Infill(Arc<Texts>);
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Texts {
     bytes: Vec<u8>,
     /// Where the text of each token ends, and whether the token ends generation.

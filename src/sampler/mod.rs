@@ -17,12 +17,15 @@ mod penalty;
 mod pick;
 mod probability;
 mod rank;
+mod saved;
 mod stage;
 mod temperature;
 mod truncate;
 mod validate;
 
 use std::mem;
+
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Code, Error, Result};
 use crate::kernel::{self, Kernels};
@@ -34,6 +37,7 @@ pub use infill::Infill;
 pub use options::{Mirostat, SamplerOptions, StageKind};
 pub use penalty::Penalties;
 pub use probability::{Scored, log_probability, top_log_probabilities};
+pub use saved::SavedSampler;
 pub use stage::{Custom, CustomStage, Stage};
 pub use validate::{ChiSquare, DRAWS_MAX, check_frequencies, chi_square};
 
@@ -55,7 +59,7 @@ pub struct Sampler {
 pub struct PickRoom(Buffers);
 
 /// What a sampler has learnt from its picks; small, so that it can be kept for every turn.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct SamplerState {
     learner: Learner,
     /// Mirostat: the limit of the surprise, mu. Adaptive-p: the sum of the probabilities of the
@@ -64,7 +68,7 @@ pub struct SamplerState {
 }
 
 /// The stage that learns, and what it was told to reach.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 enum Learner {
     Nobody,
     Mirostat { tau: f32, eta: f32 },

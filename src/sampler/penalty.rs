@@ -1,5 +1,7 @@
 //! Stages that change the logits of given tokens: logit bias, penalties for what was said.
 
+use serde::{Deserialize, Serialize};
+
 use crate::error::{Code, Error, Result};
 use crate::sampler::candidates::Candidates;
 
@@ -9,7 +11,7 @@ use crate::sampler::candidates::Candidates;
 /// Controllable Generation", 2019, with its division turned into a multiplication for logits below
 /// 0, so that it always lowers; frequency and presence: the definition in OpenAI's API reference,
 /// `x - count * frequency - [count > 0] * presence`.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Penalties {
     /// Tokens that are looked back on; 0: none, `usize::MAX`: all.
     pub last: usize,

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use crate::error::Result;
 use crate::sampler::candidates::Candidates;
 use crate::sampler::dry::Dry;
@@ -9,7 +11,7 @@ use crate::sampler::infill::Infill;
 use crate::sampler::penalty::{Penalties, check_bias, expect};
 
 /// A step from logits to a token. Each says its source in its own file.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Stage {
     /// Adds to the logits of tokens; minus infinity excludes a token.
     LogitBias(Vec<(u32, f32)>),
@@ -63,8 +65,9 @@ pub enum Stage {
         exponent: f32,
     },
     /// For filling a gap in a text.
-    Infill(Infill),
+    Infill(#[serde(skip)] Infill),
     /// One of the user's own.
+    #[serde(skip)]
     Custom(Custom),
     /// Picks the most likely token.
     Greedy,

@@ -3,9 +3,11 @@
 //! A session's turn and a request of a batch both go through [`Generation`]: same logits, same
 //! tokens, same text.
 
-use crate::error::Result;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Code, Error, Result};
 use crate::model::Model;
-use crate::sampler::{Sampler, Scored, log_probability, top_log_probabilities};
+use crate::sampler::{Sampler, SavedSampler, Scored, log_probability, top_log_probabilities};
 use crate::session::stop::Stops;
 use crate::session::{at_most, reserve};
 use crate::tokenizer::{Attribute, DecodeOptions, StreamDecoder};
@@ -82,6 +84,43 @@ pub(crate) struct Generation {
     decoder: StreamDecoder,
 }
 
+/// A [`Generation`] that can be written and read back.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct SavedGeneration {
+    sampler: SavedSampler,
+    left: usize,
+    ignore_end: bool,
+    stops: Stops,
+    stopped: bool,
+    log_probabilities: bool,
+    top: usize,
+    decoder: StreamDecoder,
+}
+
+impl SavedGeneration {
+    /// The generation, on the model that it was saved with.
+    ///
+    /// # Errors
+    /// `FORMAT` for what no generation can have saved, `OUT_OF_MEMORY`.
+    pub fn restore(self, model: &Model, said: &mut Said) -> Result<Generation> {
+        if self.top > TOP_MAX || !self.decoder.is_sound() || !self.stops.is_sound() {
+            let message = "what it holds back is more than there can be";
+            return Err(Error::new(Code::Format, "saved generation", message));
+        }
+        reserve(&mut said.top, self.top)?;
+        Ok(Generation {
+            sampler: self.sampler.restore(model.tokenizer().ok())?,
+            left: self.left,
+            ignore_end: self.ignore_end,
+            stops: self.stops,
+            stopped: self.stopped,
+            log_probabilities: self.log_probabilities,
+            top: self.top,
+            decoder: self.decoder,
+        })
+    }
+}
+
 /// What a generation said last.
 #[derive(Debug, Clone)]
 pub(crate) struct Said {
@@ -138,6 +177,23 @@ impl Generation {
                 special: false,
                 start: is_blank(model, tokens),
             }),
+        })
+    }
+
+    /// What makes the same generation again.
+    ///
+    /// # Errors
+    /// `UNSUPPORTED` if a stage of the sampler is one of the user's own.
+    pub(super) fn saved(&self) -> Result<SavedGeneration> {
+        Ok(SavedGeneration {
+            sampler: self.sampler.saved()?,
+            left: self.left,
+            ignore_end: self.ignore_end,
+            stops: self.stops.clone(),
+            stopped: self.stopped,
+            log_probabilities: self.log_probabilities,
+            top: self.top,
+            decoder: self.decoder.clone(),
         })
     }
 

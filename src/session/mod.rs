@@ -10,12 +10,16 @@
 mod branch;
 mod embed;
 mod evaluate;
+mod file;
 pub(crate) mod generation;
+mod save;
 mod stop;
 mod turn;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde::{Deserialize, Serialize};
 
 use crate::budget::{Budget, Shared, Tag};
 use crate::control::Signals;
@@ -29,6 +33,7 @@ use crate::tokenizer::EncodeOptions;
 
 pub use embed::EmbedOptions;
 pub use generation::{Finish, GenerateOptions, TOP_MAX};
+pub use save::{MAGIC, RestoreOptions};
 pub use stop::{STOP_BYTES_MAX, STOPS_MAX};
 pub use turn::{Action, Event, Step};
 
@@ -124,7 +129,7 @@ impl Canceller {
 }
 
 /// The state of a turn's sampler at its end.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 struct Learnt {
     /// Tokens there were then.
     tokens: usize,
@@ -191,11 +196,11 @@ impl Session {
         let chunk = options.chunk_tokens().min(context);
         let budget = options.budget.as_ref().unwrap_or(model.budget());
         let layout = Arc::new(Layout::new(options.kv, spec.layer_shapes()));
+        // Pages alone do not say what recurrent layers have seen.
+        let shares = !options.unshared && !model.prefixes().is_off() && spec.recurrence.is_none();
         Ok(Self {
             caches: [Cache::new(layout, budget.clone(), 0)?],
-            // Pages alone are not all that recurrent layers go on from.
-            domain: (!options.unshared && !model.prefixes().is_off() && !spec.recurs())
-                .then(|| network.domain(options.kv, context, options.salt)),
+            domain: shares.then(|| network.domain(options.kv, context, options.salt)),
             sought: false,
             offered: 0,
             logits: Some(

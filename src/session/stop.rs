@@ -3,6 +3,8 @@
 //! Text that may be the start of a stop string is held back until it is known not to be one, so
 //! nothing of a stop string is ever shown, and nothing else is lost.
 
+use serde::{Deserialize, Serialize};
+
 use crate::error::{Code, Error, Result};
 
 /// The most stop strings of a generation.
@@ -11,7 +13,7 @@ pub const STOPS_MAX: usize = 64;
 pub const STOP_BYTES_MAX: usize = 1024;
 
 /// Finds stop strings in text that comes in pieces.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct Stops {
     stops: Vec<String>,
     held: String,
@@ -45,6 +47,11 @@ impl Stops {
             stops: stops.to_vec(),
             held: String::with_capacity(2 * longest + 256),
         })
+    }
+
+    /// Whether it is one that text can lead to.
+    pub fn is_sound(&self) -> bool {
+        Self::new(&self.stops).is_ok() && self.held.len() < STOP_BYTES_MAX
     }
 
     /// Takes the next piece in `text` and leaves there what may be shown. Whether a stop string has

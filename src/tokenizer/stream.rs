@@ -1,5 +1,7 @@
 //! Tokens to text, one at a time, in whole code points.
 
+use serde::{Deserialize, Serialize};
+
 use crate::error::Result;
 use crate::tokenizer::vocabulary::out_of_memory;
 use crate::tokenizer::{DecodeOptions, Tokenizer};
@@ -10,7 +12,7 @@ use crate::tokenizer::{DecodeOptions, Tokenizer};
 /// bytes; bytes that cannot become one are shown as U+FFFD. What all calls append, with
 /// [`finish`](Self::finish) last, equals [`Tokenizer::decode_text`] of all the tokens. Cloning it
 /// makes a point to roll back to.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StreamDecoder {
     special: bool,
     /// Whether the next text loses the space that encoding put in front.
@@ -45,6 +47,16 @@ impl StreamDecoder {
         self.strip = strip;
         self.push_bytes(bytes, out);
         Ok(())
+    }
+
+    /// Whether it is one that tokens can lead to: one that was read from a file may not be.
+    pub fn is_sound(&self) -> bool {
+        let starts = |held: &[u8]| {
+            let error = std::str::from_utf8(held).err();
+            error.is_some_and(|error| error.valid_up_to() == 0 && error.error_len().is_none())
+        };
+        let held = self.held.get(..self.held_bytes);
+        held.is_some_and(|held| held.is_empty() || starts(held))
     }
 
     /// Bytes held back: the start of a code point, 0 to 3 bytes.

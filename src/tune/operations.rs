@@ -236,16 +236,7 @@ fn attention(rows: usize, keys: usize) -> Result<Run> {
         v_dim: HEAD,
     };
     let width = heads.kv_heads * heads.group * HEAD;
-    let shape = LayerShape {
-        heads: heads.kv_heads,
-        k_dim: HEAD,
-        v_dim: HEAD,
-        state: StateShape::default(),
-    };
-    let layout = Layout::new(KvFormat::F16, std::iter::once(shape));
-    let mut cache = Cache::new(Arc::new(layout), Budget::default(), keys)?;
-    cache.reserve(0..keys)?;
-    let caches = [cache];
+    let caches = [cache(&heads, keys)?];
     let queries = floats(rows * width)?;
     let (room, groups) = (Spans::scratch_len(heads, keys), width / GROUP);
     let (mut made, mut attended) = (floats(room)?, floats(rows * width)?);
@@ -298,6 +289,20 @@ fn attention(rows: usize, keys: usize) -> Result<Run> {
         }
         Ok(estimate)
     }))
+}
+
+/// Keys and values of one layer.
+fn cache(heads: &Heads, keys: usize) -> Result<Cache> {
+    let shape = LayerShape {
+        heads: heads.kv_heads,
+        k_dim: heads.k_dim,
+        v_dim: heads.v_dim,
+        state: StateShape::default(),
+    };
+    let layout = Layout::new(KvFormat::F16, std::iter::once(shape));
+    let mut cache = Cache::new(Arc::new(layout), Budget::default(), keys)?;
+    cache.reserve(0..keys)?;
+    Ok(cache)
 }
 
 fn matmul(format: Format, tokens: usize, side: usize) -> Result<Run> {

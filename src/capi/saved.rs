@@ -1,0 +1,152 @@
+//! Saved sessions in C.
+
+use std::ffi::c_char;
+use std::io::{self, Write};
+use std::path::Path;
+
+use super::arguments::{Buffer, Out, flags, input, name};
+use super::guard::guard;
+use super::model::lightgpt_model;
+use super::objects::enter;
+use super::options::read;
+use super::session::{
+    LIGHTGPT_KV_AUTO, call, hand_out, lightgpt_session, lightgpt_session_options, session_options,
+};
+use super::status::LIGHTGPT_OK;
+use super::team::{lightgpt_team, team_or_own};
+use crate::error::Result;
+use crate::session::{RestoreOptions, Session};
+
+/// Flag of lightgpt_session_save: without keys and values. The result is small, and the tokens are
+/// evaluated again after it is restored, to the same bits.
+pub const LIGHTGPT_SAVE_TOKENS_ONLY: u32 = 1;
+
+/// Saves a session to a file, which is put in its place when it is complete: there is the old file or
+/// the new one.
+///
+/// What is saved: tokens, keys and values, and the turn with its sampler, its generator and the text
+/// that is held back. A prompt that is partly evaluated is saved as that. The session stays as it is.
+/// path: UTF-8. flags: LIGHTGPT_SAVE_ bits.
+/// Errors: LIGHTGPT_IO, LIGHTGPT_UNSUPPORTED (a turn goes on whose sampler has a stage of the host's
+/// own), LIGHTGPT_BUSY.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lightgpt_session_save(
+    session: *mut lightgpt_session,
+    path: *const c_char,
+    flags: u32,
+) -> i32 {
+    call(session, |session| {
+        // SAFETY: the header asks for text that ends with a zero byte.
+        let path = unsafe { name(path, "path") }?;
+        session.save_file(Path::new(path), with_pages(flags)?)?;
+        Ok(LIGHTGPT_OK)
+    })
+}
+
+/// Saves a session to memory, as lightgpt_session_save does to a file.
+///
+/// buf, cap, needed: see TEXT above, counted in bytes.
+/// Errors: LIGHTGPT_BUFFER_TOO_SMALL, LIGHTGPT_UNSUPPORTED, LIGHTGPT_BUSY.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lightgpt_session_save_memory(
+    session: *mut lightgpt_session,
+    flags: u32,
+    buf: *mut u8,
+    cap: usize,
+    needed: *mut usize,
+) -> i32 {
+    call(session, |session| {
+        // SAFETY: the header asks for a buffer of `cap` bytes and a place for their count.
+        let out = unsafe { Buffer::new(buf, cap, needed) }?;
+        let pages = with_pages(flags)?;
+        let mut size = Count(0);
+        session.save(pages, &mut size)?;
+        if out.takes(size.0)? {
+            session.save(pages, &mut out.writer())?;
+        }
+        Ok(LIGHTGPT_OK)
+    })
+}
+
+/// Makes a session that goes on where a saved one was, with the same bits, on any CPU: also in the
+/// middle of a turn, which goes on with lightgpt_session_step.
+///
+/// model: the one it was saved with, or one whose metadata and tensors are the same. team: as for
+/// lightgpt_session_new. options: NULL for those it had; `context` and `kv_format` of 0 are those it
+/// had. path: UTF-8. session: not NULL; gets a handle that lightgpt_session_free gives back.
+/// Errors: LIGHTGPT_FORMAT (the file is damaged or no saved session), LIGHTGPT_UNSUPPORTED (another
+/// version wrote it whose numbers differ), LIGHTGPT_INVALID_ARGUMENT (another model, or options that
+/// do not fit), LIGHTGPT_IO, LIGHTGPT_OUT_OF_MEMORY, LIGHTGPT_MEMORY_CAP.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lightgpt_session_restore(
+    model: *const lightgpt_model,
+    team: *const lightgpt_team,
+    options: *const lightgpt_session_options,
+    path: *const c_char,
+    session: *mut *mut lightgpt_session,
+) -> i32 {
+    guard(|| {
+        // SAFETY: the header asks for text that ends with a zero byte.
+        let path = unsafe { name(path, "path") }?;
+        // SAFETY: the header asks for a place for a handle, and for options as large as they say.
+        let (out, options) = unsafe { (Out::new(session, "session")?, read(options, "options")?) };
+        let (model, options) = (enter(model)?, restore_options(&options)?);
+        let (model, team) = (model.model.clone(), team_or_own(team, &model.model)?);
+        let made = Session::restore_file(model, team, &options, Path::new(path))?;
+        out.set(hand_out(made)?);
+        Ok(LIGHTGPT_OK)
+    })
+}
+
+/// As lightgpt_session_restore, from the `bytes` bytes at `data`. They may go when it returns.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lightgpt_session_restore_memory(
+    model: *const lightgpt_model,
+    team: *const lightgpt_team,
+    options: *const lightgpt_session_options,
+    data: *const u8,
+    bytes: usize,
+    session: *mut *mut lightgpt_session,
+) -> i32 {
+    guard(|| {
+        // SAFETY: the header asks for so many bytes.
+        let data = unsafe { input(data, bytes, "data") }?;
+        // SAFETY: the header asks for a place for a handle, and for options as large as they say.
+        let (out, options) = unsafe { (Out::new(session, "session")?, read(options, "options")?) };
+        let (model, options) = (enter(model)?, restore_options(&options)?);
+        let (model, team) = (model.model.clone(), team_or_own(team, &model.model)?);
+        let made = Session::restore(model, team, &options, &mut &*data)?;
+        out.set(hand_out(made)?);
+        Ok(LIGHTGPT_OK)
+    })
+}
+
+fn with_pages(given: u32) -> Result<bool> {
+    Ok(flags(given, LIGHTGPT_SAVE_TOKENS_ONLY, "flags")? == 0)
+}
+
+fn restore_options(given: &lightgpt_session_options) -> Result<RestoreOptions> {
+    let options = session_options(given)?;
+    Ok(RestoreOptions {
+        context: options.context,
+        kv: (given.kv_format != LIGHTGPT_KV_AUTO).then_some(options.kv),
+        chunk: options.chunk,
+        budget: options.budget,
+        unshared: options.unshared,
+        salt: options.salt,
+    })
+}
+
+/// Counts what is written.
+struct Count(usize);
+
+impl Write for Count {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 += bytes.len();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

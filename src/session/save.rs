@@ -1,0 +1,289 @@
+//! Sessions as bytes: saved to a file or buffer, and restored from it, on this CPU or another.
+//!
+//! Little-endian: [`MAGIC`], the version of this format and that of the numerics (u32 each), the
+//! identity of the model (u128), the length of the head (u64), the head (postcard), the pages of the
+//! evaluated tokens if they were wanted, and the XXH3 of all that (u128). What a turn holds back of
+//! its text is not there: it is made again from the turn's tokens. Nor are the last logits: the last
+//! token is evaluated again, to the same bits.
+
+use std::borrow::Cow;
+use std::io::{self, Read, Write};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::Xxh3;
+
+use crate::NUMERICS_VERSION;
+use crate::budget::Budget;
+use crate::error::{Code, Error, Result};
+use crate::kv::{KvFormat, refused};
+use crate::model::Model;
+use crate::session::generation::{Generation, SavedGeneration};
+use crate::session::{Learnt, Session, SessionOptions};
+use crate::team::Team;
+
+/// How saved sessions begin.
+pub const MAGIC: [u8; 16] = *b"LightGPT session";
+
+/// Version of the format.
+const VERSION: u32 = 1;
+
+/// How a session is restored.
+#[derive(Debug, Clone, Default)]
+pub struct RestoreOptions {
+    /// Tokens it can hold; 0: as many as before.
+    pub context: usize,
+    /// How keys and values have to be stored; `None`: as before, whatever that is.
+    pub kv: Option<KvFormat>,
+    /// As in [`SessionOptions`].
+    pub chunk: usize,
+    /// As in [`SessionOptions`].
+    pub budget: Option<Budget>,
+    /// As in [`SessionOptions`].
+    pub unshared: bool,
+    /// As in [`SessionOptions`].
+    pub salt: u64,
+}
+
+/// All of a session but its pages.
+#[derive(Debug, Serialize, Deserialize)]
+struct Head<'a> {
+    kv: KvFormat,
+    context: usize,
+    tokens: Cow<'a, [u32]>,
+    prompt_end: usize,
+    turn_start: Option<usize>,
+    learnt: Cow<'a, [Learnt]>,
+    generation: Option<SavedGeneration>,
+    /// Tokens whose pages follow, those included that are forgotten.
+    evaluated: usize,
+    /// Tokens at the start whose pages no query to come sees.
+    forgotten: usize,
+}
+
+impl Session {
+    /// Writes the session to `out`: with `pages` what it has evaluated too, which restores at the
+    /// speed of reading; else, and of models with recurrent layers, only the tokens, which are
+    /// evaluated again then, to the same bits. A prompt that is partly evaluated is saved as that. The
+    /// session stays as it is.
+    ///
+    /// # Errors
+    /// `UNSUPPORTED` if a generation is in progress whose sampler has a stage of the user's own;
+    /// `IO` as `out` says.
+    pub fn save(&self, pages: bool, out: &mut dyn Write) -> Result<()> {
+        self.check_sound()?;
+        let (cache, generation) = (&self.caches[0], self.generation.as_ref());
+        let pages = pages && self.network()?.spec.recurrence.is_none();
+        let head = Head {
+            kv: cache.layout().format(),
+            context: self.context,
+            tokens: Cow::Borrowed(&self.tokens),
+            prompt_end: self.prompt_end,
+            turn_start: self.turn_start,
+            learnt: Cow::Borrowed(&self.learnt),
+            generation: generation.map(Generation::saved).transpose()?,
+            evaluated: if pages { self.evaluated } else { 0 },
+            forgotten: if pages { cache.forgotten() } else { 0 },
+        };
+        let failed =
+            |error: postcard::Error| Error::new(Code::Internal, "saved session", error.to_string());
+        let head_bytes = postcard::to_stdvec(&head).map_err(failed)?;
+        let mut out = Hashed::new(out);
+        let write = |out: &mut Hashed<&mut dyn Write>| -> io::Result<()> {
+            out.write_all(&MAGIC)?;
+            out.write_all(&VERSION.to_le_bytes())?;
+            out.write_all(&NUMERICS_VERSION.to_le_bytes())?;
+            out.write_all(&self.model.identity().to_le_bytes())?;
+            out.write_all(&(head_bytes.len() as u64).to_le_bytes())?;
+            out.write_all(&head_bytes)?;
+            cache.write_pages(head.evaluated, out)?;
+            let checksum = out.checksum();
+            out.write_all(&checksum.to_le_bytes())?;
+            out.flush()
+        };
+        write(&mut out).map_err(|error| refused(&error))
+    }
+
+    /// The session that was saved to `input`, which ends behind it. It goes on with the same bits: a
+    /// turn that had begun goes on, too.
+    ///
+    /// # Errors
+    /// `FORMAT` if the bytes are damaged or no saved session; `UNSUPPORTED` if they are of another
+    /// version, of this format or of the numerics; `INVALID_ARGUMENT` if they were saved with another
+    /// model, or do not fit the options; `IO`, `OUT_OF_MEMORY`, `MEMORY_CAP`.
+    pub fn restore(
+        model: Arc<Model>,
+        team: Arc<Team>,
+        options: &RestoreOptions,
+        input: &mut dyn Read,
+    ) -> Result<Self> {
+        let mut input = Hashed::new(input);
+        check_origin(&model, &mut input)?;
+        let head_len = u64::from_le_bytes(input.array()?);
+        let mut head_bytes = Vec::new();
+        let read = input.by_ref().take(head_len).read_to_end(&mut head_bytes);
+        if read.map_err(|error| refused(&error))? as u64 != head_len {
+            return Err(damaged("it ends within its head"));
+        }
+        let head: Head<'_> =
+            postcard::from_bytes(&head_bytes).map_err(|error| damaged(&error.to_string()))?;
+        if let Some(kv) = options.kv.filter(|kv| *kv != head.kv) {
+            let message = format!("keys and values were saved as {:?}, not {kv:?}", head.kv);
+            return Err(Error::new(Code::InvalidArgument, "options.kv", message));
+        }
+        let context = match options.context {
+            0 => head.context,
+            context => context,
+        };
+        if head.tokens.len() > context {
+            let message = format!(
+                "expected room for {} tokens, found {context}",
+                head.tokens.len()
+            );
+            return Err(Error::new(
+                Code::InvalidArgument,
+                "options.context",
+                message,
+            ));
+        }
+        let made = SessionOptions {
+            context,
+            kv: head.kv,
+            chunk: options.chunk,
+            budget: options.budget.clone(),
+            unshared: options.unshared,
+            salt: options.salt,
+        };
+        let mut session = Self::new(model, team, &made)?;
+        session.check_head(&head)?;
+        session.caches[0].read_pages(head.evaluated, head.forgotten, &mut input)?;
+        let checksum = input.checksum();
+        if checksum != u128::from_le_bytes(input.array()?) {
+            return Err(damaged("its checksum is that of other bytes"));
+        }
+        match input.read(&mut [0]) {
+            Ok(0) => {}
+            Ok(_) => return Err(damaged("more bytes follow")),
+            Err(error) => return Err(refused(&error)),
+        }
+        session.become_saved(head)?;
+        Ok(session)
+    }
+
+    /// Whether a session of this model can be what the head says.
+    fn check_head(&self, head: &Head<'_>) -> Result<()> {
+        let (len, vocab) = (head.tokens.len(), self.network()?.spec.vocab);
+        let ordered = head.learnt.is_sorted_by_key(|learnt| learnt.tokens);
+        let fits = head.tokens.iter().all(|token| (*token as usize) < vocab)
+            && head.evaluated <= len
+            && head.prompt_end <= len
+            && head.turn_start.is_none_or(|start| start <= len)
+            && (head.evaluated == 0 || self.network()?.spec.recurrence.is_none())
+            && (head.generation.is_none() || head.turn_start.is_some() && len > 0)
+            && ordered
+            && head
+                .learnt
+                .iter()
+                .all(|learnt| learnt.tokens <= len && learnt.state.is_sound());
+        // What a query to come sees must be there, and it may be the last token's once more.
+        let last = head.evaluated.saturating_sub(1);
+        let seen = self.network()?.spec.first_seen(last);
+        match fits && head.forgotten <= seen.min(last) {
+            true => Ok(()),
+            false => Err(damaged("its counts contradict each other or the model")),
+        }
+    }
+
+    /// Takes over what the head says; the pages are there.
+    fn become_saved(&mut self, head: Head<'_>) -> Result<()> {
+        self.tokens = head.tokens.into_owned();
+        self.prompt_end = head.prompt_end;
+        self.learnt = head.learnt.into_owned();
+        // Of the last token the logits are wanted again.
+        let all = head.evaluated == self.tokens.len();
+        self.evaluated = head.evaluated.saturating_sub(usize::from(all));
+        self.turn_start = head.turn_start;
+        if self.turn_start.is_some() {
+            self.canceller.turn_begins();
+        }
+        if let Some(saved) = head.generation {
+            let mut generation = saved.restore(&self.model, &mut self.said)?;
+            let (vocab, history) = (self.network()?.spec.vocab, self.tokens.len());
+            generation.sampler.reserve(vocab, history)?;
+            self.generation = Some(generation);
+        }
+        Ok(())
+    }
+}
+
+/// Reads up to the head, and refuses what this build or model cannot go on from.
+fn check_origin(model: &Model, input: &mut Hashed<&mut dyn Read>) -> Result<()> {
+    if input.array()? != MAGIC {
+        return Err(damaged("it does not begin as one"));
+    }
+    let versions = [("format", VERSION), ("numerics", NUMERICS_VERSION)];
+    for (what, known) in versions {
+        let found = u32::from_le_bytes(input.array()?);
+        if found != known {
+            let message = format!("its {what} have version {found}, those of this build {known}");
+            return Err(Error::new(Code::Unsupported, "saved session", message));
+        }
+    }
+    let found = u128::from_le_bytes(input.array()?);
+    if found != model.identity() {
+        let message = "it was saved with another model: metadata or tensors differ";
+        return Err(Error::new(Code::InvalidArgument, "saved session", message));
+    }
+    Ok(())
+}
+
+/// Bytes on their way, and the hash of those that have passed.
+struct Hashed<T> {
+    inner: T,
+    hash: Xxh3,
+}
+
+impl<T> Hashed<T> {
+    fn new(inner: T) -> Self {
+        let hash = Xxh3::new();
+        Self { inner, hash }
+    }
+
+    fn checksum(&self) -> u128 {
+        self.hash.digest128()
+    }
+}
+
+impl<T: Write> Write for Hashed<T> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.inner.write(bytes)?;
+        self.hash.update(&bytes[..written]);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+impl<T: Read> Read for Hashed<T> {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(bytes)?;
+        self.hash.update(&bytes[..read]);
+        Ok(read)
+    }
+}
+
+impl<T: Read> Hashed<T> {
+    /// The next `N` bytes.
+    fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
+        let mut bytes = [0; N];
+        self.read_exact(&mut bytes)
+            .map_err(|error| refused(&error))?;
+        Ok(bytes)
+    }
+}
+
+fn damaged(message: &str) -> Error {
+    Error::new(Code::Format, "saved session", message)
+}

@@ -1,0 +1,329 @@
+//! Saved sessions go on as if they had never been away, and nothing that is damaged is taken for one.
+#![allow(clippy::unwrap_used)] // a test
+
+#[path = "support/tiny.rs"]
+mod tiny;
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use lightgpt::control::{Control, Signals};
+use lightgpt::error::{Code, Error};
+use lightgpt::kv::KvFormat;
+use lightgpt::model::Model;
+use lightgpt::sampler::{
+    Candidates, Custom, CustomStage, Mirostat, Sampler, SamplerOptions, Stage,
+};
+use lightgpt::session::{GenerateOptions, RestoreOptions, Session, SessionOptions, Step};
+use xxhash_rust::xxh3::xxh3_128;
+
+use tiny::{Noise, Sizes, Tiny, team};
+
+/// Bytes in front of the head: magic, two versions, identity, length.
+const HEAD_AT: usize = 48;
+
+const SIZES: Sizes = Sizes {
+    layers: 2,
+    context: 700,
+    ..tiny::SMALL
+};
+
+fn model() -> Arc<Model> {
+    let mut tiny = Tiny::new(SIZES).with_tokenizer(11);
+    tiny.set("tokenizer.ggml.model", "llama");
+    tiny.open()
+}
+
+fn session(model: &Arc<Model>, kv: KvFormat) -> Session {
+    let options = SessionOptions {
+        kv,
+        chunk: 64,
+        ..SessionOptions::default()
+    };
+    Session::new(model.clone(), team(2), &options).unwrap()
+}
+
+fn saved(session: &Session, pages: bool) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    session.save(pages, &mut bytes).unwrap();
+    bytes
+}
+
+fn restored(model: &Arc<Model>, bytes: &[u8]) -> Result<Session, Error> {
+    Session::restore(
+        model.clone(),
+        team(1),
+        &RestoreOptions::default(),
+        &mut &*bytes,
+    )
+}
+
+fn options(seed: u64, learns: bool) -> GenerateOptions {
+    let mirostat = learns.then_some(Mirostat::V2 { tau: 3.0, eta: 0.1 });
+    let sampler = SamplerOptions {
+        temperature: 1.5,
+        seed: Some(seed),
+        mirostat,
+        ..SamplerOptions::default()
+    };
+    GenerateOptions {
+        tokens_max: 40,
+        ignore_end: true,
+        // Long enough to be held back often.
+        stops: vec!["abcde".into(), "aaaaaaa".into()],
+        log_probabilities: true,
+        top_log_probabilities: 3,
+        ..GenerateOptions::new(Sampler::new(&sampler).unwrap())
+    }
+}
+
+/// Goes on to the end of the turn, and then with another turn: text and tokens.
+fn go_on(mut session: Session) -> (String, Vec<u32>) {
+    let mut text = String::new();
+    let mut finish = |session: &mut Session| {
+        loop {
+            let step = session.step(&mut Control::none()).unwrap();
+            text.push_str(session.text());
+            if matches!(step, Step::Finished(_)) {
+                return;
+            }
+        }
+    };
+    if session.feed(&[]).is_err() {
+        finish(&mut session);
+    }
+    session.feed(&[1, 5]).unwrap();
+    session.begin(&options(9, true)).unwrap();
+    finish(&mut session);
+    (text, session.tokens().to_vec())
+}
+
+/// A call that pauses as soon as it may.
+fn due() -> Control<'static> {
+    Control {
+        signals: Signals {
+            deadline: Some(Instant::now()),
+            ..Signals::default()
+        },
+        progress: None,
+    }
+}
+
+#[test]
+fn a_restored_session_goes_on_with_the_same_bits() {
+    let model = model();
+    let mut noise = Noise(5);
+    for kv in [KvFormat::F16, KvFormat::F32, KvFormat::Q8_0] {
+        for round in 0..24 {
+            let mut session = session(&model, kv);
+            let tokens: Vec<u32> = (0..noise.next(200))
+                .map(|_| noise.next(11) as u32)
+                .collect();
+            session.feed(&tokens).unwrap();
+            // Whole prompts, parts of them, none; turns that have begun, and ended.
+            for _ in 0..noise.next(80) {
+                session.prefill(&mut due()).unwrap();
+            }
+            if round % 3 > 0 && !tokens.is_empty() {
+                session.begin(&options(round, round % 2 == 0)).unwrap();
+                for _ in 0..noise.next(300) {
+                    if let Step::Finished(_) = session.step(&mut due()).unwrap() {
+                        break;
+                    }
+                }
+            }
+            let (whole, tokens_only) = (saved(&session, true), saved(&session, false));
+            assert!(tokens_only.len() <= whole.len());
+            let again = [whole, tokens_only].map(|bytes| restored(&model, &bytes).unwrap());
+            let expected = go_on(session);
+            for session in again {
+                assert_eq!(session.context(), SIZES.context);
+                assert_eq!(go_on(session), expected);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_cancelled_turn_goes_back_to_before_it_after_a_restore() {
+    let model = model();
+    let mut session = session(&model, KvFormat::F16);
+    session.feed(&[1, 2, 3]).unwrap();
+    session.logits(&mut Control::none()).unwrap();
+    session.feed(&[4, 5]).unwrap();
+    session.begin(&options(1, false)).unwrap();
+    while session.tokens().len() < 9 {
+        session.step(&mut Control::none()).unwrap();
+    }
+    let mut session = restored(&model, &saved(&session, true)).unwrap();
+    session.canceller().cancel();
+    let cancelled = session.step(&mut Control::none()).unwrap_err();
+    assert_eq!(cancelled.code(), Code::Cancelled);
+    assert_eq!(session.tokens(), [1, 2, 3]);
+}
+
+/// A session in the middle of everything: a turn, a stop string held back, a sampler that learns.
+fn busy(model: &Arc<Model>) -> Session {
+    let mut session = session(model, KvFormat::F16);
+    session.feed(&[1, 2, 3, 4]).unwrap();
+    session.begin(&options(1, true)).unwrap();
+    while session.tokens().len() < 12 {
+        session.step(&mut Control::none()).unwrap();
+    }
+    session
+}
+
+#[test]
+fn damaged_bytes_are_refused() {
+    let model = model();
+    let bytes = saved(&busy(&model), true);
+    restored(&model, &bytes).unwrap();
+    for at in 0..bytes.len() {
+        let mut damaged = bytes.clone();
+        damaged[at] ^= 1 << (at % 8);
+        let error = restored(&model, &damaged).unwrap_err();
+        let expected = match at {
+            16..24 => Code::Unsupported,
+            24..40 => Code::InvalidArgument,
+            _ => Code::Format,
+        };
+        let code = error.code();
+        // What is damaged in the head may also ask for more than there can be.
+        let asks = at >= HEAD_AT && code == Code::InvalidArgument;
+        assert!(code == expected || asks, "byte {at}: {error}");
+    }
+    for len in (0..bytes.len()).step_by(7) {
+        let error = restored(&model, &bytes[..len]).unwrap_err();
+        assert_eq!(error.code(), Code::Format, "{len} bytes: {error}");
+    }
+    let longer = [&bytes[..], &[0]].concat();
+    assert_eq!(restored(&model, &longer).unwrap_err().code(), Code::Format);
+    assert_eq!(restored(&model, b"{}").unwrap_err().code(), Code::Format);
+}
+
+/// Whoever makes a file can make its checksum: nothing in it may harm.
+#[test]
+fn no_head_harms_whatever_its_checksum() {
+    let model = model();
+    let bytes = saved(&busy(&model), false);
+    let mut noise = Noise(3);
+    let mut taken = 0;
+    for _ in 0..3000 {
+        let mut forged = bytes.clone();
+        let end = forged.len() - 16;
+        for _ in 0..1 + noise.next(3) {
+            forged[HEAD_AT + noise.next(end - HEAD_AT)] = noise.next(256) as u8;
+        }
+        let checksum = xxh3_128(&forged[..end]).to_le_bytes();
+        forged[end..].copy_from_slice(&checksum);
+        let Ok(mut session) = restored(&model, &forged) else {
+            continue;
+        };
+        taken += 1;
+        for _ in 0..6 {
+            if session.step(&mut Control::none()).is_err() {
+                break;
+            }
+        }
+        let _ = session.rewind(session.tokens().len() / 2);
+        let _ = session.feed(&[1]);
+        let _ = session.logits(&mut Control::none());
+    }
+    assert!(taken > 100, "{taken} were taken");
+}
+
+#[test]
+fn what_does_not_fit_is_refused() {
+    let model = model();
+    let session = busy(&model);
+    let bytes = saved(&session, true);
+
+    let other = Tiny::new(SIZES).open();
+    let error = restored(&other, &bytes).unwrap_err();
+    assert_eq!(error.code(), Code::InvalidArgument);
+    assert!(error.message().contains("another model"), "{error}");
+
+    let restore = |options: &RestoreOptions| {
+        Session::restore(model.clone(), team(1), options, &mut &*bytes).map(|s| s.context())
+    };
+    let kv = |kv| RestoreOptions {
+        kv: Some(kv),
+        ..RestoreOptions::default()
+    };
+    assert_eq!(restore(&kv(KvFormat::F16)).unwrap(), SIZES.context);
+    assert_eq!(
+        restore(&kv(KvFormat::F32)).unwrap_err().code(),
+        Code::InvalidArgument
+    );
+    let context = |context| RestoreOptions {
+        context,
+        ..RestoreOptions::default()
+    };
+    assert_eq!(restore(&context(12)).unwrap(), 12);
+    assert_eq!(
+        restore(&context(11)).unwrap_err().code(),
+        Code::InvalidArgument
+    );
+    assert_eq!(
+        restore(&context(701)).unwrap_err().code(),
+        Code::InvalidArgument
+    );
+}
+
+#[test]
+fn a_stage_of_the_users_own_cannot_be_saved() {
+    struct Nothing;
+    impl CustomStage for Nothing {
+        fn apply(&mut self, _: &mut Candidates<'_>) -> Result<(), Error> {
+            Ok(())
+        }
+
+        fn duplicate(&self) -> Box<dyn CustomStage> {
+            Box::new(Nothing)
+        }
+    }
+    let model = model();
+    let mut session = session(&model, KvFormat::F16);
+    session.feed(&[1, 2]).unwrap();
+    let stages = vec![Stage::TopK(3), Stage::Custom(Custom(Box::new(Nothing)))];
+    let sampler = Sampler::from_stages(stages, Some(1)).unwrap();
+    session.begin(&GenerateOptions::new(sampler)).unwrap();
+    let error = session.save(true, &mut Vec::new()).unwrap_err();
+    assert_eq!(error.code(), Code::Unsupported);
+    assert!(error.message().contains("stage 1"), "{error}");
+}
+
+#[test]
+fn files_are_replaced_as_a_whole() {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("saved");
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir_all(&folder).unwrap();
+    let (model, path) = (model(), folder.join("chat.session"));
+    let mut session = session(&model, KvFormat::F16);
+    for tokens in [[1, 2, 3], [4, 5, 6]] {
+        session.feed(&tokens).unwrap();
+        session.prefill(&mut Control::none()).unwrap();
+        session.save_file(&path, true).unwrap();
+        let options = RestoreOptions::default();
+        let again = Session::restore_file(model.clone(), team(1), &options, &path).unwrap();
+        assert_eq!(again.tokens(), session.tokens());
+    }
+    let nowhere = folder.join("missing/chat.session");
+    let error = session.save_file(&nowhere, true).unwrap_err();
+    assert_eq!(error.code(), Code::Io);
+    assert!(error.to_string().contains("missing"), "{error}");
+    let options = RestoreOptions::default();
+    let error = Session::restore_file(model, team(1), &options, &nowhere).unwrap_err();
+    assert_eq!(error.code(), Code::Io);
+    // A folder cannot be replaced by a file; nothing is left beside it.
+    fs::create_dir(folder.join("folder")).unwrap();
+    assert!(session.save_file(&folder.join("folder"), true).is_err());
+    let mut names: Vec<_> = fs::read_dir(&folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    names.sort();
+    assert_eq!(names, ["chat.session", "folder"]);
+}
