@@ -24,7 +24,7 @@ use tiny::{SMALL, Tiny, matrices, norms};
 fn row_37_architecture_and_experts() {
     const KEY: &str = "general.architecture";
     let named = |value: Value| move |tiny: &mut Tiny| _ = tiny.set(KEY, value.clone());
-    for name in ["mamba", "", "LLAMA", "llama\0", "../llama"] {
+    for name in ["rwkv9", "", "LLAMA", "llama\0", "../llama"] {
         let places = [KEY, "unknown architecture", name, "this build knows: llama"];
         refused("r37-arch", named(name.into()), Code::Unsupported, &places);
     }
@@ -47,9 +47,9 @@ fn row_37_architecture_and_experts() {
     let bare = |tiny: &mut Tiny| {
         tiny.keys.retain(|(key, _)| key == KEY);
         tiny.tensors.clear();
-        tiny.set(KEY, "mamba");
+        tiny.set(KEY, "rwkv9");
     };
-    refused("r37-arch-bare", bare, Code::Unsupported, &[KEY, "mamba"]);
+    refused("r37-arch-bare", bare, Code::Unsupported, &[KEY, "rwkv9"]);
     for (experts, used, place) in [
         (8, 0, "expert_used_count"),
         (8, 9, "expert_used_count"),

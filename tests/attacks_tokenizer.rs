@@ -201,7 +201,7 @@ fn what_is_missing_or_unknown_is_named() {
             (Code::Format, &*format!("key '{key}'"))
         );
     }
-    for (key, value) in [(MODEL, "bert"), (PRE, "default"), (PRE, "of-tomorrow")] {
+    for (key, value) in [(MODEL, "rwkv"), (PRE, "default"), (PRE, "of-tomorrow")] {
         let error = load(&with(bpe(), vec![(key, value.into())])).unwrap_err();
         check(&error, Code::Unsupported, key);
         assert!(error.to_string().contains(value), "{error}");

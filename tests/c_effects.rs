@@ -12,6 +12,7 @@ mod tiny;
 
 use std::ffi::CString;
 use std::fs;
+use std::mem::offset_of;
 use std::ptr;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -110,6 +111,7 @@ fn helpers_have_the_stack_that_was_asked_for() {
 fn passes(model: *const lightgpt_model, chunk: u64) -> (Vec<u64>, Vec<f32>) {
     let mut options = new::<lightgpt_session_options>();
     options.chunk = chunk;
+    options.flags = LIGHTGPT_SESSION_UNSHARED;
     let session = session(model, &options);
     let tokens: Vec<u32> = (10..74).collect();
     let (mut event, mut logits, mut needed) = (new::<lightgpt_event>(), vec![0f32; 1 << 16], 0);
@@ -187,7 +189,7 @@ fn structs_shorter_than_any_release_had_are_refused() {
     let mut metrics = new::<lightgpt_memory>();
     let (mut options, mut session) = (new::<lightgpt_session_options>(), ptr::null_mut());
     metrics.struct_size -= 8;
-    options.struct_size -= 8;
+    options.struct_size = offset_of!(lightgpt_session_options, memory_max) as u32;
     // SAFETY: every pointer is that of a local that is larger than it says.
     unsafe {
         let out = lightgpt_model_memory_estimate(model, ptr::null(), &raw mut metrics);

@@ -411,11 +411,6 @@ impl Spec {
         })
     }
 
-    /// Whether some layers keep a state.
-    pub fn recurs(&self) -> bool {
-        self.each.iter().any(|layer| layer.mixer.recurs())
-    }
-
     /// Makes the layers that `recurs` recurrent, in place of attending.
     pub fn with_recurrence(
         mut self,

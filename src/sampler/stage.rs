@@ -66,9 +66,6 @@ pub enum Stage {
     },
     /// For filling a gap in a text.
     Infill(#[serde(skip)] Infill),
-    /// One of the user's own.
-    #[serde(skip)]
-    Custom(Custom),
     /// Picks the most likely token.
     Greedy,
     /// Picks by the distribution.
@@ -94,6 +91,9 @@ pub enum Stage {
         /// Weight of the past, 0 to 0.99: about `1 / (1 - decay)` tokens count.
         decay: f32,
     },
+    /// One of the user's own; the last here, lest what is skipped shift the numbers of others.
+    #[serde(skip)]
+    Custom(Custom),
 }
 
 /// A stage of the user's own.

@@ -131,7 +131,7 @@ impl Session {
         if self.evaluate(control.signals)? == Flow::Paused {
             return Ok(Step::Pending);
         }
-        if !prompt {
+        if !prompt && self.evaluated == self.tokens.len() {
             return self.pick();
         }
         let (done, total) = (self.evaluated, self.tokens.len());

@@ -282,13 +282,14 @@ impl Layer {
             true => file.head_norm(&name(part), heads),
             false => Ok(None),
         };
+        let qkv = Self::qkv(file, layer)?;
         let attention_out = match attends {
             true => Some(file.linear(&name("attn_output"), spec.dim, spec.out_width())?),
             false => None,
         };
         Ok(Self {
             attention_norm,
-            qkv: Self::qkv(file, layer)?,
+            qkv,
             latent: LatentWeights::load(file, layer)?,
             q_norm: head_norm(file, "attn_q_norm", spec.heads)?,
             k_norm: head_norm(file, "attn_k_norm", spec.kv_heads)?,
