@@ -198,7 +198,7 @@ impl Session {
         let layout = Arc::new(Layout::new(options.kv, spec.layer_shapes()));
         // Pages alone are not all that recurrent layers go on from, and elsewhere a page may depend
         // on the tokens behind it.
-        let can_share = !spec.recurs() && spec.is_causal();
+        let can_share = spec.recurrence.is_none() && spec.is_causal();
         let shares = can_share && !options.unshared && !model.prefixes().is_off();
         Ok(Self {
             caches: [Cache::new(layout, budget.clone(), 0)?],

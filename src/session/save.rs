@@ -74,7 +74,7 @@ impl Session {
     pub fn save(&self, pages: bool, out: &mut dyn Write) -> Result<()> {
         self.check_sound()?;
         let (cache, generation) = (&self.caches[0], self.generation.as_ref());
-        let pages = pages && !self.network()?.spec.recurs();
+        let pages = pages && self.network()?.spec.recurrence.is_none();
         let head = Head {
             kv: cache.layout().format(),
             context: self.context,
@@ -184,7 +184,7 @@ impl Session {
             && head.evaluated <= len
             && head.prompt_end <= len
             && head.turn_start.is_none_or(|start| start <= len)
-            && (head.evaluated == 0 || !self.network()?.spec.recurs())
+            && (head.evaluated == 0 || self.network()?.spec.recurrence.is_none())
             && (head.generation.is_none() || head.turn_start.is_some() && len > 0)
             && ordered
             && head
