@@ -5,6 +5,8 @@
 #[path = "support/tiny.rs"]
 mod tiny;
 
+use std::path::Path;
+
 use lightgpt::control::Control;
 use lightgpt::error::Code;
 use lightgpt::gguf::{Source, Strings};
