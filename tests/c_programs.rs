@@ -203,12 +203,12 @@ fn save_goes_on_from_run_to_run() {
         let program = compile("examples-c/save.c", link, &[]);
         let file = folder.join(file);
         let _ = fs::remove_file(&file);
-        let tell = |tokens| {
+        let tell = |tokens: &&str| {
             let mut command = Command::new(&program);
             let text = succeed(command.arg(model()).arg(&file).arg(tokens));
             text.strip_suffix('\n').unwrap().to_string()
         };
-        runs.iter().map(|tokens| tell(tokens)).collect::<String>()
+        runs.iter().map(tell).collect::<String>()
     };
     for link in LINKS {
         let whole = story(link, "whole.session", &["30"]);

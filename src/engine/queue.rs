@@ -137,10 +137,15 @@ impl Queue {
     /// A queue without requests. Nothing works before someone lets it.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT` for options out of range, `MEMORY_CAP`, `OUT_OF_MEMORY`.
+    /// `INVALID_ARGUMENT` for options out of range, `UNSUPPORTED` for an encoder, `MEMORY_CAP`,
+    /// `OUT_OF_MEMORY`.
     pub fn new(model: Arc<Model>, team: Arc<Team>, options: &QueueOptions) -> Result<Self> {
         at_most("sequences", options.sequences, SEQUENCES_MAX)?;
         at_most("requests", options.requests, REQUESTS_MAX)?;
+        if !model.network()?.spec.predicts {
+            let message = "an encoder embeds texts and generates none";
+            return Err(Error::new(Code::Unsupported, "model", message));
+        }
         let context = options.context_tokens(&model.network()?.spec)?;
         at_most("chunk", options.chunk, model.network()?.spec.context)?;
         let shared = Arc::new(Shared::new(default(options.requests, REQUESTS)));

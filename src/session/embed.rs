@@ -229,7 +229,8 @@ impl Session {
         let mut caches = [self.caches[0].fork(0)?];
         for start in (0..tokens.len()).step_by(chunk) {
             let end = tokens.len().min(start + chunk);
-            caches[0].reserve(start..end)?;
+            let reserve = || caches[0].reserve(start..end);
+            self.model.prefixes().with_room(&self.budget, reserve)?;
             let rows = (start..end).map(|position| Row {
                 sequence: 0,
                 position,
