@@ -274,6 +274,36 @@ fn what_does_not_fit_is_refused() {
     );
 }
 
+/// Keys of a long context turn by other frequencies.
+#[test]
+fn pages_are_not_taken_to_where_keys_turn_otherwise() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let model = tiny::open_path(&folder.join("phi3-longrope/model.gguf"));
+    let network = model.network().unwrap();
+    let all = network.spec.context;
+    let short = (1..all)
+        .rev()
+        .find(|context| !network.is_long(*context))
+        .unwrap();
+    let options = SessionOptions {
+        context: short,
+        ..SessionOptions::default()
+    };
+    let mut session = Session::new(model.clone(), team(1), &options).unwrap();
+    session.feed(&[1, 2, 3]).unwrap();
+    session.prefill(&mut Control::none()).unwrap();
+    let longer = RestoreOptions {
+        context: all,
+        ..RestoreOptions::default()
+    };
+    let restore = |pages| {
+        let bytes = saved(&session, pages);
+        Session::restore(model.clone(), team(1), &longer, &mut &*bytes)
+    };
+    assert_eq!(restore(true).unwrap_err().code(), Code::InvalidArgument);
+    assert_eq!(restore(false).unwrap().context(), all);
+}
+
 #[test]
 fn a_stage_of_the_users_own_cannot_be_saved() {
     struct Nothing;

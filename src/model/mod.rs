@@ -291,12 +291,17 @@ fn tokenizer(gguf: &Gguf) -> Result<Result<Tokenizer>> {
 impl Network {
     /// Whose pages are of use to a session of `context` tokens.
     pub fn domain(&self, format: KvFormat, context: usize, salt: u64) -> Domain {
-        let mut frequencies = self.weights.frequencies.iter();
         Domain {
             format,
-            is_long: frequencies.any(|frequencies| frequencies.is_long(context)),
+            is_long: self.is_long(context),
             salt,
         }
+    }
+
+    /// Whether keys are turned as long contexts want it, in a session of `context` tokens.
+    pub fn is_long(&self, context: usize) -> bool {
+        let mut frequencies = self.weights.frequencies.iter();
+        frequencies.any(|frequencies| frequencies.is_long(context))
     }
 
     fn load(

@@ -147,6 +147,19 @@ impl Session {
                 message,
             ));
         }
+        let network = model.network()?;
+        if head.evaluated > 0 && network.is_long(context) != network.is_long(head.context) {
+            let message = format!(
+                "the model turns keys otherwise in a context of {context} tokens than in the {} that \
+                 the session had; save it without pages",
+                head.context
+            );
+            return Err(Error::new(
+                Code::InvalidArgument,
+                "options.context",
+                message,
+            ));
+        }
         let made = SessionOptions {
             context,
             kv: head.kv,
