@@ -285,7 +285,7 @@ fn what_does_not_fit_is_named() {
         delta,
         "full_attention_interval",
         1,
-        "blk.0.attn_output.weight",
+        "blk.0.attn_q.weight",
     );
 }
 
