@@ -281,12 +281,7 @@ fn what_does_not_fit_is_named() {
         "blk.0.ssm_x.weight",
     );
     bad(delta, "ssm.group_count", 4, "blk.0.ssm_conv1d.weight");
-    bad(
-        delta,
-        "full_attention_interval",
-        1,
-        "blk.0.attn_q.weight",
-    );
+    bad(delta, "full_attention_interval", 1, "blk.0.attn_q.weight");
 }
 
 /// A model to be changed.

@@ -18,7 +18,7 @@ use crate::NUMERICS_VERSION;
 use crate::budget::Budget;
 use crate::error::{Code, Error, Result};
 use crate::kv::{KvFormat, refused};
-use crate::model::Model;
+use crate::model::{Model, Network};
 use crate::session::generation::{Generation, SavedGeneration};
 use crate::session::{Learnt, Session, SessionOptions};
 use crate::team::Team;
@@ -120,54 +120,10 @@ impl Session {
     ) -> Result<Self> {
         let mut input = Hashed::new(input);
         check_origin(&model, &mut input)?;
-        let head_len = u64::from_le_bytes(input.array()?);
-        let mut head_bytes = Vec::new();
-        let read = input.by_ref().take(head_len).read_to_end(&mut head_bytes);
-        if read.map_err(|error| refused(&error))? as u64 != head_len {
-            return Err(damaged("it ends within its head"));
-        }
+        let head_bytes = read_head(&mut input)?;
         let head: Head<'_> =
             postcard::from_bytes(&head_bytes).map_err(|error| damaged(&error.to_string()))?;
-        if let Some(kv) = options.kv.filter(|kv| *kv != head.kv) {
-            let message = format!("keys and values were saved as {:?}, not {kv:?}", head.kv);
-            return Err(Error::new(Code::InvalidArgument, "options.kv", message));
-        }
-        let context = match options.context {
-            0 => head.context,
-            context => context,
-        };
-        if head.tokens.len() > context {
-            let message = format!(
-                "expected room for {} tokens, found {context}",
-                head.tokens.len()
-            );
-            return Err(Error::new(
-                Code::InvalidArgument,
-                "options.context",
-                message,
-            ));
-        }
-        let network = model.network()?;
-        if head.evaluated > 0 && network.is_long(context) != network.is_long(head.context) {
-            let message = format!(
-                "the model turns keys otherwise in a context of {context} tokens than in the {} that \
-                 the session had; save it without pages",
-                head.context
-            );
-            return Err(Error::new(
-                Code::InvalidArgument,
-                "options.context",
-                message,
-            ));
-        }
-        let made = SessionOptions {
-            context,
-            kv: head.kv,
-            chunk: options.chunk,
-            budget: options.budget.clone(),
-            unshared: options.unshared,
-            salt: options.salt,
-        };
+        let made = head.options(options, model.network()?)?;
         let mut session = Self::new(model, team, &made)?;
         session.check_head(&head)?;
         let (prefixes, cache) = (session.model.prefixes(), &mut session.caches[0]);
@@ -232,6 +188,55 @@ impl Session {
             self.generation = Some(generation);
         }
         Ok(())
+    }
+}
+
+impl Head<'_> {
+    /// What a session is made with that is to go on from here.
+    fn options(&self, given: &RestoreOptions, network: &Network) -> Result<SessionOptions> {
+        let refuse = |place: &str, message: String| {
+            Err(Error::new(Code::InvalidArgument, place.to_owned(), message))
+        };
+        if let Some(kv) = given.kv.filter(|kv| *kv != self.kv) {
+            let message = format!("keys and values were saved as {:?}, not {kv:?}", self.kv);
+            return refuse("options.kv", message);
+        }
+        let context = match given.context {
+            0 => self.context,
+            context => context,
+        };
+        if self.tokens.len() > context {
+            let needed = self.tokens.len();
+            let message = format!("expected room for {needed} tokens, found {context}");
+            return refuse("options.context", message);
+        }
+        if self.evaluated > 0 && network.is_long(context) != network.is_long(self.context) {
+            let message = format!(
+                "the model turns keys otherwise in a context of {context} tokens than in the {} that \
+                 the session had; save it without pages",
+                self.context
+            );
+            return refuse("options.context", message);
+        }
+        Ok(SessionOptions {
+            context,
+            kv: self.kv,
+            chunk: given.chunk,
+            budget: given.budget.clone(),
+            unshared: given.unshared,
+            salt: given.salt,
+        })
+    }
+}
+
+/// Reads the bytes of the head.
+fn read_head(input: &mut Hashed<&mut dyn Read>) -> Result<Vec<u8>> {
+    let len = u64::from_le_bytes(input.array()?);
+    let mut head = Vec::new();
+    let read = input.by_ref().take(len).read_to_end(&mut head);
+    match read.map_err(|error| refused(&error))? as u64 == len {
+        true => Ok(head),
+        false => Err(damaged("it ends within its head")),
     }
 }
 
