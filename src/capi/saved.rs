@@ -3,6 +3,7 @@
 use std::ffi::c_char;
 use std::io::{self, Write};
 use std::path::Path;
+use std::sync::Arc;
 
 use super::arguments::{Buffer, Out, flags, input, name};
 use super::guard::guard;
@@ -15,7 +16,9 @@ use super::session::{
 use super::status::LIGHTGPT_OK;
 use super::team::{lightgpt_team, team_or_own};
 use crate::error::Result;
+use crate::model::Model;
 use crate::session::{RestoreOptions, Session};
+use crate::team::Team;
 
 /// Flag of lightgpt_session_save: without keys and values. The result is small, and the tokens are
 /// evaluated again after it is restored, to the same bits.
@@ -90,11 +93,9 @@ pub unsafe extern "C" fn lightgpt_session_restore(
         let path = unsafe { name(path, "path") }?;
         // SAFETY: the header asks for a place for a handle, and for options as large as they say.
         let (out, options) = unsafe { (Out::new(session, "session")?, read(options, "options")?) };
-        let (model, options) = (enter(model)?, restore_options(&options)?);
-        let (model, team) = (model.model.clone(), team_or_own(team, &model.model)?);
-        let made = Session::restore_file(model, team, &options, Path::new(path))?;
-        out.set(hand_out(made)?);
-        Ok(LIGHTGPT_OK)
+        restored((model, team), &options, &out, |model, team, options| {
+            Session::restore_file(model, team, options, Path::new(path))
+        })
     })
 }
 
@@ -113,12 +114,23 @@ pub unsafe extern "C" fn lightgpt_session_restore_memory(
         let data = unsafe { input(data, bytes, "data") }?;
         // SAFETY: the header asks for a place for a handle, and for options as large as they say.
         let (out, options) = unsafe { (Out::new(session, "session")?, read(options, "options")?) };
-        let (model, options) = (enter(model)?, restore_options(&options)?);
-        let (model, team) = (model.model.clone(), team_or_own(team, &model.model)?);
-        let made = Session::restore(model, team, &options, &mut &*data)?;
-        out.set(hand_out(made)?);
-        Ok(LIGHTGPT_OK)
+        restored((model, team), &options, &out, |model, team, options| {
+            Session::restore(model, team, options, &mut &*data)
+        })
     })
+}
+
+/// Hands out the session that `restore` makes.
+fn restored(
+    (model, team): (*const lightgpt_model, *const lightgpt_team),
+    options: &lightgpt_session_options,
+    out: &Out<*mut lightgpt_session>,
+    restore: impl FnOnce(Arc<Model>, Arc<Team>, &RestoreOptions) -> Result<Session>,
+) -> Result<i32> {
+    let (model, options) = (enter(model)?, restore_options(options)?);
+    let team = team_or_own(team, &model.model)?;
+    out.set(hand_out(restore(model.model.clone(), team, &options)?)?);
+    Ok(LIGHTGPT_OK)
 }
 
 fn with_pages(given: u32) -> Result<bool> {

@@ -2,9 +2,8 @@
 //!
 //! Little-endian: [`MAGIC`], the version of this format and that of the numerics (u32 each), the
 //! identity of the model (u128), the length of the head (u64), the head (postcard), the pages of the
-//! evaluated tokens if they were wanted, and the SipHash 1-3 of all that (u128). What a turn holds back of
-//! its text is not there: it is made again from the turn's tokens. Nor are the last logits: the last
-//! token is evaluated again, to the same bits.
+//! evaluated tokens if they were wanted, and the SipHash 1-3 of all that (u128). The last logits are not
+//! there: the last token is evaluated again, to the same bits.
 
 use std::borrow::Cow;
 use std::hash::Hasher;
