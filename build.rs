@@ -5,13 +5,15 @@ use std::env;
 use std::path::PathBuf;
 
 /// The files that declare the C interface, in the order of the header.
-const FILES: [&str; 20] = [
+const FILES: [&str; 23] = [
     "status",
     "options",
     "guard",
     "library",
     "team",
+    "allocator",
     "model",
+    "reader",
     "prefix",
     "metadata",
     "tokenizer",
@@ -25,6 +27,7 @@ const FILES: [&str; 20] = [
     "generate",
     "embed",
     "batch_queue",
+    "batch_metrics",
     "batch_request",
 ];
 

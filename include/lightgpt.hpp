@@ -409,11 +409,41 @@ struct open_options {
         log_owner = detail::owned(callback.release(), detail::destroy<F>);
     }
 
+    // Large memory comes from `source`, an object with
+    //     void *allocate(std::size_t bytes, std::size_t alignment, std::uint32_t tag)
+    //     void release(void *memory, std::size_t bytes, std::size_t alignment, std::uint32_t tag)
+    // The former may throw; the call fails then, and throws the same.
+    template <class A> void allocate_with(A &source)
+    {
+        allocator.allocate = [](void *data, std::size_t bytes, std::size_t alignment,
+                                std::uint32_t tag) {
+            return detail::frame::guard<void *>(nullptr, [&] {
+                return static_cast<A *>(data)->allocate(bytes, alignment, tag);
+            });
+        };
+        allocator.release = [](void *data, void *memory, std::size_t bytes, std::size_t alignment,
+                               std::uint32_t tag) {
+            detail::frame::guard_one(0, [&] {
+                static_cast<A *>(data)->release(memory, bytes, alignment, tag);
+                return 0;
+            });
+        };
+        allocator.user_data = detail::address(source);
+        allocator_owner = detail::nothing();
+    }
+    template <class A> void allocate_with(std::unique_ptr<A> source)
+    {
+        allocate_with(*source);
+        allocator_owner = detail::owned(source.release(), detail::destroy<A>);
+    }
+
     lightgpt_progress_fn progress = nullptr;
     void *progress_data = nullptr;
     lightgpt_log_fn log = nullptr;
     void *log_data = nullptr;
     detail::owned log_owner = detail::nothing();
+    lightgpt_allocator allocator = LIGHTGPT_ALLOCATOR_INIT;
+    detail::owned allocator_owner = detail::nothing();
 };
 
 struct session_options {
@@ -478,6 +508,23 @@ public:
     {
         return opened(options, [&](const lightgpt_open_options *raw, lightgpt_model **made) {
             return lightgpt_model_open_fd(fd, offset, bytes, raw, made);
+        });
+    }
+
+    // Reads the model by read_at(std::uint64_t offset, void *buffer, std::size_t bytes), during this
+    // call only; it answers how many bytes it has read.
+    template <class F>
+    static model open_reader(F &&read_at, std::uint64_t bytes, open_options options = {})
+    {
+        using Reader = std::remove_reference_t<F>;
+        const auto read = [](void *data, std::uint64_t offset, void *buffer, std::size_t wanted) {
+            return detail::frame::guard<std::int64_t>(LIGHTGPT_IO, [&] {
+                auto &reader = *static_cast<Reader *>(data);
+                return static_cast<std::int64_t>(reader(offset, buffer, wanted));
+            });
+        };
+        return opened(options, [&](const lightgpt_open_options *raw, lightgpt_model **made) {
+            return lightgpt_model_open_reader(read, detail::address(read_at), bytes, raw, made);
         });
     }
 
@@ -607,12 +654,17 @@ private:
         options.log_data = given.log_data;
         if (given.log_owner)
             options.log_destroy = given.log_owner.get_deleter();
+        if (given.allocator_owner)
+            given.allocator.destroy = given.allocator_owner.get_deleter();
+        if (given.allocator.allocate != nullptr)
+            options.allocator = &given.allocator;
         model made;
         detail::call([&] {
             lightgpt_model *raw = nullptr;
             const std::int32_t status = open(&options, &raw);
             if (status >= 0) {
                 given.log_owner.release();
+                given.allocator_owner.release();
                 made = model(raw);
             }
             return status;
@@ -1358,6 +1410,16 @@ public:
         lightgpt_batch_metrics metrics = LIGHTGPT_BATCH_METRICS_INIT;
         detail::call([&] { return lightgpt_batch_queue_metrics(get(), &metrics); });
         return metrics;
+    }
+
+    // For Prometheus.
+    std::string metrics_text() const
+    {
+        std::string text;
+        detail::fill(text, [&](char *buf, std::size_t cap, std::size_t *needed) {
+            return lightgpt_batch_queue_metrics_text(get(), buf, cap, needed);
+        });
+        return text;
     }
 
 private:

@@ -70,18 +70,40 @@ pub struct Budget(Arc<Account>);
 #[derive(Default)]
 struct Account {
     cap: Option<u64>,
-    host: Option<Box<dyn HostAllocator>>,
+    source: Arc<Source>,
     total: AtomicU64,
     peak: AtomicU64,
+    by_tag: [AtomicU64; TAGS],
+}
+
+/// Where the memory of an account and its siblings comes from.
+#[derive(Default)]
+struct Source {
+    host: Option<Box<dyn HostAllocator>>,
     by_tag: [AtomicU64; TAGS],
 }
 
 impl Budget {
     /// An account that refuses to go above `cap` bytes and takes memory from `host`, if given.
     pub fn new(cap: Option<u64>, host: Option<Box<dyn HostAllocator>>) -> Self {
+        Self::with_source(
+            cap,
+            Arc::new(Source {
+                host,
+                ..Source::default()
+            }),
+        )
+    }
+
+    /// Another account, with a cap of its own, whose memory comes from the same place.
+    pub fn sibling(&self, cap: Option<u64>) -> Self {
+        Self::with_source(cap, self.0.source.clone())
+    }
+
+    fn with_source(cap: Option<u64>, source: Arc<Source>) -> Self {
         Self(Arc::new(Account {
             cap,
-            host,
+            source,
             ..Account::default()
         }))
     }
@@ -111,6 +133,11 @@ impl Budget {
         self.0.by_tag[tag as usize].load(Ordering::Relaxed)
     }
 
+    /// Bytes in use now for one tag, those of all siblings included.
+    pub fn family_bytes(&self, tag: Tag) -> u64 {
+        self.0.source.by_tag[tag as usize].load(Ordering::Relaxed)
+    }
+
     /// `len` zeros. Memory of the machine is not touched until it is used.
     pub fn allocate<T: Zero>(&self, tag: Tag, len: usize) -> Result<Buffer<T>> {
         // SAFETY: zeroed memory is what `T: Zero` needs to be initialised.
@@ -133,23 +160,21 @@ impl Budget {
     unsafe fn zeroed<T>(&self, tag: Tag, len: usize) -> Result<Buffer<T>> {
         let layout = Layout::array::<T>(len).and_then(|layout| layout.align_to(ALIGN));
         let layout = layout
-            .map_err(|_| self.out_of_memory(u64::MAX))?
+            .map_err(|_| out_of_memory(usize::MAX))?
             .pad_to_align();
         let mut memory = NonNull::dangling();
         if layout.size() > 0 {
             self.charge(layout.size() as u64, tag)?;
-            let Some(taken) = self.0.take(layout, tag) else {
-                self.release(layout.size() as u64, tag);
-                return Err(self.out_of_memory(layout.size() as u64));
-            };
-            memory = taken.cast();
+            let taken = self.0.source.take(layout, tag);
+            let taken = taken.inspect_err(|_| self.release(layout.size() as u64, tag));
+            memory = taken?.cast();
         }
         Ok(Buffer {
             memory,
             len,
             layout,
             tag,
-            budget: self.clone(),
+            budget: Some(self.clone()),
         })
     }
 
@@ -177,39 +202,52 @@ impl Budget {
                 )
             })?;
         self.0.peak.fetch_max(before + bytes, Ordering::Relaxed);
-        self.0.by_tag[tag as usize].fetch_add(bytes, Ordering::Relaxed);
+        for by_tag in [&self.0.by_tag, &self.0.source.by_tag] {
+            by_tag[tag as usize].fetch_add(bytes, Ordering::Relaxed);
+        }
         Ok(())
     }
 
     fn release(&self, bytes: u64, tag: Tag) {
         self.0.total.fetch_sub(bytes, Ordering::Relaxed);
-        self.0.by_tag[tag as usize].fetch_sub(bytes, Ordering::Relaxed);
-    }
-
-    fn out_of_memory(&self, bytes: u64) -> Error {
-        Error::new(
-            Code::OutOfMemory,
-            "memory",
-            format!("no memory for {bytes} bytes"),
-        )
+        for by_tag in [&self.0.by_tag, &self.0.source.by_tag] {
+            by_tag[tag as usize].fetch_sub(bytes, Ordering::Relaxed);
+        }
     }
 }
 
-impl Account {
-    fn take(&self, layout: Layout, tag: Tag) -> Option<NonNull<u8>> {
+fn out_of_memory(bytes: usize) -> Error {
+    let message = format!("no memory for {bytes} bytes");
+    Error::new(Code::OutOfMemory, "memory", message)
+}
+
+impl Source {
+    fn take(&self, layout: Layout, tag: Tag) -> Result<NonNull<u8>> {
+        let (bytes, align) = (layout.size(), layout.align());
+        let Some(host) = &self.host else {
+            return system::take(layout).ok_or_else(|| out_of_memory(bytes));
+        };
+        let given = host.allocate(bytes, align, tag);
+        let memory = given.ok_or_else(|| out_of_memory(bytes))?;
+        if !memory.as_ptr().addr().is_multiple_of(align) {
+            // SAFETY: given two lines above with the same arguments, and not used.
+            unsafe { host.release(memory, bytes, align, tag) };
+            let message = format!("the host's allocator gave no multiple of {align}");
+            return Err(Error::new(Code::OutOfMemory, "memory", message));
+        }
+        // SAFETY: the host gave so many bytes.
+        unsafe { memory.write_bytes(0, bytes) };
+        Ok(memory)
+    }
+
+    /// # Safety
+    /// `memory` came from [`Source::take`] with the same layout and tag, and is not used any more.
+    unsafe fn release(&self, memory: NonNull<u8>, layout: Layout, tag: Tag) {
         match &self.host {
-            Some(host) => {
-                let memory = host.allocate(layout.size(), layout.align(), tag)?;
-                if !memory.as_ptr().addr().is_multiple_of(layout.align()) {
-                    // SAFETY: given a line above with the same arguments, and not used.
-                    unsafe { host.release(memory, layout.size(), layout.align(), tag) };
-                    return None;
-                }
-                // SAFETY: the host gave so many bytes.
-                unsafe { memory.write_bytes(0, layout.size()) };
-                Some(memory)
-            }
-            None => system::take(layout),
+            // SAFETY: promised by the caller.
+            Some(host) => unsafe { host.release(memory, layout.size(), layout.align(), tag) },
+            // SAFETY: as above.
+            None => unsafe { system::release(memory, layout) },
         }
     }
 }
@@ -229,7 +267,21 @@ pub struct Buffer<T> {
     len: usize,
     layout: Layout,
     tag: Tag,
-    budget: Budget,
+    /// `None` in the empty one of `default`.
+    budget: Option<Budget>,
+}
+
+impl<T> Default for Buffer<T> {
+    /// No values, which no memory is taken for.
+    fn default() -> Self {
+        Self {
+            memory: NonNull::dangling(),
+            len: 0,
+            layout: Layout::new::<()>(),
+            tag: Tag::Misc,
+            budget: None,
+        }
+    }
 }
 
 // SAFETY: a buffer owns its memory like a `Box<[T]>`; host allocators are `Send + Sync`.
@@ -255,19 +307,14 @@ impl<T> DerefMut for Buffer<T> {
 
 impl<T> Drop for Buffer<T> {
     fn drop(&mut self) {
-        if self.layout.size() == 0 {
-            return;
+        if let (Some(budget), 1..) = (&self.budget, self.layout.size()) {
+            // SAFETY: it came from there with this layout and tag, and nobody has it any more.
+            unsafe {
+                let memory = self.memory.cast::<u8>();
+                budget.0.source.release(memory, self.layout, self.tag);
+            }
+            budget.release(self.layout.size() as u64, self.tag);
         }
-        let memory = self.memory.cast::<u8>();
-        match &self.budget.0.host {
-            // SAFETY: `take` got this memory from the same host with the same arguments.
-            Some(host) => unsafe {
-                host.release(memory, self.layout.size(), self.layout.align(), self.tag);
-            },
-            // SAFETY: `take` got this memory from here with the same layout.
-            None => unsafe { system::release(memory, self.layout) },
-        }
-        self.budget.release(self.layout.size() as u64, self.tag);
     }
 }
 
@@ -374,22 +421,55 @@ mod tests {
         assert!(budget.allocate::<u8>(Tag::Kv, 0).unwrap().is_empty());
     }
 
-    struct Failing;
+    #[test]
+    fn siblings_have_caps_of_their_own_and_are_counted_together() {
+        let budget = Budget::new(Some(128), None);
+        let (kept, other) = (Buffer::<u8>::default(), budget.sibling(Some(64)));
+        let held = [&budget, &other].map(|budget| budget.allocate::<u8>(Tag::Kv, 64).unwrap());
+        assert_eq!((budget.bytes(), other.bytes()), (64, 64));
+        assert_eq!(budget.family_bytes(Tag::Kv), 128);
+        let refused = other.allocate::<u8>(Tag::Kv, 1).unwrap_err();
+        assert_eq!(refused.code(), Code::MemoryCap);
+        assert!(budget.allocate::<u8>(Tag::Misc, 64).is_ok() && kept.is_empty());
+        drop(held);
+        assert_eq!(other.family_bytes(Tag::Kv), 0);
+    }
+
+    /// Gives nothing, or memory that does not begin where it should.
+    struct Failing(Option<NonNull<u8>>);
+
+    // SAFETY: what it has is never used.
+    unsafe impl Send for Failing {}
+    // SAFETY: as above.
+    unsafe impl Sync for Failing {}
 
     impl HostAllocator for Failing {
         fn allocate(&self, _: usize, _: usize, _: Tag) -> Option<NonNull<u8>> {
-            None
+            self.0
         }
 
-        unsafe fn release(&self, _: NonNull<u8>, _: usize, _: usize, _: Tag) {
-            unreachable!("nothing was given")
+        unsafe fn release(&self, memory: NonNull<u8>, bytes: usize, align: usize, tag: Tag) {
+            assert_eq!(
+                (Some(memory), bytes, align, tag),
+                (self.0, 64, ALIGN, Tag::Misc)
+            );
         }
     }
 
     #[test]
     fn a_failing_host_allocator_is_an_error_and_is_not_charged() {
-        let budget = Budget::new(None, Some(Box::new(Failing)));
-        let e = budget.allocate::<u8>(Tag::Misc, 10).unwrap_err();
-        assert_eq!((e.code(), budget.bytes()), (Code::OutOfMemory, 0));
+        let crooked = NonNull::<u64>::dangling().cast();
+        for (given, told) in [
+            (None, "memory: no memory for 64 bytes"),
+            (
+                Some(crooked),
+                "memory: the host's allocator gave no multiple of 64",
+            ),
+        ] {
+            let budget = Budget::new(None, Some(Box::new(Failing(given))));
+            let e = budget.allocate::<u8>(Tag::Misc, 10).unwrap_err();
+            assert_eq!((e.code(), budget.bytes()), (Code::OutOfMemory, 0));
+            assert_eq!(e.to_string(), told);
+        }
     }
 }

@@ -14,6 +14,8 @@ pub mod budget;
 
 pub mod control;
 
+pub mod pressure;
+
 pub mod team;
 
 pub mod quant;

@@ -495,8 +495,9 @@ fn rust_layout() -> String {
         }
         lightgpt_open_options {
             struct_size, flags, memory_max, progress, progress_data, log, log_data, log_destroy,
-            prefix_bytes_max,
+            prefix_bytes_max, allocator,
         }
+        lightgpt_allocator { struct_size, reserved, allocate, release, user_data, destroy }
         lightgpt_prefix_statistics {
             struct_size, reserved, lookups, hits, tokens, pages, bytes, bytes_max, evictions,
         }
@@ -552,7 +553,10 @@ fn rust_layout() -> String {
             struct_size, reserved, waiting, running, submitted, refused, finished, cancelled,
             expired, failed, prompt_tokens, generated_tokens, repeated_tokens, preemptions, passes,
             rows, rows_max, busy_us, queue_us, first_token_us, first_tokens, token_us, token_max_us,
-            kv_bytes,
+            kv_bytes, sequences, sequences_max, sequences_allowed, weights_mapped, memory_weights,
+            memory_kv, memory_scratch, memory_misc, prefix_lookups, prefix_hits, prefix_bytes,
+            prefix_bytes_allowed, pressure, pressure_events, tokens_per_second, occupancy,
+            prefix_hit_rate, compression, queue_times, first_token_times, token_times,
         }
         lightgpt_batch_timings {
             struct_size, reserved, prompt_tokens, generated_tokens, repeated_tokens, preemptions,

@@ -238,6 +238,31 @@ fn batch_makes_the_same_texts_together() {
 }
 
 #[test]
+fn host_reads_from_an_archive_with_threads_and_memory_of_its_own() {
+    let archive = library().join("archive.pak");
+    let bytes = fs::read(model()).unwrap();
+    let (front, behind) = (b"something else".to_vec(), b"and more");
+    fs::write(&archive, [&front[..], &bytes, behind].concat()).unwrap();
+    let place = [front.len(), bytes.len()].map(|number| number.to_string());
+    let texts = LINKS.map(|link| {
+        let program = compile("examples-c/host.c", link, &[]);
+        let text = succeed(Command::new(&program).arg(&archive).args(&place));
+        let cut = run(Command::new(&program)
+            .arg(&archive)
+            .args([&place[0], "100"]));
+        let told = String::from_utf8(cut.stderr).unwrap();
+        assert!(!cut.status.success() && told.contains("expected"), "{told}");
+        text
+    });
+    assert_eq!(texts[0], texts[1]);
+    assert!(
+        texts[0].len() > 60 && texts[0].contains(" bytes of weights, "),
+        "{}",
+        texts[0]
+    );
+}
+
+#[test]
 fn examples_are_short() {
     for entry in fs::read_dir(Path::new(ROOT).join("examples-c")).unwrap() {
         let path = entry.unwrap().path();

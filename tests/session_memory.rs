@@ -218,6 +218,7 @@ fn every_failing_allocation_of_the_host_is_survived() {
     );
     let calls = counted.calls.load(Ordering::Relaxed);
     assert!(calls > 12, "{calls}");
+    let mut refused = 0;
     for fails_at in 0..calls {
         for forever in [false, true] {
             let (host, budget) = host(fails_at, forever);
@@ -230,12 +231,16 @@ fn every_failing_allocation_of_the_host_is_survived() {
             if forever {
                 assert_eq!(lived, None, "{fails_at}");
             } else {
-                assert_eq!((lived.as_ref(), errors), (Some(&truth), 1), "{fails_at}");
+                // Where pages are kept for others, they give way instead.
+                assert!(errors <= 1, "{fails_at}: {errors}");
+                assert_eq!(lived.as_ref(), Some(&truth), "{fails_at}");
+                refused += errors;
             }
             assert_eq!(budget.bytes(), 0, "{fails_at}: all memory is back");
             assert_eq!(host.held.load(Ordering::Relaxed), 0, "{fails_at}");
         }
     }
+    assert!(refused > calls / 2, "{refused} of {calls}");
 }
 
 /// Bytes that a session with a full context has charged, beyond those of its model.

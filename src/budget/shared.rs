@@ -73,7 +73,8 @@ impl<T: Zero> Shared<T> {
 
     /// The account that it is charged to.
     pub fn budget(&self) -> &Budget {
-        &self.head().memory.budget
+        let budget = self.head().memory.budget.as_ref();
+        budget.expect("the head is in memory of an account")
     }
 
     fn head(&self) -> &Head {

@@ -1,4 +1,4 @@
-//! The batch queue in C: make, let work, rest, ask, free. Requests are in `batch_request`.
+//! The batch queue in C: make, let work, rest, free. Requests are in `batch_request`.
 
 use std::mem::offset_of;
 use std::sync::{Arc, Mutex};
@@ -11,13 +11,13 @@ use super::guard::{guard, in_callback};
 use super::handles::Kind;
 use super::model::lightgpt_model;
 use super::objects::{Handle, Object, enter, free, insert};
-use super::options::{OutStruct, Struct, read};
-use super::session::kv_format;
+use super::options::{Struct, read};
+use super::session::{capped, kv_format};
 use super::status::{LIGHTGPT_DONE, LIGHTGPT_OK, LIGHTGPT_PENDING};
 use super::team::{lightgpt_team, team_or_own};
-use crate::budget::Budget;
 use crate::engine::{Progress, Queue, QueueOptions};
 use crate::error::{Code, Error, Result};
+use crate::model::Model;
 use crate::team::spawn;
 
 /// Requests that one model works on together: each pass evaluates the next token of all that run,
@@ -70,65 +70,6 @@ unsafe impl Struct for lightgpt_batch_queue_options {
     const SIZE_MIN: usize = offset_of!(Self, window_us) + size_of::<u64>();
 }
 
-/// What a queue has done and holds. Times are in microseconds.
-#[repr(C)]
-#[derive(Debug, Clone, Copy)]
-pub struct lightgpt_batch_metrics {
-    /// Set by the caller: sizeof(lightgpt_batch_metrics).
-    pub struct_size: u32,
-    /// Zero.
-    pub reserved: u32,
-    /// Requests that wait.
-    pub waiting: u64,
-    /// Requests that run.
-    pub running: u64,
-    /// Requests that were taken.
-    pub submitted: u64,
-    /// Requests that were answered with LIGHTGPT_BUSY.
-    pub refused: u64,
-    /// Requests whose text is complete, or whose callback stopped it.
-    pub finished: u64,
-    /// Requests that were cancelled.
-    pub cancelled: u64,
-    /// Requests whose deadline has passed.
-    pub expired: u64,
-    /// Requests that ended with an error.
-    pub failed: u64,
-    /// Tokens of the prompts of requests that ran.
-    pub prompt_tokens: u64,
-    /// Tokens generated.
-    pub generated_tokens: u64,
-    /// Tokens that were evaluated once more, because their keys and values had been given up.
-    pub repeated_tokens: u64,
-    /// How often that happened to a request.
-    pub preemptions: u64,
-    /// Passes.
-    pub passes: u64,
-    /// Tokens evaluated in all passes.
-    pub rows: u64,
-    /// The most tokens of a pass.
-    pub rows_max: u64,
-    /// Time at work.
-    pub busy_us: u64,
-    /// Sum of the times from submission to the first run, of requests that ran.
-    pub queue_us: u64,
-    /// Sum of the times from submission to the first token.
-    pub first_token_us: u64,
-    /// Requests that have a first token.
-    pub first_tokens: u64,
-    /// Sum of the times between two tokens of a request.
-    pub token_us: u64,
-    /// The longest of them.
-    pub token_max_us: u64,
-    /// Bytes of keys and values.
-    pub kv_bytes: u64,
-}
-
-// SAFETY: as the trait asks.
-unsafe impl Struct for lightgpt_batch_metrics {
-    const SIZE_MIN: usize = offset_of!(Self, kv_bytes) + size_of::<u64>();
-}
-
 pub(super) struct QueueObject {
     pub queue: Arc<Queue>,
     worker: Option<JoinHandle<()>>,
@@ -175,8 +116,8 @@ pub unsafe extern "C" fn lightgpt_batch_queue_new(
         // SAFETY: the header asks for a place for a handle, and for options as large as they say.
         let (out, given) = unsafe { (Out::new(queue, "queue")?, read(options, "options")?) };
         let works = flags(given.flags, LIGHTGPT_BATCH_QUEUE_WORKER, "options.flags")? != 0;
-        let options = queue_options(&given)?;
         let model = enter(model)?;
+        let options = queue_options(&given, &model.model)?;
         let team = team_or_own(team, &model.model)?;
         let queue = Arc::new(Queue::new(model.model.clone(), team, &options)?);
         let worker = works.then(|| start(queue.clone())).transpose()?;
@@ -257,48 +198,6 @@ pub extern "C" fn lightgpt_batch_queue_drain(
     })
 }
 
-/// Says what the queue has done and holds.
-///
-/// metrics: not NULL, initialised with LIGHTGPT_BATCH_METRICS_INIT. Any thread at any time.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn lightgpt_batch_queue_metrics(
-    queue: *const lightgpt_batch_queue,
-    metrics: *mut lightgpt_batch_metrics,
-) -> i32 {
-    guard(|| {
-        // SAFETY: the header asks for a struct as large as it says.
-        let out = unsafe { OutStruct::new(metrics, "metrics") }?;
-        let now = enter(queue)?.queue.metrics();
-        out.set(&lightgpt_batch_metrics {
-            struct_size: 0,
-            reserved: 0,
-            waiting: now.waiting,
-            running: now.running,
-            submitted: now.submitted,
-            refused: now.refused,
-            finished: now.finished,
-            cancelled: now.cancelled,
-            expired: now.expired,
-            failed: now.failed,
-            prompt_tokens: now.prompt_tokens,
-            generated_tokens: now.generated_tokens,
-            repeated_tokens: now.repeated_tokens,
-            preemptions: now.preemptions,
-            passes: now.passes,
-            rows: now.rows,
-            rows_max: now.rows_max,
-            busy_us: now.busy_us,
-            queue_us: now.queue_us,
-            first_token_us: now.first_token_us,
-            first_tokens: now.first_tokens,
-            token_us: now.token_us,
-            token_max_us: now.token_max_us,
-            kv_bytes: now.kv_bytes,
-        });
-        Ok(LIGHTGPT_OK)
-    })
-}
-
 /// Gives a queue back. Requests that are there are cancelled, and their callbacks hear it before
 /// this call ends; its thread is joined, and calls on other threads are waited for. In a callback
 /// that is LIGHTGPT_BUSY, if the queue has a thread or is in a call.
@@ -333,14 +232,14 @@ pub(super) fn end_of(timeout_us: u64) -> Option<Instant> {
     Instant::now().checked_add(Duration::from_micros(timeout_us))
 }
 
-fn queue_options(given: &lightgpt_batch_queue_options) -> Result<QueueOptions> {
+fn queue_options(given: &lightgpt_batch_queue_options, model: &Model) -> Result<QueueOptions> {
     Ok(QueueOptions {
         context: size(given.context, "options.context")?,
         kv: kv_format(given.kv_format)?,
         chunk: size(given.chunk, "options.chunk")?,
         sequences: given.sequences_max as usize,
         requests: size(given.requests_max, "options.requests_max")?,
-        budget: (given.memory_max > 0).then(|| Budget::new(Some(given.memory_max), None)),
+        budget: capped(model, given.memory_max),
         window: Duration::from_micros(given.window_us),
     })
 }

@@ -9,7 +9,9 @@
 #![allow(non_camel_case_types)] // the names are C's
 #![allow(clippy::missing_safety_doc)] // the header's opening and each function state the contract
 
+mod allocator;
 mod arguments;
+mod batch_metrics;
 mod batch_queue;
 mod batch_request;
 mod branch;
@@ -25,6 +27,7 @@ mod model;
 mod objects;
 mod options;
 mod prefix;
+mod reader;
 mod sampler;
 mod sampler_options;
 mod saved;
@@ -34,6 +37,8 @@ mod status;
 mod team;
 mod tokenizer;
 
+pub use allocator::*;
+pub use batch_metrics::*;
 pub use batch_queue::*;
 pub use batch_request::*;
 pub use branch::*;
@@ -46,6 +51,7 @@ pub use metadata::*;
 pub use model::*;
 pub use options::lightgpt_destroy_fn;
 pub use prefix::*;
+pub use reader::*;
 pub use sampler::*;
 pub use sampler_options::*;
 pub use saved::*;

@@ -6,6 +6,7 @@ use std::mem::offset_of;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::allocator::{budget_of, lightgpt_allocator};
 use super::arguments::{Out, flags, input, invalid, name};
 use super::embed::pooling_number;
 use super::guard::{callback, guard};
@@ -14,11 +15,11 @@ use super::objects::{Handle, Object, enter, free, insert};
 use super::options::{OutStruct, Struct, UserData, lightgpt_destroy_fn, read};
 use super::session::{lightgpt_session_options, session_options};
 use super::status::LIGHTGPT_OK;
-use crate::budget::Budget;
 use crate::control::{Control, ProgressFn};
 use crate::error::Result;
 use crate::gguf::{Borrowed, LoadOptions, Source};
 use crate::model::{Model, OpenOptions};
+use crate::pressure::Watch;
 
 /// A model: its weights, metadata and tokenizer. Immutable; any number of threads and sessions may
 /// use it at once.
@@ -38,6 +39,9 @@ pub const LIGHTGPT_OPEN_MLOCK: u32 = 1 << 2;
 pub const LIGHTGPT_OPEN_INSPECT: u32 = 1 << 3;
 /// Sessions share nothing: as if all were made with LIGHTGPT_SESSION_UNSHARED.
 pub const LIGHTGPT_OPEN_UNSHARED: u32 = 1 << 4;
+/// Pay no attention to how much memory the machine and the control group have left: no cap by
+/// default, and nothing shrinks while memory is short.
+pub const LIGHTGPT_OPEN_UNWATCHED: u32 = 1 << 5;
 
 /// A callback's answer: go on.
 pub const LIGHTGPT_CONTINUE: i32 = 0;
@@ -74,7 +78,8 @@ pub struct lightgpt_open_options {
     /// LIGHTGPT_OPEN_ bits.
     pub flags: u32,
     /// The most bytes that copied weights, activations, and the sessions without a cap of their own
-    /// may take; 0: no cap. A map is not counted.
+    /// may take; 0: 80 % of what the machine and the control group allow, as far as is known. A map is
+    /// not counted.
     pub memory_max: u64,
     /// Reports progress and may cancel; used during the call only. NULL: none.
     pub progress: lightgpt_progress_fn,
@@ -90,6 +95,9 @@ pub struct lightgpt_open_options {
     /// another one before; 0: a quarter of the weights', at least 256 MiB. They count for
     /// `memory_max`, but give way to everything else.
     pub prefix_bytes_max: u64,
+    /// Where large memory of the model, its sessions and its queues comes from; read during the call
+    /// only. NULL: the system.
+    pub allocator: *const lightgpt_allocator,
 }
 
 // SAFETY: as the trait asks; NULL pointers and functions are all zeros.
@@ -217,8 +225,8 @@ impl ModelObject {
 /// text answers LIGHTGPT_UNSUPPORTED, saying what is not known.
 ///
 /// path: not NULL, UTF-8, ends in a zero byte. options: NULL for the defaults. model: not NULL;
-/// gets a handle that lightgpt_model_free gives back. `log_data` becomes the model's only if the
-/// call succeeds. Any thread.
+/// gets a handle that lightgpt_model_free gives back. `log_data`, and the allocator's data, become
+/// the model's only if the call succeeds. Any thread.
 /// Errors: LIGHTGPT_IO, LIGHTGPT_FORMAT (names key or tensor, offset, expected and found),
 /// LIGHTGPT_UNSUPPORTED (architecture, format, version), LIGHTGPT_OUT_OF_MEMORY,
 /// LIGHTGPT_MEMORY_CAP, LIGHTGPT_CANCELLED, LIGHTGPT_FILE_CHANGED (while it was copied).
@@ -325,12 +333,12 @@ pub unsafe extern "C" fn lightgpt_model_memory_estimate(
         // SAFETY: the header asks for structs as large as they say.
         let (out, options) =
             unsafe { (OutStruct::new(memory, "memory")?, read(options, "options")?) };
-        let options = session_options(&options)?;
-        let estimate = enter(model)?.model.memory_estimate(
-            options.context,
-            options.kv,
-            options.chunk_tokens(),
-        )?;
+        let model = enter(model)?;
+        let options = session_options(&options, &model.model)?;
+        let estimate =
+            model
+                .model
+                .memory_estimate(options.context, options.kv, options.chunk_tokens())?;
         out.set(&lightgpt_memory {
             struct_size: 0,
             reserved: 0,
@@ -353,7 +361,7 @@ pub extern "C" fn lightgpt_model_free(model: *mut lightgpt_model) -> i32 {
     free(model)
 }
 
-fn open(
+pub(super) fn open(
     source: Source<'_>,
     options: &lightgpt_open_options,
     out: &Out<*mut lightgpt_model>,
@@ -362,17 +370,27 @@ fn open(
         | LIGHTGPT_OPEN_PREFAULT
         | LIGHTGPT_OPEN_MLOCK
         | LIGHTGPT_OPEN_INSPECT
-        | LIGHTGPT_OPEN_UNSHARED;
+        | LIGHTGPT_OPEN_UNSHARED
+        | LIGHTGPT_OPEN_UNWATCHED;
     let flags = flags(options.flags, KNOWN, "options.flags")?;
     if options.log.is_none() && options.log_destroy.is_some() {
         return Err(invalid("options.log_destroy", "it comes without log"));
     }
-    let cap = (options.memory_max > 0).then_some(options.memory_max);
+    let watch = match flags & LIGHTGPT_OPEN_UNWATCHED {
+        0 => Watch::machine(),
+        _ => Arc::new(Watch::blind()),
+    };
+    let cap = match options.memory_max {
+        0 => watch.cap(),
+        bytes => Some(bytes),
+    };
+    // SAFETY: the header asks for a struct as large as it says.
+    let (budget, kept) = unsafe { budget_of(cap, options.allocator) }?;
     let load = LoadOptions {
         copy: flags & LIGHTGPT_OPEN_COPY != 0,
         prefault: flags & LIGHTGPT_OPEN_PREFAULT != 0,
         mlock: flags & LIGHTGPT_OPEN_MLOCK != 0,
-        budget: Budget::new(cap, None),
+        budget,
     };
     let mut report = |done, total| match options.progress {
         // SAFETY: the header describes this call to who wrote the function.
@@ -384,15 +402,11 @@ fn open(
         progress: Some(report),
         ..Control::none()
     };
-    let inspect = flags & LIGHTGPT_OPEN_INSPECT != 0;
     let open = OpenOptions {
         load,
-        describe_only: inspect,
-        prefix_bytes_max: match (flags & LIGHTGPT_OPEN_UNSHARED, options.prefix_bytes_max) {
-            (0, 0) => None,
-            (0, bytes) => Some(bytes),
-            _ => Some(0),
-        },
+        describe_only: flags & LIGHTGPT_OPEN_INSPECT != 0,
+        prefix_bytes_max: prefix_bytes_max(options),
+        watch: Some(watch),
     };
     let model = Model::open(source, &open, &mut control)?;
     let log = options.log.map(|function| Log {
@@ -409,8 +423,18 @@ fn open(
     if let Some(log) = &model.log {
         log.data.keep(options.log_destroy);
     }
+    kept.keep();
     out.set(handle);
     Ok(LIGHTGPT_OK)
+}
+
+fn prefix_bytes_max(options: &lightgpt_open_options) -> Option<u64> {
+    let is_unshared = options.flags & LIGHTGPT_OPEN_UNSHARED != 0;
+    match options.prefix_bytes_max {
+        _ if is_unshared => Some(0),
+        0 => None,
+        bytes => Some(bytes),
+    }
 }
 
 fn describe(model: &Model) -> lightgpt_model_info {

@@ -127,7 +127,8 @@ fn restored(
     out: &Out<*mut lightgpt_session>,
     restore: impl FnOnce(Arc<Model>, Arc<Team>, &RestoreOptions) -> Result<Session>,
 ) -> Result<i32> {
-    let (model, options) = (enter(model)?, restore_options(options)?);
+    let model = enter(model)?;
+    let options = restore_options(options, &model.model)?;
     let team = team_or_own(team, &model.model)?;
     out.set(hand_out(restore(model.model.clone(), team, &options)?)?);
     Ok(LIGHTGPT_OK)
@@ -137,8 +138,8 @@ fn with_pages(given: u32) -> Result<bool> {
     Ok(flags(given, LIGHTGPT_SAVE_TOKENS_ONLY, "flags")? == 0)
 }
 
-fn restore_options(given: &lightgpt_session_options) -> Result<RestoreOptions> {
-    let options = session_options(given)?;
+fn restore_options(given: &lightgpt_session_options, model: &Model) -> Result<RestoreOptions> {
+    let options = session_options(given, model)?;
     Ok(RestoreOptions {
         context: options.context,
         kv: (given.kv_format != LIGHTGPT_KV_AUTO).then_some(options.kv),

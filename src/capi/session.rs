@@ -19,6 +19,7 @@ use crate::budget::Budget;
 use crate::control::{Control, Flow, Signals};
 use crate::error::{Code, Error, Result};
 use crate::kv::KvFormat;
+use crate::model::Model;
 use crate::session::{Canceller, Session, SessionOptions};
 
 /// One timeline of text: the tokens so far and what the model remembers of them. Any thread, one
@@ -183,8 +184,8 @@ pub unsafe extern "C" fn lightgpt_session_new(
     guard(|| {
         // SAFETY: the header asks for a place for a handle, and for options as large as they say.
         let (out, options) = unsafe { (Out::new(session, "session")?, read(options, "options")?) };
-        let options = session_options(&options)?;
         let model = enter(model)?;
+        let options = session_options(&options, &model.model)?;
         let team = team_or_own(team, &model.model)?;
         let made = Session::new(model.model.clone(), team, &options)?;
         let context = made.context();
@@ -415,15 +416,23 @@ pub extern "C" fn lightgpt_session_free(session: *mut lightgpt_session) -> i32 {
     free(session)
 }
 
-pub(super) fn session_options(given: &lightgpt_session_options) -> Result<SessionOptions> {
+pub(super) fn session_options(
+    given: &lightgpt_session_options,
+    model: &Model,
+) -> Result<SessionOptions> {
     Ok(SessionOptions {
         context: size(given.context, "options.context")?,
         kv: kv_format(given.kv_format)?,
         chunk: size(given.chunk, "options.chunk")?,
-        budget: (given.memory_max > 0).then(|| Budget::new(Some(given.memory_max), None)),
+        budget: capped(model, given.memory_max),
         unshared: flags(given.flags, LIGHTGPT_SESSION_UNSHARED, "options.flags")? != 0,
         salt: given.salt,
     })
+}
+
+/// An account of its own for `memory_max` bytes of the model's memory; 0: the model's.
+pub(super) fn capped(model: &Model, memory_max: u64) -> Option<Budget> {
+    (memory_max > 0).then(|| model.budget().sibling(Some(memory_max)))
 }
 
 pub(super) fn kv_format(number: u32) -> Result<KvFormat> {

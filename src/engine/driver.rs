@@ -100,8 +100,12 @@ impl Driver {
             leaving: Vec::new(),
             plan: Plan::default(),
             scratch: Some(scratch),
-            room: PickRoom::default(),
-            metrics: Metrics::default(),
+            room: PickRoom::on(&model.budget().sibling(None)),
+            metrics: Metrics {
+                sequences_max: limits.sequences as u64,
+                sequences_allowed: limits.sequences as u64,
+                ..Metrics::default()
+            },
             model,
             team,
         })
@@ -165,6 +169,14 @@ impl Driver {
     /// Whether rows are being evaluated.
     pub fn is_working(&self) -> bool {
         !self.plan.is_over()
+    }
+
+    /// While memory is short, fewer requests are admitted.
+    pub fn heed_pressure(&mut self) {
+        let level = self.model.pressure();
+        let sequences = level.share(self.metrics.sequences_max);
+        self.scheduler.allow(sequences as usize);
+        self.metrics.sequences_allowed = self.scheduler.allowed() as u64;
     }
 
     /// Plans the next pass; whether there is anything to evaluate.
@@ -272,7 +284,7 @@ impl Driver {
             })
         });
         let pass = Pass::new(scratch, rows, Goal::Logits, self.team.threads());
-        self.metrics.pass(pass.rows().len());
+        self.metrics.pass(parts.len(), pass.rows().len());
         Ok(pass)
     }
 

@@ -1,6 +1,10 @@
-//! What a queue has done, as numbers that rise.
+//! What a queue has done and what its model holds, as numbers.
 
+use super::histogram::Histogram;
 use super::request::{Outcome, Timings};
+use crate::budget::Tag;
+use crate::kv::PrefixStatistics;
+use crate::model::Model;
 
 /// What a queue has done and holds. Times are in microseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -47,14 +51,94 @@ pub struct Metrics {
     pub token_us: u64,
     /// The longest of them.
     pub token_max_us: u64,
-    /// Bytes of keys and values.
+    /// Bytes of keys and values of the requests.
     pub kv_bytes: u64,
+    /// Sequences of all passes: their mean is how many had rows in a pass.
+    pub sequences: u64,
+    /// Sequences that may run at a time.
+    pub sequences_max: u64,
+    /// Sequences up to which others are admitted now: fewer while memory is short.
+    pub sequences_allowed: u64,
+    /// Times from submission to the first run, of requests that ran.
+    pub queue_times: Histogram,
+    /// Times from submission to the first token.
+    pub first_token_times: Histogram,
+    /// Times between two tokens of a request.
+    pub token_times: Histogram,
+    /// Of the model: bytes of weights used in place.
+    pub weights_mapped: u64,
+    /// Bytes of weights that were read.
+    pub weights_copied: u64,
+    /// Bytes of keys and values of all that share the model's memory, the prefix cache included.
+    pub memory_kv: u64,
+    /// Bytes of activations.
+    pub memory_scratch: u64,
+    /// Bytes of logits, sampling and tables.
+    pub memory_misc: u64,
+    /// Weights of the model.
+    pub parameters: u64,
+    /// What the prefix cache has done and holds.
+    pub prefix: PrefixStatistics,
+    /// The most bytes that it keeps now: fewer while memory is short.
+    pub prefix_bytes_allowed: u64,
+    /// How short memory is: 0 enough, 1 short, 2 very short.
+    pub pressure: u64,
+    /// Times that it became shorter.
+    pub pressure_events: u64,
+}
+
+fn ratio(part: f64, whole: f64) -> f64 {
+    if whole > 0.0 { part / whole } else { 0.0 }
 }
 
 impl Metrics {
+    /// Tokens generated in a second at work.
+    pub fn tokens_per_second(&self) -> f64 {
+        ratio(self.generated_tokens as f64, self.busy_us as f64 / 1e6)
+    }
+
+    /// Mean share of the sequences that may run that had rows in a pass.
+    pub fn occupancy(&self) -> f64 {
+        ratio(
+            self.sequences as f64,
+            self.passes as f64 * self.sequences_max as f64,
+        )
+    }
+
+    /// Share of the prompts looked for in the prefix cache of which a part was found.
+    pub fn prefix_hit_rate(&self) -> f64 {
+        ratio(self.prefix.hits as f64, self.prefix.lookups as f64)
+    }
+
+    /// Bytes that the weights would have as 16-bit floats, for each that they have.
+    pub fn compression(&self) -> f64 {
+        let bytes = self.weights_mapped + self.weights_copied;
+        ratio(2.0 * self.parameters as f64, bytes as f64)
+    }
+
+    /// The same with what the model says now.
+    pub(super) fn with_model(self, model: &Model) -> Self {
+        let (memory, prefixes, watch) = (model.budget(), model.prefixes(), model.watch());
+        let weights_copied = memory.tag_bytes(Tag::Weights);
+        Self {
+            weights_mapped: model.weight_bytes().saturating_sub(weights_copied),
+            weights_copied,
+            memory_kv: memory.family_bytes(Tag::Kv),
+            memory_scratch: memory.family_bytes(Tag::Scratch),
+            memory_misc: memory.family_bytes(Tag::Misc),
+            parameters: model.parameters(),
+            prefix: prefixes.statistics(),
+            prefix_bytes_allowed: prefixes.bytes_allowed(),
+            pressure: watch.last() as u64,
+            pressure_events: watch.events(),
+            ..self
+        }
+    }
+
     pub(super) fn admitted(&mut self, timings: &Timings) {
         self.prompt_tokens += timings.prompt_tokens;
         self.queue_us += timings.queue_us;
+        self.queue_times.add(timings.queue_us);
     }
 
     pub(super) fn preempted(&mut self, tokens: usize) {
@@ -62,8 +146,9 @@ impl Metrics {
         self.repeated_tokens += tokens as u64;
     }
 
-    pub(super) fn pass(&mut self, rows: usize) {
+    pub(super) fn pass(&mut self, sequences: usize, rows: usize) {
         self.passes += 1;
+        self.sequences += sequences as u64;
         self.rows += rows as u64;
         self.rows_max = self.rows_max.max(rows as u64);
     }
@@ -74,9 +159,11 @@ impl Metrics {
         let Some(gap) = gap else {
             self.first_tokens += 1;
             self.first_token_us += timings.first_token_us;
+            self.first_token_times.add(timings.first_token_us);
             return;
         };
         self.token_us += gap;
+        self.token_times.add(gap);
         self.token_max_us = self.token_max_us.max(gap);
     }
 

@@ -6,8 +6,10 @@
 //! bit, whatever its company is.
 
 mod driver;
+mod histogram;
 mod metrics;
 mod pages;
+mod prometheus;
 mod queue;
 mod request;
 mod scheduler;
@@ -15,6 +17,7 @@ mod sequence;
 mod shared;
 mod waiting;
 
+pub use histogram::{BOUNDS_US, BUCKETS, Histogram};
 pub use metrics::Metrics;
 pub use queue::{Poll, Progress, Queue, QueueOptions, REQUESTS_MAX, SEQUENCES_MAX};
 pub use request::{Event, Happened, Listener, Outcome, Polled, Request, Timings};

@@ -149,7 +149,8 @@ impl Queue {
         let context = options.context_tokens(&model.network()?.spec)?;
         at_most("chunk", options.chunk, model.network()?.spec.context)?;
         let shared = Arc::new(Shared::new(default(options.requests, REQUESTS)));
-        let driver = Driver::new(model.clone(), team, options, shared.clone())?;
+        let mut driver = Driver::new(model.clone(), team, options, shared.clone())?;
+        driver.publish();
         let budget = options.budget.as_ref().unwrap_or(model.budget());
         let cap = budget.cap().unwrap_or(u64::MAX);
         Ok(Self {
@@ -282,9 +283,9 @@ impl Queue {
         self.shared.close();
     }
 
-    /// What it has done so far.
+    /// What it has done so far, and what its model holds.
     pub fn metrics(&self) -> Metrics {
-        self.shared.metrics()
+        self.shared.metrics().with_model(&self.model)
     }
 
     fn worker(&self) -> Result<MutexGuard<'_, Worker>> {
@@ -348,6 +349,7 @@ impl Queue {
                 if gather && let Some(end) = self.gathering(driver, since) {
                     return Rest::Gathering(end);
                 }
+                driver.heed_pressure();
                 if !driver.plan() {
                     // Those that were refused, if any, are gone.
                     match driver.waiting() {

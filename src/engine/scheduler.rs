@@ -63,6 +63,8 @@ pub enum Change {
 #[derive(Debug)]
 pub struct Scheduler {
     limits: Limits,
+    /// Sequences up to which others are admitted; at least 1.
+    allowed: usize,
     waiting: Waiting,
     /// By slot.
     running: Vec<Option<Running>>,
@@ -108,6 +110,7 @@ impl Scheduler {
     pub fn new(limits: Limits) -> Self {
         Self {
             limits,
+            allowed: limits.sequences,
             waiting: Waiting::default(),
             running: vec![None; limits.sequences],
             free: (0..limits.sequences).rev().collect(),
@@ -126,6 +129,17 @@ impl Scheduler {
     /// Jobs that run.
     pub fn running(&self) -> usize {
         self.limits.sequences - self.free.len()
+    }
+
+    /// From now on lets a job run only while fewer than `sequences` run; those that do go on. Alone,
+    /// any may.
+    pub fn allow(&mut self, sequences: usize) {
+        self.allowed = sequences.clamp(1, self.limits.sequences);
+    }
+
+    /// Sequences up to which others are admitted.
+    pub fn allowed(&self) -> usize {
+        self.allowed
     }
 
     /// A job comes in.
@@ -202,7 +216,11 @@ impl Scheduler {
     /// had its share to take them from.
     fn admit(&mut self, memory: &mut impl Memory) {
         while let Some((place, job)) = self.waiting.next() {
-            let room = self.free.last().copied();
+            if self.running() > self.allowed {
+                return;
+            }
+            let is_allowed = self.running() < self.allowed;
+            let room = self.free.last().copied().filter(|_| is_allowed);
             let reserved = room.map(|slot| self.reserve_first(slot, &job, memory));
             if let (Some(slot), Some(Ok(()))) = (room, &reserved) {
                 self.start(slot, place);

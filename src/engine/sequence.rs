@@ -139,7 +139,7 @@ impl Sequence {
         });
         generation.sampler.swap_room(room);
         if picked.is_err() {
-            *room = PickRoom::default();
+            *room = PickRoom::on(&model.budget().sibling(None));
         }
         picked
     }

@@ -43,6 +43,9 @@ fn any_workload_ends_as_if_alone() {
             for _ in 0..draws.below(20) {
                 world.pass();
             }
+            if draws.below(6) == 0 {
+                world.scheduler().allow(draws.below(6));
+            }
             if draws.below(4) == 0 {
                 let id = 1 + draws.below(world.submitted());
                 world.cancel(id as u64);
@@ -147,4 +150,33 @@ fn prompts_do_not_hold_up_those_who_decode() {
     }
     assert!(world.ended.contains_key(&first));
     world.finish();
+}
+
+/// Nobody is sent away for it, and a higher priority takes the place of a lower one, but no more.
+#[test]
+fn while_fewer_are_allowed_none_comes_in() {
+    let limits = Limits {
+        sequences: 4,
+        chunk: 64,
+    };
+    let mut world = World::new(limits, 1000);
+    let low: Vec<u64> = (0..3).map(|_| world.submit(10, 100, 0, 0)).collect();
+    world.pass();
+    world.scheduler().allow(2);
+    let high = world.submit(10, 5, 4, 0);
+    for _ in 0..20 {
+        world.pass();
+        assert_eq!(world.scheduler().running(), 3);
+    }
+    assert!(world.preempted.is_empty());
+    world.cancel(low[0]);
+    while !world.ended.contains_key(&high) {
+        world.pass();
+        assert!(world.scheduler().running() <= 2);
+    }
+    assert_eq!(world.preempted.len(), 1);
+    // None at all is one.
+    world.scheduler().allow(0);
+    world.finish();
+    assert_eq!(world.ended.len(), 4);
 }

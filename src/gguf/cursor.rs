@@ -15,7 +15,7 @@ const WINDOW: usize = 1 << 18;
 /// A position in an input's head; every read is held against the bytes that are left.
 #[derive(Debug)]
 pub(super) struct Cursor<'i, 'c> {
-    input: &'i Input,
+    input: &'i Input<'i>,
     control: &'i mut Control<'c>,
     /// Bytes `at..filled` are read but not yet taken.
     window: Vec<u8>,
@@ -27,7 +27,7 @@ pub(super) struct Cursor<'i, 'c> {
 
 impl<'i, 'c> Cursor<'i, 'c> {
     /// Starts at the first byte of `input`.
-    pub(super) fn new(input: &'i Input, control: &'i mut Control<'c>) -> Result<Self> {
+    pub(super) fn new(input: &'i Input<'_>, control: &'i mut Control<'c>) -> Result<Self> {
         let len = usize::try_from(input.len()).map_or(WINDOW, |len| len.min(WINDOW));
         let mut window = reserved(len)?;
         window.resize(len, 0);

@@ -26,13 +26,14 @@ use std::sync::Arc;
 pub use inspect::Inspection;
 pub use map::{Borrowed, Bytes};
 pub use metadata::Metadata;
-pub use source::Source;
+pub use source::{ReadAt, Source};
 pub use value::{Array, Kind, Strings, Value};
 pub use write::Writer;
 
 use crate::budget::Budget;
 use crate::control::Control;
 use crate::error::{Code, Error, Result};
+use crate::pressure;
 use crate::quant::Format;
 
 use cursor::reserved;
@@ -42,10 +43,11 @@ use source::{Progress, Watch};
 use split::Part;
 
 /// How the tensor data of a model is made available.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct LoadOptions {
     /// Read it into counted memory instead of mapping it: the file may change afterwards. Owned
-    /// memory is used as it is; borrowed memory is handed back before `open` returns.
+    /// memory is used as it is; borrowed memory is handed back before `open` returns; what a
+    /// [`ReadAt`] gives is always read.
     pub copy: bool,
     /// Bring every page of a map into memory now rather than at its first use; memory and copies
     /// are there anyway.
@@ -53,8 +55,20 @@ pub struct LoadOptions {
     /// Keep the pages in physical memory (`mlock`, Unix only); fails when the limit of the process
     /// does not allow it.
     pub mlock: bool,
-    /// The account that copies are charged to.
+    /// The account that copies are charged to. By default, one that stays below 80 % of what the
+    /// machine and the control group allow.
     pub budget: Budget,
+}
+
+impl Default for LoadOptions {
+    fn default() -> Self {
+        Self {
+            copy: false,
+            prefault: false,
+            mlock: false,
+            budget: Budget::new(pressure::Watch::machine().cap(), None),
+        }
+    }
 }
 
 /// An open model: its metadata and where its tensors lie. Immutable; any thread.
@@ -207,7 +221,7 @@ impl Gguf {
 
 /// Loads part `number` and appends its tensors.
 fn load(
-    part: Part,
+    part: Part<'_>,
     number: usize,
     options: &LoadOptions,
     progress: &mut Progress<'_, '_>,

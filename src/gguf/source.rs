@@ -1,5 +1,6 @@
 //! Where a model comes from, and how its bytes are read, copied or mapped.
 
+use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::ops::Range;
@@ -43,13 +44,31 @@ pub enum Source<'a> {
         /// Bytes of the model.
         len: u64,
     },
+    /// `len` bytes that someone else reads. They are copied, whatever the options say.
+    Reader {
+        /// Who reads; during the call only.
+        file: &'a dyn ReadAt,
+        /// Bytes of the model.
+        len: u64,
+    },
+}
+
+/// Bytes that can be read at any offset: a part of an archive, or what is compressed or encrypted.
+pub trait ReadAt: fmt::Debug {
+    /// Reads some bytes, at least one, from `offset` to the begin of `out`, which is not empty; how
+    /// many. 0: the bytes end there.
+    ///
+    /// # Errors
+    /// Any; the offset is added to the place.
+    fn read_at(&self, offset: u64, out: &mut [u8]) -> Result<usize>;
 }
 
 /// Bytes that can be read at any offset, before it is known what they hold.
 #[derive(Debug)]
-pub(super) enum Input {
+pub(super) enum Input<'a> {
     File(FileInput),
     Memory(Memory),
+    Reader { file: &'a dyn ReadAt, len: u64 },
 }
 
 /// A window of a regular file.
@@ -91,7 +110,7 @@ impl Progress<'_, '_> {
     }
 }
 
-impl Input {
+impl Input<'_> {
     /// A regular file. A FIFO, directory or device is refused without waiting for it.
     pub(super) fn open(path: &Path) -> Result<Self> {
         let mut options = OpenOptions::new();
@@ -159,6 +178,7 @@ impl Input {
         match self {
             Self::File(input) => input.len,
             Self::Memory(memory) => memory.len() as u64,
+            Self::Reader { len, .. } => *len,
         }
     }
 
@@ -172,6 +192,7 @@ impl Input {
                 out.copy_from_slice(from.ok_or_else(shrunk)?);
                 Ok(())
             }
+            Self::Reader { file, .. } => read_all(*file, offset, out),
         }
     }
 
@@ -192,10 +213,12 @@ impl Input {
         })?;
         let before = progress.done;
         let is_owned = matches!(self, Self::Memory(Memory::Owned(_)));
-        let (mut region, watch) = if options.copy && !is_owned {
+        let is_read = matches!(self, Self::Reader { .. });
+        let (mut region, watch) = if options.copy && !is_owned || is_read {
             (self.copy(range.start, len, options, progress)?, None)
         } else {
             match self {
+                Self::Reader { .. } => unreachable!("it was copied"),
                 Self::Memory(memory) => (Region::new(memory, 0), None),
                 Self::File(_) if len == 0 => (Region::new(Memory::Owned(Vec::new()), 0), None),
                 Self::File(input) => {
@@ -237,6 +260,25 @@ impl Input {
         }
         Ok(Region::new(Memory::Copy(buffer), start))
     }
+}
+
+/// Fills `out` from `offset` by as many reads as it takes.
+fn read_all(file: &dyn ReadAt, mut offset: u64, mut out: &mut [u8]) -> Result<()> {
+    while !out.is_empty() {
+        let place = |error: Error| error.within(&format!("offset {offset}"));
+        let read = file.read_at(offset, out).map_err(place)?;
+        let wanted = out.len();
+        if read == 0 {
+            let message = format!("expected {wanted} more bytes, found the end");
+            return Err(place(Error::new(Code::Io, "", message)));
+        }
+        out = out.get_mut(read..).ok_or_else(|| {
+            let message = format!("{wanted} bytes were asked for, the reader says {read}");
+            place(Error::new(Code::InvalidArgument, "", message))
+        })?;
+        offset += read as u64;
+    }
+    Ok(())
 }
 
 /// Brings the pages of a map into memory, with a look at the cancel flag after each step.

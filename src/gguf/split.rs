@@ -20,19 +20,20 @@ const TENSORS_KEY: &str = "split.tensors.count";
 
 /// One file of a model, parsed but not loaded.
 #[derive(Debug)]
-pub(super) struct Part {
+pub(super) struct Part<'a> {
     /// The path, or what else the source was; the outer place of errors.
     pub(super) place: String,
-    pub(super) input: Input,
+    pub(super) input: Input<'a>,
     pub(super) head: Head,
 }
 
 /// Opens and parses all parts of the model at `source`, in order.
-pub(super) fn open(source: Source<'_>, control: &mut Control<'_>) -> Result<Vec<Part>> {
+pub(super) fn open<'a>(source: Source<'a>, control: &mut Control<'_>) -> Result<Vec<Part<'a>>> {
     let (place, input) = match source {
         Source::Path(path) => return open_path(path, control),
         Source::Owned(bytes) => ("memory", Input::owned(bytes)),
         Source::Borrowed(borrowed) => ("memory", Input::borrowed(borrowed)),
+        Source::Reader { file, len } => ("reader", Input::Reader { file, len }),
         Source::Fd { fd, offset, len } => {
             let input = Input::from_fd(fd, offset, len);
             (
@@ -51,7 +52,7 @@ pub(super) fn open(source: Source<'_>, control: &mut Control<'_>) -> Result<Vec<
     Ok(vec![part])
 }
 
-fn open_path(path: &Path, control: &mut Control<'_>) -> Result<Vec<Part>> {
+fn open_path(path: &Path, control: &mut Control<'_>) -> Result<Vec<Part<'static>>> {
     let opened = Part::open(path, control)?;
     let place = opened.place.clone();
     let count = count(&opened.head.metadata).map_err(|e| e.within(&place))?;
@@ -74,14 +75,14 @@ fn open_path(path: &Path, control: &mut Control<'_>) -> Result<Vec<Part>> {
     Ok(parts)
 }
 
-impl Part {
+impl<'a> Part<'a> {
     fn open(path: &Path, control: &mut Control<'_>) -> Result<Self> {
         let place = path.display().to_string();
         let input = Input::open(path).map_err(|e| e.within(&place))?;
         Self::parse(place, input, control)
     }
 
-    fn parse(place: String, input: Input, control: &mut Control<'_>) -> Result<Self> {
+    fn parse(place: String, input: Input<'a>, control: &mut Control<'_>) -> Result<Self> {
         let head = Head::parse(&input, control).map_err(|e| e.within(&place))?;
         Ok(Self { place, input, head })
     }
@@ -117,7 +118,7 @@ fn check_part(metadata: &Metadata, number: u32, count: u32) -> Result<()> {
 }
 
 /// The parts together must hold as many tensors as the first one says.
-fn check_total(parts: &[Part]) -> Result<()> {
+fn check_total(parts: &[Part<'_>]) -> Result<()> {
     let first = &parts[0];
     let found: u64 = parts
         .iter()

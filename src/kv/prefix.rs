@@ -11,10 +11,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::budget::Budget;
-use crate::error::{Code, Result};
+use crate::error::{Code, Error, Result};
 use crate::kv::{Cache, KvFormat, PAGE_TOKENS, Page};
 
 /// Fewer tokens than these are not worth a page.
@@ -58,6 +59,8 @@ pub struct PrefixStatistics {
 pub struct Prefixes {
     tree: Mutex<Tree>,
     bytes_max: u64,
+    /// While memory is short, less than `bytes_max`.
+    bytes_allowed: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -101,12 +104,38 @@ impl Prefixes {
         Self {
             tree: Mutex::default(),
             bytes_max,
+            bytes_allowed: AtomicU64::new(bytes_max),
         }
     }
 
     /// Whether it keeps nothing.
     pub fn is_off(&self) -> bool {
         self.bytes_max == 0
+    }
+
+    /// Keeps at most so many bytes of pages from now on, and never more than at first.
+    pub fn allow(&self, bytes: u64) {
+        let bytes = bytes.min(self.bytes_max);
+        if self.bytes_allowed.swap(bytes, Ordering::Relaxed) > bytes {
+            self.shrink(self.lock());
+        }
+    }
+
+    /// The most bytes of pages that are kept while there is enough memory.
+    pub fn bytes_max(&self) -> u64 {
+        self.bytes_max
+    }
+
+    /// The most bytes of pages that are kept now.
+    pub fn bytes_allowed(&self) -> u64 {
+        self.bytes_allowed.load(Ordering::Relaxed)
+    }
+
+    /// Gives up pages until no more are kept than may be.
+    fn shrink(&self, mut tree: MutexGuard<'_, Tree>) {
+        while tree.statistics.bytes > self.bytes_allowed() && tree.evict(|_| true) {}
+        let gone = std::mem::take(&mut tree.gone);
+        drop((tree, gone));
     }
 
     /// Gives `cache`, which holds the first `evaluated` of `tokens`, pages with more of them, if
@@ -160,9 +189,7 @@ impl Prefixes {
             }
         }
         tree.drop_if_empty(root);
-        while tree.statistics.bytes > self.bytes_max && tree.evict(|_| true) {}
-        let gone = std::mem::take(&mut tree.gone);
-        drop((tree, gone));
+        self.shrink(tree);
     }
 
     /// Gives up a page that is charged to `budget`, first those that no session uses; false if there
@@ -177,16 +204,17 @@ impl Prefixes {
         found
     }
 
-    /// Tries to allocate until there is room: while the cap of `budget` refuses, pages go that are
-    /// kept for sequences to come.
+    /// Tries to allocate until there is room: while the cap of `budget` or the system refuses, pages
+    /// go that are kept for sequences to come.
     pub fn with_room<T>(
         &self,
         budget: &Budget,
         mut allocate: impl FnMut() -> Result<T>,
     ) -> Result<T> {
+        let is_short = |error: &Error| matches!(error.code(), Code::MemoryCap | Code::OutOfMemory);
         loop {
             match allocate() {
-                Err(error) if error.code() == Code::MemoryCap && self.make_room(budget) => {}
+                Err(error) if is_short(&error) && self.make_room(budget) => {}
                 outcome => return outcome,
             }
         }

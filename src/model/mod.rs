@@ -18,6 +18,7 @@ use crate::error::{Code, Error, Result};
 use crate::gguf::{Gguf, LoadOptions, Source};
 use crate::kernel::{self, Kernels};
 use crate::kv::{Domain, KvFormat, Layout, PAGE_TOKENS, Prefixes};
+use crate::pressure::{Level, Watch};
 use crate::team::{FloatEnvironment, Team, TeamOptions};
 use crate::tokenizer::Tokenizer;
 
@@ -39,6 +40,8 @@ pub struct OpenOptions {
     /// The most bytes of pages that are kept for sessions whose tokens begin like those of others
     /// before; `None`: a quarter of the weights', at least [`PREFIX_BYTES`]. 0: none are.
     pub prefix_bytes_max: Option<u64>,
+    /// What tells how short memory is; `None`: [`Watch::machine`].
+    pub watch: Option<Arc<Watch>>,
 }
 
 /// Bytes of pages that any model keeps by default.
@@ -52,6 +55,7 @@ pub struct Model {
     network: Option<Network>,
     budget: Budget,
     prefixes: Prefixes,
+    watch: Arc<Watch>,
     team: Mutex<Weak<Team>>,
     identity: OnceLock<u128>,
 }
@@ -143,6 +147,7 @@ impl Model {
             network,
             budget,
             prefixes: Prefixes::new(prefix_bytes),
+            watch: options.watch.clone().unwrap_or_else(Watch::machine),
             team: Mutex::new(Weak::new()),
             identity: OnceLock::new(),
         }))
@@ -223,6 +228,19 @@ impl Model {
     /// What sessions have evaluated, for others whose tokens begin the same way.
     pub fn prefixes(&self) -> &Prefixes {
         &self.prefixes
+    }
+
+    /// How short memory is. The prefix cache shrinks and grows with it; who does long work asks, as
+    /// often as it likes.
+    pub fn pressure(&self) -> Level {
+        let level = self.watch.level();
+        self.prefixes.allow(level.share(self.prefixes.bytes_max()));
+        level
+    }
+
+    /// What tells how short memory is.
+    pub fn watch(&self) -> &Watch {
+        &self.watch
     }
 
     /// What a session needs with `context` tokens of `kv` (0: as many as the model can attend over)

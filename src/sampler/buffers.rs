@@ -1,5 +1,6 @@
 //! The memory of a pick.
 
+use crate::budget::{Budget, Buffer, Tag};
 use crate::error::{Code, Error, Result};
 use crate::kernel::{BLOCK, Ranked};
 use crate::sampler::rank::group_room;
@@ -8,45 +9,59 @@ use crate::sampler::rank::group_room;
 /// (vocab / 64).
 #[derive(Debug, Default)]
 pub(super) struct Buffers {
-    pub tokens: Vec<u32>,
-    pub logits: Vec<f32>,
-    pub weights: Vec<f32>,
-    pub keys: Vec<f32>,
-    pub order: Vec<Ranked>,
+    /// Where the memory comes from; `None`: from the system.
+    budget: Option<Budget>,
+    pub tokens: Buffer<u32>,
+    pub logits: Buffer<f32>,
+    pub weights: Buffer<f32>,
+    pub keys: Buffer<f32>,
+    pub order: Buffer<Ranked>,
     /// Zeros between stages.
-    pub counts: Vec<u32>,
-    pub maxima: Vec<f32>,
+    pub counts: Buffer<u32>,
+    pub maxima: Buffer<f32>,
     /// (vocab / 4): sums of parts, or maxima of groups.
-    pub room: Vec<f32>,
+    pub room: Buffer<f32>,
     /// (tokens looked back on)
     pub matches: Vec<u32>,
 }
 
 impl Buffers {
-    /// Makes room for a vocabulary and a history; or `OUT_OF_MEMORY`.
+    /// Nothing yet, to be charged to `budget`.
+    pub fn on(budget: &Budget) -> Self {
+        Self {
+            budget: Some(budget.clone()),
+            ..Self::default()
+        }
+    }
+
+    /// Makes room for a vocabulary and a history; or `OUT_OF_MEMORY`, `MEMORY_CAP`.
     pub fn reserve(&mut self, vocab: usize, history: usize) -> Result<()> {
-        let blocks = vocab.div_ceil(BLOCK);
         if self.tokens.len() < vocab {
-            grow(&mut self.tokens, vocab, 0)?;
-            grow(&mut self.logits, vocab, 0.0)?;
-            grow(&mut self.weights, vocab, 0.0)?;
-            grow(&mut self.keys, vocab, 0.0)?;
-            grow(&mut self.order, vocab, Ranked::default())?;
-            grow(&mut self.counts, vocab, 0)?;
-            grow(&mut self.maxima, blocks, 0.0)?;
-            grow(&mut self.room, group_room(vocab), 0.0)?;
+            self.grow(vocab)?;
         }
         self.matches.clear();
         let room = self.matches.try_reserve(history);
         room.map_err(|_| no_memory(history))
     }
-}
 
-fn grow<T: Copy>(list: &mut Vec<T>, len: usize, value: T) -> Result<()> {
-    let more = len.saturating_sub(list.len());
-    list.try_reserve_exact(more).map_err(|_| no_memory(len))?;
-    list.resize(len.max(list.len()), value);
-    Ok(())
+    fn grow(&mut self, vocab: usize) -> Result<()> {
+        let budget = self.budget.get_or_insert_default().clone();
+        let blocks = vocab.div_ceil(BLOCK);
+        let floats = |len| budget.allocate::<f32>(Tag::Misc, len);
+        *self = Self {
+            tokens: budget.allocate(Tag::Misc, vocab)?,
+            logits: floats(vocab)?,
+            weights: floats(vocab)?,
+            keys: floats(vocab)?,
+            order: budget.allocate_filled(Tag::Misc, vocab, Ranked::default())?,
+            counts: budget.allocate(Tag::Misc, vocab)?,
+            maxima: floats(blocks)?,
+            room: floats(group_room(vocab))?,
+            matches: std::mem::take(&mut self.matches),
+            budget: Some(budget),
+        };
+        Ok(())
+    }
 }
 
 /// An empty list with room for `len` values; or `OUT_OF_MEMORY`.

@@ -27,6 +27,7 @@ use std::mem;
 
 use serde::{Deserialize, Serialize};
 
+use crate::budget::Budget;
 use crate::error::{Code, Error, Result};
 use crate::kernel::{self, Kernels};
 use crate::random::{Random, entropy_seed};
@@ -57,6 +58,13 @@ pub struct Sampler {
 /// Memory of picks for samplers that pick one after the other: they need it once.
 #[derive(Debug, Default)]
 pub struct PickRoom(Buffers);
+
+impl PickRoom {
+    /// Nothing yet, to be charged to `budget`.
+    pub fn on(budget: &Budget) -> Self {
+        Self(Buffers::on(budget))
+    }
+}
 
 /// What a sampler has learnt from its picks; small, so that it can be kept for every turn.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -172,6 +180,11 @@ impl Sampler {
     /// picks allocate nothing; or fails with `OUT_OF_MEMORY`.
     pub fn reserve(&mut self, vocab: usize, history: usize) -> Result<()> {
         self.buffers.reserve(vocab, history)
+    }
+
+    /// Charges the memory of its picks to `budget` from now on.
+    pub fn charge(&mut self, budget: &Budget) {
+        self.buffers = Buffers::on(budget);
     }
 
     /// Exchanges the memory of its picks. What a failed pick leaves in it is not for others.

@@ -24,7 +24,7 @@ pub(super) fn by_weight(candidates: &mut Candidates<'_>, u: f64) -> Result<usize
     let target = u * candidates.weigh()?;
     let (mut sum, mut last) = (0.0, None);
     let parts = candidates.weights().chunks(SUMMED);
-    for (part, (weights, mass)) in parts.zip(&candidates.buffers.room).enumerate() {
+    for (part, (weights, mass)) in parts.zip(candidates.buffers.room.iter()).enumerate() {
         let next = sum + f64::from(*mass);
         if next > target {
             for (i, weight) in weights.iter().enumerate().filter(|(_, w)| **w > 0.0) {
@@ -111,7 +111,7 @@ pub(super) fn adaptive(candidates: &mut Candidates<'_>, target: f64) -> Result<(
         *p = (f64::from(*weight) / total) as f32;
     }
     let target = target as f32;
-    for (logit, p) in candidates.logits_mut().iter_mut().zip(&probabilities) {
+    for (logit, p) in candidates.logits_mut().iter_mut().zip(probabilities.iter()) {
         let d = (p - target).abs() / 0.3;
         *logit = 5.0 - 10.0 * d * d / (1.0 + d);
     }

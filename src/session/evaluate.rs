@@ -263,6 +263,7 @@ impl Session {
     fn adopt(&mut self) {
         let sought = std::mem::replace(&mut self.sought, true);
         if let (Some(domain), false) = (&self.domain, sought) {
+            self.model.pressure();
             let (prefixes, cache) = (self.model.prefixes(), &mut self.caches[0]);
             let end = prefixes.adopt(domain, &self.tokens, self.evaluated, cache);
             if end > self.evaluated {
@@ -283,6 +284,7 @@ impl Session {
         if let Some(domain) = &self.domain
             && (pages > self.offered || with_rest)
         {
+            self.model.pressure();
             let (prefixes, tokens) = (self.model.prefixes(), &self.tokens[..self.evaluated]);
             prefixes.offer(domain, tokens, with_rest, &mut self.caches[0]);
             self.offered = pages;

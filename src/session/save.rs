@@ -183,6 +183,9 @@ impl Session {
         if let Some(saved) = head.generation {
             let mut generation = saved.restore(&self.model, &mut self.said)?;
             let (vocab, history) = (self.network()?.spec.vocab, self.tokens.len());
+            generation
+                .sampler
+                .charge(&self.model.budget().sibling(None));
             generation.sampler.reserve(vocab, history)?;
             self.generation = Some(generation);
         }

@@ -65,7 +65,11 @@ impl Session {
         let mut generation = Generation::new(options, &model, &self.tokens, &mut self.said)?;
         let history = self.reserve_tokens(options)?;
         let sampler = &mut generation.sampler;
-        sampler.reserve(model.network()?.spec.vocab, history)?;
+        // It comes and goes with the turn: no cap is held against it.
+        sampler.charge(&model.budget().sibling(None));
+        let vocab = model.network()?.spec.vocab;
+        let room = || sampler.reserve(vocab, history);
+        model.prefixes().with_room(model.budget(), room)?;
         if sampler.learns() {
             let mut latest = self.learnt.iter().rev();
             latest.find(|learnt| sampler.restore(learnt.state));

@@ -355,6 +355,138 @@ static void executor_and_memory(void)
     lightgpt_model_free(model);
 }
 
+/* --- Large memory and a file of the host's --- */
+
+struct memory {
+    size_t held, most;
+    int crooked, destroyed;
+};
+
+static void *allocate(void *user_data, size_t bytes, size_t alignment, uint32_t tag)
+{
+    struct memory *memory = user_data;
+    char *given = NULL;
+    CHECK(bytes > 0 && alignment <= 64 && tag <= LIGHTGPT_MEMORY_MISC);
+    if (__atomic_load_n(&memory->held, __ATOMIC_SEQ_CST) + bytes > memory->most)
+        return NULL;
+    CHECK(posix_memalign((void **)&given, 128, bytes + 128) == 0);
+    __atomic_fetch_add(&memory->held, bytes, __ATOMIC_SEQ_CST);
+    memset(given, 0xff, bytes + 128);
+    return given + (memory->crooked ? 8 : 64);
+}
+
+static void release(void *user_data, void *given, size_t bytes, size_t alignment, uint32_t tag)
+{
+    struct memory *memory = user_data;
+    CHECK(bytes > 0 && alignment <= 64 && tag <= LIGHTGPT_MEMORY_MISC);
+    __atomic_fetch_sub(&memory->held, bytes, __ATOMIC_SEQ_CST);
+    free((char *)given - (memory->crooked ? 8 : 64));
+}
+
+static void destroy(void *user_data)
+{
+    struct memory *memory = user_data;
+    CHECK(memory->held == 0);
+    memory->destroyed++;
+}
+
+struct file {
+    int fd, calls, fails_at;
+    int64_t answer;
+};
+
+static int64_t read_at(void *user_data, uint64_t offset, void *buffer, size_t bytes)
+{
+    struct file *file = user_data;
+    if (file->calls++ == file->fails_at)
+        return file->answer;
+    return pread(file->fd, buffer, bytes > 100000 ? 100000 : bytes, (off_t)offset + 5);
+}
+
+static int32_t on_progress(void *user_data, uint64_t done, uint64_t total)
+{
+    (void)total;
+    *(uint64_t *)user_data = done;
+    return done > 2000000 ? LIGHTGPT_CANCEL : LIGHTGPT_CONTINUE;
+}
+
+static void memory_and_file(void)
+{
+    struct memory memory = {0, SIZE_MAX, 0, 0};
+    struct stat about;
+    struct file file = {open(path, O_RDONLY), 0, -1, 0};
+    lightgpt_allocator allocator = LIGHTGPT_ALLOCATOR_INIT;
+    lightgpt_open_options options = LIGHTGPT_OPEN_OPTIONS_INIT;
+    lightgpt_model *model = NULL;
+    lightgpt_session *session = NULL;
+    uint64_t done = 0;
+    CHECK(file.fd >= 0 && fstat(file.fd, &about) == 0);
+    const uint64_t bytes = (uint64_t)about.st_size;
+    char archive[] = "/tmp/lightgpt-archive-XXXXXX";
+    const int copy = mkstemp(archive);
+    char *all = malloc(bytes);
+    CHECK(copy >= 0 && all != NULL && pread(file.fd, all, bytes, 0) == (ssize_t)bytes);
+    CHECK(write(copy, "front", 5) == 5 && write(copy, all, bytes) == (ssize_t)bytes);
+    CHECK(unlink(archive) == 0 && close(file.fd) == 0);
+    free(all);
+    file.fd = copy;
+
+    allocator.allocate = allocate;
+    allocator.user_data = &memory;
+    allocator.destroy = destroy;
+    options.allocator = &allocator;
+    /* Half an allocator is none. */
+    CHECK(lightgpt_model_open(path, &options, &model) == LIGHTGPT_INVALID_ARGUMENT);
+    allocator.release = release;
+    CHECK(lightgpt_model_open_reader(NULL, &file, bytes, &options, &model)
+          == LIGHTGPT_INVALID_ARGUMENT);
+
+    /* What fails has given everything back, and takes nothing. */
+    memory.most = 1000000;
+    CHECK(lightgpt_model_open_reader(read_at, &file, bytes, &options, &model)
+          == LIGHTGPT_OUT_OF_MEMORY);
+    memory.most = SIZE_MAX;
+    memory.crooked = 1;
+    CHECK(lightgpt_model_open_reader(read_at, &file, bytes, &options, &model)
+          == LIGHTGPT_OUT_OF_MEMORY);
+    CHECK(strstr(lightgpt_last_error(), "multiple of 64") != NULL);
+    memory.crooked = 0;
+    const struct {
+        int64_t answer;
+        int32_t status;
+    } failures[] = {{-1, LIGHTGPT_IO},
+                    {INT64_MIN, LIGHTGPT_IO},
+                    {0, LIGHTGPT_IO},
+                    {INT64_MAX, LIGHTGPT_INVALID_ARGUMENT}};
+    for (size_t i = 0; i < sizeof failures / sizeof *failures; i++)
+        for (file.fails_at = 0; file.fails_at < 20; file.fails_at += 9) {
+            file.calls = 0;
+            file.answer = failures[i].answer;
+            CHECK(lightgpt_model_open_reader(read_at, &file, bytes, &options, &model)
+                  == failures[i].status);
+            CHECK(strstr(lightgpt_last_error(), "offset ") != NULL && memory.held == 0);
+        }
+    file.fails_at = -1;
+    options.progress = on_progress;
+    options.progress_data = &done;
+    CHECK(lightgpt_model_open_reader(read_at, &file, bytes, &options, &model)
+          == LIGHTGPT_CANCELLED);
+    CHECK(done > 2000000 && done < bytes && memory.held == 0 && memory.destroyed == 0);
+
+    options.progress = NULL;
+    CHECK(lightgpt_model_open_reader(read_at, &file, bytes, &options, &model) == LIGHTGPT_OK);
+    CHECK(close(copy) == 0 && memory.held > 4000000);
+    check_logits(model, NULL);
+    /* When there is no more, a session says so, and goes on when there is. */
+    session = open_session(model, NULL);
+    memory.most = memory.held;
+    CHECK(lightgpt_session_generate(session, NULL, NULL, NULL) == LIGHTGPT_OUT_OF_MEMORY);
+    memory.most = SIZE_MAX;
+    CHECK(lightgpt_session_generate(session, NULL, NULL, NULL) == LIGHTGPT_DONE);
+    CHECK(lightgpt_model_free(model) == LIGHTGPT_OK && memory.destroyed == 0);
+    CHECK(lightgpt_session_free(session) == LIGHTGPT_OK && memory.destroyed == 1);
+}
+
 /* --- Steps --- */
 
 static void steps(void)
@@ -409,6 +541,7 @@ int main(int argc, char **argv)
     end_from_another_thread(cancel);
     cancel_soon();
     executor_and_memory();
+    memory_and_file();
     steps();
     free(expected.values);
     printf("all well\n");

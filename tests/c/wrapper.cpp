@@ -8,6 +8,7 @@
 #include <fstream>
 #include <iterator>
 #include <memory>
+#include <new>
 #include <string>
 #include <thread>
 #include <type_traits>
@@ -129,6 +130,65 @@ void opening(const char *path)
     lightgpt::model model = lightgpt::model::open_memory(data, size, std::move(bytes));
     EXPECT(model.describe().layers == 4 && bytes == nullptr);
     EXPECT(status_of([] { lightgpt::model::open_fd(-1, 0, 1); }) < 0);
+}
+
+// Memory and files of the host's, which may throw.
+struct memory {
+    std::shared_ptr<std::size_t> held = std::make_shared<std::size_t>(0);
+    std::size_t most = static_cast<std::size_t>(-1);
+
+    void *allocate(std::size_t bytes, std::size_t alignment, std::uint32_t tag)
+    {
+        EXPECT(tag <= LIGHTGPT_MEMORY_MISC);
+        if (*held + bytes > most)
+            throw trouble{9};
+        *held += bytes;
+        return ::operator new(bytes, std::align_val_t(alignment));
+    }
+    void release(void *given, std::size_t bytes, std::size_t alignment, std::uint32_t)
+    {
+        *held -= bytes;
+        ::operator delete(given, std::align_val_t(alignment));
+    }
+};
+
+void reading(const char *path)
+{
+    std::ifstream file(path, std::ios::binary | std::ios::ate);
+    const auto size = static_cast<std::uint64_t>(file.tellg());
+    const auto read = [&](std::uint64_t offset, void *buffer, std::size_t bytes) {
+        file.seekg(static_cast<std::streamoff>(offset));
+        const std::size_t part = bytes > 1000 ? 1000 : bytes;
+        file.read(static_cast<char *>(buffer), static_cast<std::streamsize>(part));
+        return part;
+    };
+    auto source = std::make_unique<memory>();
+    const auto held = source->held;
+    lightgpt::open_options options;
+    options.allocate_with(std::move(source));
+    {
+        const auto model = lightgpt::model::open_reader(read, size, std::move(options));
+        EXPECT(*held > 4000000 && held.use_count() == 2);
+        lightgpt::batch_queue queue(model);
+        EXPECT(queue.metrics().memory_weights > 4000000);
+        EXPECT(queue.metrics_text().find("\nlightgpt_batch_occupancy_ratio 0\n")
+               != std::string::npos);
+    }
+    EXPECT(*held == 0 && held.use_count() == 1);
+
+    memory little;
+    little.most = 1000000;
+    lightgpt::open_options tight;
+    tight.allocate_with(little);
+    EXPECT(trouble_of([&] { lightgpt::model::open_reader(read, size, std::move(tight)); }) == 9);
+    EXPECT(*little.held == 0);
+    const auto broken = [&](std::uint64_t offset, void *buffer, std::size_t bytes) {
+        if (offset > 1000000)
+            throw trouble{10};
+        return read(offset, buffer, bytes);
+    };
+    EXPECT(trouble_of([&] { lightgpt::model::open_reader(broken, size); }) == 10);
+    EXPECT(status_of([&] { lightgpt::model::open_reader(read, 1); }) == LIGHTGPT_FORMAT);
 }
 
 void describing(const lightgpt::model &model)
@@ -426,6 +486,7 @@ int main(int argc, char **argv)
     EXPECT(argc == 2);
     owners(argv[1]);
     opening(argv[1]);
+    reading(argv[1]);
     const lightgpt::model model = lightgpt::model::open(argv[1]);
     describing(model);
     sampling(model);
