@@ -66,9 +66,9 @@
  * newer library. A newer header with an older library works too, as long as it is not asked for
  * what it does not know: LIGHTGPT_UNSUPPORTED.
  *
- * CALLBACKS run on the thread that called in, unless they say otherwise. They may call the library,
- * also for other objects of the same model and team; the object in use is LIGHTGPT_BUSY. They must
- * return: no longjmp, no exception may pass through the library.
+ * CALLBACKS run on the thread that called in, unless they say otherwise. They may call the library
+ * (only the functions of a lightgpt_allocator may not), also for other objects of the same model and
+ * team; the object in use is LIGHTGPT_BUSY. They must return: no longjmp, no exception may pass through the library.
  *
  * FLOATING POINT. The library computes with the default float environment (round to nearest,
  * denormals kept, no traps), whatever the host's is, and gives the host its own back at each
@@ -109,7 +109,8 @@
 #define LIGHTGPT_TEAM_OPTIONS_INIT \
     {sizeof(lightgpt_team_options), 0, NULL, 0, 0, NULL, NULL, NULL, 0, 0, 0, 0}
 #define LIGHTGPT_OPEN_OPTIONS_INIT \
-    {sizeof(lightgpt_open_options), 0, 0, NULL, NULL, NULL, NULL, NULL, 0}
+    {sizeof(lightgpt_open_options), 0, 0, NULL, NULL, NULL, NULL, NULL, 0, NULL}
+#define LIGHTGPT_ALLOCATOR_INIT {sizeof(lightgpt_allocator), 0, NULL, NULL, NULL, NULL}
 #define LIGHTGPT_PREFIX_STATISTICS_INIT \
     {sizeof(lightgpt_prefix_statistics), 0, 0, 0, 0, 0, 0, 0, 0}
 #define LIGHTGPT_MODEL_INFO_INIT \
@@ -131,7 +132,8 @@
 #define LIGHTGPT_BATCH_QUEUE_OPTIONS_INIT \
     {sizeof(lightgpt_batch_queue_options), 0, 0, 0, 0, 0, 0, 0, 0}
 #define LIGHTGPT_BATCH_METRICS_INIT \
-    {sizeof(lightgpt_batch_metrics), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
+    {sizeof(lightgpt_batch_metrics), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, \
+     0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, {0}, {0}, {0}}
 #define LIGHTGPT_BATCH_REQUEST_INIT \
     {sizeof(lightgpt_batch_request), 0, NULL, 0, NULL, 0, NULL, 0, 0, 0, 0, NULL, NULL, NULL}
 #define LIGHTGPT_BATCH_EVENT_INIT \
@@ -271,6 +273,26 @@
 #define LIGHTGPT_TEAM_NODE 2
 
 /**
+ * Large memory for weights that are read instead of mapped.
+ */
+#define LIGHTGPT_MEMORY_WEIGHTS 0
+
+/**
+ * Large memory for keys and values, and for states of recurrent layers.
+ */
+#define LIGHTGPT_MEMORY_KV 1
+
+/**
+ * Large memory for activations of a pass.
+ */
+#define LIGHTGPT_MEMORY_SCRATCH 2
+
+/**
+ * Large memory for logits, sampling and tables.
+ */
+#define LIGHTGPT_MEMORY_MISC 3
+
+/**
  * Read the weights into memory instead of mapping the file: the file may change afterwards.
  */
 #define LIGHTGPT_OPEN_COPY (1 << 0)
@@ -295,6 +317,12 @@
  * Sessions share nothing: as if all were made with LIGHTGPT_SESSION_UNSHARED.
  */
 #define LIGHTGPT_OPEN_UNSHARED (1 << 4)
+
+/**
+ * Pay no attention to how much memory the machine and the control group have left: no cap by
+ * default, and nothing shrinks while memory is short.
+ */
+#define LIGHTGPT_OPEN_UNWATCHED (1 << 5)
 
 /**
  * A callback's answer: go on.
@@ -658,6 +686,11 @@
 #define LIGHTGPT_BATCH_QUEUE_WORKER (1 << 0)
 
 /**
+ * Numbers of a histogram of times.
+ */
+#define LIGHTGPT_TIME_BUCKETS 20
+
+/**
  * The deadline of a request of a batch queue has passed.
  */
 #define LIGHTGPT_FINISH_DEADLINE 6
@@ -836,6 +869,60 @@ typedef int32_t (*lightgpt_progress_fn)(void *user_data, uint64_t done, uint64_t
 typedef void (*lightgpt_log_fn)(void *user_data, int32_t level, const char *text, size_t text_bytes);
 
 /**
+ * Gives `bytes` bytes (never 0) at a multiple of `alignment`, a power of two up to 64; NULL if
+ * there are none, which the call answers with LIGHTGPT_OUT_OF_MEMORY, as it does for a pointer that
+ * is no such multiple. They need not be zero. tag: one of LIGHTGPT_MEMORY_. Called on whatever
+ * thread is inside a call, perhaps on several at once; it must not call the library.
+ */
+typedef void *(*lightgpt_allocate_fn)(void *user_data, size_t bytes, size_t alignment, uint32_t tag);
+
+/**
+ * Takes back what lightgpt_allocate_fn gave for the same `bytes`, `alignment` and `tag`. Called on
+ * whatever thread is inside a call; it must not call the library.
+ */
+typedef void (*lightgpt_release_fn)(void *user_data,
+                                    void *memory,
+                                    size_t bytes,
+                                    size_t alignment,
+                                    uint32_t tag);
+
+/**
+ * A host's own allocator of large memory.
+ *
+ * What grows with weights, contexts, batches and vocabularies while a model runs comes from it;
+ * what the head of a file holds (metadata, the vocabulary and its tables), results on their way to
+ * the caller, samplers that are used by themselves, small things, and 80 KiB for each thread that
+ * computes come from malloc and the system.
+ */
+typedef struct lightgpt_allocator {
+    /**
+     * Set by LIGHTGPT_ALLOCATOR_INIT.
+     */
+    uint32_t struct_size;
+    /**
+     * Zero.
+     */
+    uint32_t reserved;
+    /**
+     * Not NULL.
+     */
+    lightgpt_allocate_fn allocate;
+    /**
+     * Not NULL.
+     */
+    lightgpt_release_fn release;
+    /**
+     * Handed to both.
+     */
+    void *user_data;
+    /**
+     * Called with `user_data` when all memory has been given back and none will be asked for. NULL:
+     * nothing to do.
+     */
+    lightgpt_destroy_fn destroy;
+} lightgpt_allocator;
+
+/**
  * How to open a model; all zero: map the file, say nothing.
  */
 typedef struct lightgpt_open_options {
@@ -849,7 +936,8 @@ typedef struct lightgpt_open_options {
     uint32_t flags;
     /**
      * The most bytes that copied weights, activations, and the sessions without a cap of their own
-     * may take; 0: no cap. A map is not counted.
+     * may take; 0: 80 % of what the machine and the control group allow, as far as is known. A map is
+     * not counted.
      */
     uint64_t memory_max;
     /**
@@ -878,6 +966,11 @@ typedef struct lightgpt_open_options {
      * `memory_max`, but give way to everything else.
      */
     uint64_t prefix_bytes_max;
+    /**
+     * Where large memory of the model, its sessions and its queues comes from; read during the call
+     * only. NULL: the system.
+     */
+    const struct lightgpt_allocator *allocator;
 } lightgpt_open_options;
 
 /**
@@ -1049,6 +1142,13 @@ typedef struct lightgpt_memory {
      */
     uint64_t logits;
 } lightgpt_memory;
+
+/**
+ * Reads up to `bytes` bytes (never 0) from `offset` of the model into `buffer`. Answers how many it
+ * has read: fewer are fine, and it is called again for the rest; 0 means that the model ends there.
+ * Below 0 it has failed, and so does the call. Called on the thread that called in.
+ */
+typedef int64_t (*lightgpt_read_at_fn)(void *user_data, uint64_t offset, void *buffer, size_t bytes);
 
 /**
  * What was kept of the sessions of a model for those whose text begins the same way, and what came
@@ -1785,9 +1885,97 @@ typedef struct lightgpt_batch_metrics {
      */
     uint64_t token_max_us;
     /**
-     * Bytes of keys and values.
+     * Bytes of keys and values of the requests.
      */
     uint64_t kv_bytes;
+    /**
+     * Requests that had tokens in a pass, of all passes.
+     */
+    uint64_t sequences;
+    /**
+     * Requests that may run at a time.
+     */
+    uint64_t sequences_max;
+    /**
+     * Requests up to which others are let in now: fewer than `sequences_max` while memory is short.
+     */
+    uint64_t sequences_allowed;
+    /**
+     * Bytes of weights used in place: of the mapped file, or of memory of the host.
+     */
+    uint64_t weights_mapped;
+    /**
+     * Large memory (see lightgpt_allocator) of the model, its sessions and its queues in bytes:
+     * weights that were read.
+     */
+    uint64_t memory_weights;
+    /**
+     * Keys and values, what the model keeps for sessions to come included.
+     */
+    uint64_t memory_kv;
+    /**
+     * Activations.
+     */
+    uint64_t memory_scratch;
+    /**
+     * Logits, sampling and tables.
+     */
+    uint64_t memory_misc;
+    /**
+     * Prompts of which a beginning was looked for, as in lightgpt_prefix_statistics.
+     */
+    uint64_t prefix_lookups;
+    /**
+     * Those of which a part was found.
+     */
+    uint64_t prefix_hits;
+    /**
+     * Bytes of keys and values that are kept for that.
+     */
+    uint64_t prefix_bytes;
+    /**
+     * The most that are kept now: fewer while memory is short.
+     */
+    uint64_t prefix_bytes_allowed;
+    /**
+     * How short memory is: 0 there is enough; 1 it is short: half of the requests run at a time, and
+     * half of the keys and values are kept; 2 it is very short: one runs, and none are kept.
+     */
+    uint64_t pressure;
+    /**
+     * How often it has become shorter.
+     */
+    uint64_t pressure_events;
+    /**
+     * Tokens generated in a second at work.
+     */
+    double tokens_per_second;
+    /**
+     * Mean share of `sequences_max` in a pass, from 0 to 1.
+     */
+    double occupancy;
+    /**
+     * `prefix_hits` of `prefix_lookups`, from 0 to 1.
+     */
+    double prefix_hit_rate;
+    /**
+     * Bytes that the weights would have as 16-bit floats, for each that they have.
+     */
+    double compression;
+    /**
+     * How many requests waited how long for their first run. The first LIGHTGPT_TIME_BUCKETS - 1
+     * numbers are of times of up to 100, 200, 500, 1,000, 2,000, 5,000 and so on to 100,000,000
+     * microseconds, each without those before it; the last one is of longer ones.
+     */
+    uint64_t queue_times[20];
+    /**
+     * The same for the times from submission to the first token.
+     */
+    uint64_t first_token_times[20];
+    /**
+     * The same for the times between two tokens of a request.
+     */
+    uint64_t token_times[20];
 } lightgpt_batch_metrics;
 
 /**
@@ -2072,8 +2260,8 @@ LIGHTGPT_API int32_t lightgpt_team_free(struct lightgpt_team *team);
  * text answers LIGHTGPT_UNSUPPORTED, saying what is not known.
  *
  * path: not NULL, UTF-8, ends in a zero byte. options: NULL for the defaults. model: not NULL;
- * gets a handle that lightgpt_model_free gives back. `log_data` becomes the model's only if the
- * call succeeds. Any thread.
+ * gets a handle that lightgpt_model_free gives back. `log_data`, and the allocator's data, become
+ * the model's only if the call succeeds. Any thread.
  * Errors: LIGHTGPT_IO, LIGHTGPT_FORMAT (names key or tensor, offset, expected and found),
  * LIGHTGPT_UNSUPPORTED (architecture, format, version), LIGHTGPT_OUT_OF_MEMORY,
  * LIGHTGPT_MEMORY_CAP, LIGHTGPT_CANCELLED, LIGHTGPT_FILE_CHANGED (while it was copied).
@@ -2142,6 +2330,26 @@ int32_t lightgpt_model_memory_estimate(const struct lightgpt_model *model,
  * NULL is fine. Any thread.
  */
 LIGHTGPT_API int32_t lightgpt_model_free(struct lightgpt_model *model);
+
+/**
+ * Opens a GGUF file of `bytes` bytes that the host reads: a part of an archive, or what is
+ * compressed or encrypted on the disk.
+ *
+ * The weights are read into memory, by pieces of up to a MiB, which come one after the other; it is
+ * that of `options.allocator` if there is one. Progress and cancelling are as in
+ * lightgpt_model_open. A model that is split into several files cannot be opened so.
+ *
+ * read_at: not NULL; not called any more when the call returns. Else as lightgpt_model_open.
+ * Errors: LIGHTGPT_IO with the offset (read_at fails, or the model ends before `bytes`),
+ * LIGHTGPT_INVALID_ARGUMENT (read_at answers more than was asked for), LIGHTGPT_UNSUPPORTED (a
+ * split model).
+ */
+LIGHTGPT_API
+int32_t lightgpt_model_open_reader(lightgpt_read_at_fn read_at,
+                                   void *user_data,
+                                   uint64_t bytes,
+                                   const struct lightgpt_open_options *options,
+                                   struct lightgpt_model **model);
 
 /**
  * Says what the sessions of a model share.
@@ -2837,6 +3045,15 @@ int32_t lightgpt_batch_queue_drain(const struct lightgpt_batch_queue *queue,
                                    uint64_t timeout_us);
 
 /**
+ * Gives a queue back. Requests that are there are cancelled, and their callbacks hear it before
+ * this call ends; its thread is joined, and calls on other threads are waited for. In a callback
+ * that is LIGHTGPT_BUSY, if the queue has a thread or is in a call.
+ *
+ * NULL is fine. Any thread.
+ */
+LIGHTGPT_API int32_t lightgpt_batch_queue_free(struct lightgpt_batch_queue *queue);
+
+/**
  * Says what the queue has done and holds.
  *
  * metrics: not NULL, initialised with LIGHTGPT_BATCH_METRICS_INIT. Any thread at any time.
@@ -2846,13 +3063,17 @@ int32_t lightgpt_batch_queue_metrics(const struct lightgpt_batch_queue *queue,
                                      struct lightgpt_batch_metrics *metrics);
 
 /**
- * Gives a queue back. Requests that are there are cancelled, and their callbacks hear it before
- * this call ends; its thread is joined, and calls on other threads are waited for. In a callback
- * that is LIGHTGPT_BUSY, if the queue has a thread or is in a call.
+ * Gives the same as text for Prometheus, in the format that its servers scrape (version 0.0.4;
+ * times in seconds, all names begin with "lightgpt_"). Texts of two queues have the same names:
+ * serve them as two targets, or add a label of your own.
  *
- * NULL is fine. Any thread.
+ * The size may change from call to call: a buffer of 16 KiB has room for it. Any thread at any time.
  */
-LIGHTGPT_API int32_t lightgpt_batch_queue_free(struct lightgpt_batch_queue *queue);
+LIGHTGPT_API
+int32_t lightgpt_batch_queue_metrics_text(const struct lightgpt_batch_queue *queue,
+                                          char *buf,
+                                          size_t cap,
+                                          size_t *needed);
 
 /**
  * Hands a request to the queue.

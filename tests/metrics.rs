@@ -110,7 +110,7 @@ fn numbers_and_text_agree_and_add_up() {
     let mut generate = new::<lightgpt_generate_options>();
     (generate.tokens_max, generate.flags) = (20, LIGHTGPT_GENERATE_IGNORE_END);
     let mut request = new::<lightgpt_batch_request>();
-    let (prompt, mut event) = ("Once upon a time", new::<lightgpt_batch_event>());
+    let (prompt, mut event, mut id) = ("Once upon a time", new::<lightgpt_batch_event>(), 0);
     (request.text, request.text_bytes) = (prompt.as_ptr().cast(), prompt.len() as u64);
     request.generate = &raw const generate;
     // SAFETY: every pointer is NULL or that of something here that is as large as said.
@@ -130,11 +130,7 @@ fn numbers_and_text_agree_and_add_up() {
         assert_eq!((fresh.sequences_max, fresh.sequences_allowed), (4, 4));
         assert_eq!(samples["lightgpt_tokens_per_second"], 0.0);
         for _ in 0..8 {
-            ok(lightgpt_batch_queue_submit(
-                queue,
-                &request,
-                ptr::null_mut(),
-            ));
+            ok(lightgpt_batch_queue_submit(queue, &request, &raw mut id));
         }
         assert_eq!(
             metrics(queue).1["lightgpt_requests{state=\"waiting\"}"],
