@@ -22,7 +22,7 @@ pub const LIGHTGPT_MEMORY_MISC: u32 = 3;
 
 /// Gives `bytes` bytes (never 0) at a multiple of `alignment`, a power of two up to 64; NULL if
 /// there are none, which the call answers with LIGHTGPT_OUT_OF_MEMORY, as it does for a pointer that
-/// is no such multiple. They need not be zero. tag: one of LIGHTGPT_MEMORY_. Called on whatever
+/// is no such multiple, which it gives back. They need not be zero. tag: one of LIGHTGPT_MEMORY_. Called on whatever
 /// thread is inside a call, perhaps on several at once; it must not call the library.
 pub type lightgpt_allocate_fn = Option<
     unsafe extern "C" fn(
