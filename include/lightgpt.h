@@ -68,7 +68,8 @@
  *
  * CALLBACKS run on the thread that called in, unless they say otherwise. They may call the library
  * (only the functions of a lightgpt_allocator may not), also for other objects of the same model and
- * team; the object in use is LIGHTGPT_BUSY. They must return: no longjmp, no exception may pass through the library.
+ * team; the object in use is LIGHTGPT_BUSY. They must return: no longjmp, no exception may pass
+ * through the library.
  *
  * FLOATING POINT. The library computes with the default float environment (round to nearest,
  * denormals kept, no traps), whatever the host's is, and gives the host its own back at each
@@ -871,7 +872,7 @@ typedef void (*lightgpt_log_fn)(void *user_data, int32_t level, const char *text
 /**
  * Gives `bytes` bytes (never 0) at a multiple of `alignment`, a power of two up to 64; NULL if
  * there are none, which the call answers with LIGHTGPT_OUT_OF_MEMORY, as it does for a pointer that
- * is no such multiple. They need not be zero. tag: one of LIGHTGPT_MEMORY_. Called on whatever
+ * is no such multiple, which it gives back. They need not be zero. tag: one of LIGHTGPT_MEMORY_. Called on whatever
  * thread is inside a call, perhaps on several at once; it must not call the library.
  */
 typedef void *(*lightgpt_allocate_fn)(void *user_data, size_t bytes, size_t alignment, uint32_t tag);
