@@ -245,7 +245,7 @@ fn host_reads_from_an_archive_with_threads_and_memory_of_its_own() {
     fs::write(&archive, [&front[..], &bytes, behind].concat()).unwrap();
     let place = [front.len(), bytes.len()].map(|number| number.to_string());
     let texts = LINKS.map(|link| {
-        let program = compile("examples-c/host.c", link, &[]);
+        let program = compile("examples-c/host_control.c", link, &[]);
         let text = succeed(Command::new(&program).arg(&archive).args(&place));
         let cut = run(Command::new(&program)
             .arg(&archive)

@@ -3,7 +3,7 @@
  * memory, and the model lies in the middle of an archive that the engine reads. The library creates
  * no thread and takes no large memory of its own.
  *
- *     host ARCHIVE OFFSET BYTES
+ *     host_control ARCHIVE OFFSET BYTES
  */
 #define _POSIX_C_SOURCE 200112L /* for posix_memalign and fseeko */
 #include <lightgpt.h>
