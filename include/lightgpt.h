@@ -110,7 +110,7 @@
 #define LIGHTGPT_TEAM_OPTIONS_INIT \
     {sizeof(lightgpt_team_options), 0, NULL, 0, 0, NULL, NULL, NULL, 0, 0, 0, 0}
 #define LIGHTGPT_OPEN_OPTIONS_INIT \
-    {sizeof(lightgpt_open_options), 0, 0, NULL, NULL, NULL, NULL, NULL, 0, NULL}
+    {sizeof(lightgpt_open_options), 0, 0, NULL, NULL, NULL, NULL, NULL, 0, 0, 0, NULL}
 #define LIGHTGPT_ALLOCATOR_INIT {sizeof(lightgpt_allocator), 0, NULL, NULL, NULL, NULL}
 #define LIGHTGPT_PREFIX_STATISTICS_INIT \
     {sizeof(lightgpt_prefix_statistics), 0, 0, 0, 0, 0, 0, 0, 0}
@@ -134,12 +134,12 @@
     {sizeof(lightgpt_batch_queue_options), 0, 0, 0, 0, 0, 0, 0, 0}
 #define LIGHTGPT_BATCH_METRICS_INIT \
     {sizeof(lightgpt_batch_metrics), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, \
-     0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, {0}, {0}, {0}}
+     0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, {0}, {0}, {0}}
 #define LIGHTGPT_BATCH_REQUEST_INIT \
-    {sizeof(lightgpt_batch_request), 0, NULL, 0, NULL, 0, NULL, 0, 0, 0, 0, NULL, NULL, NULL}
+    {sizeof(lightgpt_batch_request), 0, NULL, 0, NULL, 0, NULL, 0, 0, 0, 0, NULL, NULL, NULL, 0}
 #define LIGHTGPT_BATCH_EVENT_INIT \
     {sizeof(lightgpt_batch_event), 0, 0, 0, 0, 0, 0, 0, 0, 0, NULL, 0, 0, NULL, 0, NULL, NULL}
-#define LIGHTGPT_BATCH_TIMINGS_INIT {sizeof(lightgpt_batch_timings), 0, 0, 0, 0, 0, 0, 0, 0, 0}
+#define LIGHTGPT_BATCH_TIMINGS_INIT {sizeof(lightgpt_batch_timings), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
 
 
 /**
@@ -315,7 +315,7 @@
 #define LIGHTGPT_OPEN_INSPECT (1 << 3)
 
 /**
- * Sessions share nothing: as if all were made with LIGHTGPT_SESSION_UNSHARED.
+ * Sessions and requests share nothing: as if all were made with LIGHTGPT_SESSION_UNSHARED.
  */
 #define LIGHTGPT_OPEN_UNSHARED (1 << 4)
 
@@ -584,7 +584,7 @@
 #define LIGHTGPT_SESSION_UNSHARED (1 << 0)
 
 /**
- * Flag of lightgpt_session_save: without keys and values. The result is small, and the tokens are
+ * Flag of lightgpt_session_save: without keys, values and states. The result is small, and the tokens are
  * evaluated again after it is restored, to the same bits.
  */
 #define LIGHTGPT_SAVE_TOKENS_ONLY 1
@@ -968,6 +968,16 @@ typedef struct lightgpt_open_options {
      */
     uint64_t prefix_bytes_max;
     /**
+     * Tokens of a page of keys and values, the unit in which sessions grow and share: 16, 32 or 64; 0:
+     * 64. Small pages waste less at the ends of many short texts, large ones are attended over
+     * faster. Changes no result.
+     */
+    uint32_t page_tokens;
+    /**
+     * Zero.
+     */
+    uint32_t reserved;
+    /**
      * Where large memory of the model, its sessions and its queues comes from; read during the call
      * only. NULL: the system.
      */
@@ -1152,8 +1162,8 @@ typedef struct lightgpt_memory {
 typedef int64_t (*lightgpt_read_at_fn)(void *user_data, uint64_t offset, void *buffer, size_t bytes);
 
 /**
- * What was kept of the sessions of a model for those whose text begins the same way, and what came
- * of it.
+ * What was kept of the sessions and requests of a model for those whose text begins the same way, and
+ * what came of it.
  */
 typedef struct lightgpt_prefix_statistics {
     /**
@@ -1177,11 +1187,11 @@ typedef struct lightgpt_prefix_statistics {
      */
     uint64_t tokens;
     /**
-     * Pages of keys and values that are kept; each is for up to 64 tokens.
+     * Pages of keys and values that are kept, see lightgpt_open_options.
      */
     uint64_t pages;
     /**
-     * Their bytes; those that sessions use as well are counted too.
+     * Their bytes, states included; those that are used as well are counted too.
      */
     uint64_t bytes;
     /**
@@ -1890,6 +1900,14 @@ typedef struct lightgpt_batch_metrics {
      */
     uint64_t kv_bytes;
     /**
+     * How often a request began to run with tokens that others had evaluated before.
+     */
+    uint64_t reuses;
+    /**
+     * Tokens that needed not be evaluated therefore.
+     */
+    uint64_t reused_tokens;
+    /**
      * Requests that had tokens in a pass, of all passes.
      */
     uint64_t sequences;
@@ -2023,6 +2041,10 @@ typedef struct lightgpt_batch_timings {
      * From the submission to the end.
      */
     uint64_t total_us;
+    /**
+     * Tokens that needed not be evaluated, because others had evaluated them before.
+     */
+    uint64_t reused_tokens;
 } lightgpt_batch_timings;
 
 /**
@@ -2150,9 +2172,10 @@ typedef struct lightgpt_batch_request {
      */
     int32_t priority;
     /**
-     * Zero.
+     * LIGHTGPT_SESSION_UNSHARED, or 0: whether it uses what other requests and sessions of the model
+     * have evaluated, and keeps for them what it evaluates.
      */
-    uint32_t reserved;
+    uint32_t sharing;
     /**
      * Any number: those of a priority share it evenly.
      */
@@ -2173,6 +2196,10 @@ typedef struct lightgpt_batch_request {
      * Called with `user_data` when the request is over; NULL: nothing to do.
      */
     lightgpt_destroy_fn destroy;
+    /**
+     * Share only with requests and sessions of the same salt, see lightgpt_session_options.
+     */
+    uint64_t salt;
 } lightgpt_batch_request;
 
 #ifdef __cplusplus
@@ -2353,9 +2380,9 @@ int32_t lightgpt_model_open_reader(lightgpt_read_at_fn read_at,
                                    struct lightgpt_model **model);
 
 /**
- * Says what the sessions of a model share.
+ * Says what the sessions and requests of a model share.
  *
- * What a session has evaluated, others whose tokens begin the same way need not evaluate again, if
+ * What one has evaluated, others whose tokens begin the same way need not evaluate again, if
  * they keep keys and values in the same format and have the same salt. That happens by itself; it
  * can be seen in time and memory only.
  *
@@ -2825,7 +2852,7 @@ int32_t lightgpt_session_shift(struct lightgpt_session *session,
  * Saves a session to a file, which is put in its place when it is complete: there is the old file or
  * the new one.
  *
- * What is saved: tokens, keys and values, and the turn with its sampler, its generator and the text
+ * What is saved: tokens, keys, values and states, and the turn with its sampler, its generator and the text
  * that is held back. A prompt that is partly evaluated is saved as that. The session stays as it is.
  * path: UTF-8. flags: LIGHTGPT_SAVE_ bits.
  * Errors: LIGHTGPT_IO, LIGHTGPT_UNSUPPORTED (a turn goes on whose sampler has a stage of the host's

@@ -67,6 +67,10 @@ pub struct lightgpt_batch_metrics {
     pub token_max_us: u64,
     /// Bytes of keys and values of the requests.
     pub kv_bytes: u64,
+    /// How often a request began to run with tokens that others had evaluated before.
+    pub reuses: u64,
+    /// Tokens that needed not be evaluated therefore.
+    pub reused_tokens: u64,
     /// Requests that had tokens in a pass, of all passes.
     pub sequences: u64,
     /// Requests that may run at a time.
@@ -186,6 +190,8 @@ fn metrics_of(now: &Metrics) -> lightgpt_batch_metrics {
         token_us: now.token_us,
         token_max_us: now.token_max_us,
         kv_bytes: now.kv_bytes,
+        reuses: now.reuses,
+        reused_tokens: now.reused_tokens,
         sequences: now.sequences,
         sequences_max: now.sequences_max,
         sequences_allowed: now.sequences_allowed,

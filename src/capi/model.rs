@@ -37,7 +37,7 @@ pub const LIGHTGPT_OPEN_MLOCK: u32 = 1 << 2;
 /// Only look: metadata, tensors and tokenizer of a file whose architecture and tokenizer may be
 /// unknown. Such a model has no sessions.
 pub const LIGHTGPT_OPEN_INSPECT: u32 = 1 << 3;
-/// Sessions share nothing: as if all were made with LIGHTGPT_SESSION_UNSHARED.
+/// Sessions and requests share nothing: as if all were made with LIGHTGPT_SESSION_UNSHARED.
 pub const LIGHTGPT_OPEN_UNSHARED: u32 = 1 << 4;
 /// Pay no attention to how much memory the machine and the control group have left: no cap by
 /// default, and nothing shrinks while memory is short.
@@ -95,6 +95,12 @@ pub struct lightgpt_open_options {
     /// another one before; 0: a quarter of the weights', at least 256 MiB. They count for
     /// `memory_max`, but give way to everything else.
     pub prefix_bytes_max: u64,
+    /// Tokens of a page of keys and values, the unit in which sessions grow and share: 16, 32 or 64; 0:
+    /// 64. Small pages waste less at the ends of many short texts, large ones are attended over
+    /// faster. Changes no result.
+    pub page_tokens: u32,
+    /// Zero.
+    pub reserved: u32,
     /// Where large memory of the model, its sessions and its queues comes from; read during the call
     /// only. NULL: the system.
     pub allocator: *const lightgpt_allocator,
@@ -103,6 +109,7 @@ pub struct lightgpt_open_options {
 // SAFETY: as the trait asks; NULL pointers and functions are all zeros.
 unsafe impl Struct for lightgpt_open_options {
     const SIZE_MIN: usize = offset_of!(Self, log_destroy) + size_of::<lightgpt_destroy_fn>();
+    const RESERVED: &'static [usize] = &[offset_of!(Self, reserved)];
 }
 
 /// The model generates text; without it is an encoder, see lightgpt_session_embed.
@@ -333,12 +340,10 @@ pub unsafe extern "C" fn lightgpt_model_memory_estimate(
         // SAFETY: the header asks for structs as large as they say.
         let (out, options) =
             unsafe { (OutStruct::new(memory, "memory")?, read(options, "options")?) };
-        let model = enter(model)?;
-        let options = session_options(&options, &model.model)?;
-        let estimate =
-            model
-                .model
-                .memory_estimate(options.context, options.kv, options.chunk_tokens())?;
+        let model = enter(model)?.model.clone();
+        let options = session_options(&options, &model)?;
+        let rows = options.chunk_tokens();
+        let estimate = model.memory_estimate(options.context, options.kv, rows)?;
         out.set(&lightgpt_memory {
             struct_size: 0,
             reserved: 0,
@@ -380,10 +385,8 @@ pub(super) fn open(
         0 => Watch::machine(),
         _ => Arc::new(Watch::blind()),
     };
-    let cap = match options.memory_max {
-        0 => watch.cap(),
-        bytes => Some(bytes),
-    };
+    let cap = Some(options.memory_max).filter(|&bytes| bytes > 0);
+    let cap = cap.or_else(|| watch.cap());
     // SAFETY: the header asks for a struct as large as it says.
     let (budget, kept) = unsafe { budget_of(cap, options.allocator) }?;
     let load = LoadOptions {
@@ -405,6 +408,7 @@ pub(super) fn open(
     let open = OpenOptions {
         load,
         describe_only: flags & LIGHTGPT_OPEN_INSPECT != 0,
+        page_tokens: options.page_tokens as usize,
         prefix_bytes_max: prefix_bytes_max(options),
         watch: Some(watch),
     };

@@ -1,7 +1,7 @@
 //! What a queue has done and what its model holds, as numbers.
 
 use super::histogram::Histogram;
-use super::request::{Outcome, Timings};
+use super::request::{Outcome, Run, Timings};
 use crate::budget::Tag;
 use crate::kv::PrefixStatistics;
 use crate::model::Model;
@@ -53,6 +53,10 @@ pub struct Metrics {
     pub token_max_us: u64,
     /// Bytes of keys and values of the requests.
     pub kv_bytes: u64,
+    /// Times that a request began to run with tokens that others had evaluated before.
+    pub reuses: u64,
+    /// Tokens that needed not be evaluated.
+    pub reused_tokens: u64,
     /// Sequences of all passes: their mean is how many had rows in a pass.
     pub sequences: u64,
     /// Sequences that may run at a time.
@@ -135,15 +139,15 @@ impl Metrics {
         }
     }
 
-    pub(super) fn admitted(&mut self, timings: &Timings) {
-        self.prompt_tokens += timings.prompt_tokens;
-        self.queue_us += timings.queue_us;
-        self.queue_times.add(timings.queue_us);
-    }
-
-    pub(super) fn preempted(&mut self, tokens: usize) {
-        self.preemptions += 1;
-        self.repeated_tokens += tokens as u64;
+    pub(super) fn admitted(&mut self, run: &Run, timings: &Timings) {
+        if run.is_first {
+            self.prompt_tokens += timings.prompt_tokens;
+            self.queue_us += timings.queue_us;
+            self.queue_times.add(timings.queue_us);
+        }
+        self.reuses += u64::from(run.reused_tokens > 0);
+        self.reused_tokens += run.reused_tokens;
+        self.repeated_tokens += run.repeated_tokens;
     }
 
     pub(super) fn pass(&mut self, sequences: usize, rows: usize) {
