@@ -78,11 +78,11 @@ inline std::vector<std::vector<std::uint32_t>> inputs(const lightgpt::model &mod
         throw refusal{400, string(name) + ": too many"};
     std::vector<std::vector<std::uint32_t>> result;
     for (const json &one : all) {
+        if (one == "" || one == json::array())
+            throw refusal{400, string(name) + ": it is empty"};
         result.push_back(one.is_array()
                              ? tokens(one, name)
                              : model.tokenize(text(one, name), LIGHTGPT_TEXT_ADD_SPECIAL));
-        if (result.back().empty())
-            throw refusal{400, string(name) + ": it is empty"};
     }
     return result;
 }
