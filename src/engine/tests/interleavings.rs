@@ -4,6 +4,7 @@
 //! a wait.
 
 #[path = "../shared.rs"]
+#[allow(clippy::duplicate_mod)] // with other locks
 #[allow(dead_code)] // not all of it is tried
 mod shared;
 

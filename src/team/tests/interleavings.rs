@@ -6,8 +6,10 @@
 //! looks once where it looks a thousand times outside; else there would be too many orders.
 
 #[path = "../gate.rs"]
+#[allow(clippy::duplicate_mod)] // with other locks
 mod gate;
 #[path = "../phase.rs"]
+#[allow(clippy::duplicate_mod)] // with other locks
 mod phase;
 
 /// What the sources find in place of `team/sync.rs`.
