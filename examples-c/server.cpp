@@ -255,33 +255,27 @@ private:
                 {"owned_by", "lightgpt"}};
     }
 
-    // For Prometheus.
+    // Numbers as text for Prometheus.
     string metrics() const
     {
         const lightgpt_batch_metrics now = queue_ ? queue_->metrics() : lightgpt_batch_metrics{};
-        string all;
-        const auto add = [&](const char *name, const char *type, double value) {
-            all += string("# TYPE lightgpt_") + name + ' ' + type + "\nlightgpt_" + name + ' '
-                + json(value).dump() + '\n';
+        string all = "# TYPE lightgpt_server_clients gauge\nlightgpt_server_clients "
+            + std::to_string(clients_) + '\n';
+        const auto add = [&](const string &name, const char *type, const char *label,
+                             std::vector<std::pair<const char *, std::uint64_t>> values) {
+            all += "# TYPE lightgpt_" + name + ' ' + type + '\n';
+            for (const auto &[text, value] : values)
+                all += "lightgpt_" + name + '{' + label + "=\"" + text + "\"} "
+                    + std::to_string(value) + '\n';
         };
-        const double seconds = 1e-6;
-        add("clients", "gauge", static_cast<double>(clients_));
-        add("requests_waiting", "gauge", static_cast<double>(now.waiting));
-        add("requests_running", "gauge", static_cast<double>(now.running));
-        add("kv_bytes", "gauge", static_cast<double>(now.kv_bytes));
-        add("requests_total", "counter", static_cast<double>(now.submitted));
-        add("requests_refused_total", "counter", static_cast<double>(now.refused));
-        add("requests_finished_total", "counter", static_cast<double>(now.finished));
-        add("requests_cancelled_total", "counter", static_cast<double>(now.cancelled));
-        add("requests_failed_total", "counter", static_cast<double>(now.failed));
-        add("prompt_tokens_total", "counter", static_cast<double>(now.prompt_tokens));
-        add("generated_tokens_total", "counter", static_cast<double>(now.generated_tokens));
-        add("passes_total", "counter", static_cast<double>(now.passes));
-        add("rows_total", "counter", static_cast<double>(now.rows));
-        add("busy_seconds_total", "counter", static_cast<double>(now.busy_us) * seconds);
-        add("queue_seconds_total", "counter", static_cast<double>(now.queue_us) * seconds);
-        add("first_token_seconds_total", "counter",
-            static_cast<double>(now.first_token_us) * seconds);
+        add("requests", "gauge", "state", {{"waiting", now.waiting}, {"running", now.running}});
+        add("requests_submitted_total", "counter", "answer",
+            {{"taken", now.submitted}, {"refused", now.refused}});
+        add("requests_ended_total", "counter", "outcome",
+            {{"finished", now.finished}, {"cancelled", now.cancelled}, {"expired", now.expired},
+             {"failed", now.failed}});
+        add("tokens_total", "counter", "kind",
+            {{"prompt", now.prompt_tokens}, {"generated", now.generated_tokens}});
         return all;
     }
 

@@ -25,6 +25,9 @@ use programs::{Link, ROOT, compile, has, library, model, run, skipped};
 
 const PROMPT: &str = "Once upon a time";
 
+const RUNNING: &str = "lightgpt_requests{state=\"running\"} ";
+const CANCELLED: &str = "lightgpt_requests_ended_total{outcome=\"cancelled\"} ";
+
 /// The server, compiled once; `None` where its libraries are not installed.
 fn program() -> Option<&'static Path> {
     static PROGRAM: OnceLock<Option<PathBuf>> = OnceLock::new();
@@ -410,7 +413,7 @@ fn what_is_wrong_is_answered_with_its_code() {
     // It still serves, and nothing of those is left.
     assert_eq!(server.get("/health"), (200, r#"{"status":"ok"}"#.into()));
     server.complete(&json!({"prompt": PROMPT, "max_tokens": 2}));
-    assert_eq!(server.metric("lightgpt_requests_running "), 0.0);
+    assert_eq!(server.metric(RUNNING), 0.0);
     let (status, models) = server.get("/v1/models");
     assert!(status == 200 && models.contains("\"tales\""), "{models}");
 }
@@ -451,10 +454,9 @@ fn clients_are_limited_and_who_leaves_is_cancelled() {
     client.kill().unwrap();
     client.wait().unwrap();
     soon("a client that left", || {
-        server.metric("lightgpt_requests_running ") == 0.0
-            && server.metric("lightgpt_clients ") == 0.0
+        server.metric(RUNNING) == 0.0 && server.metric("lightgpt_server_clients ") == 0.0
     });
-    assert!(server.metric("lightgpt_requests_cancelled_total ") > 0.0);
+    assert!(server.metric(CANCELLED) > 0.0);
     server.complete(&json!({"prompt": PROMPT, "max_tokens": 2}));
 }
 
