@@ -7,6 +7,10 @@
 //     POST /v1/completions, /v1/chat/completions, /v1/embeddings
 //     GET  /v1/models, /health, /metrics
 //
+// The library renders no chat templates: messages are written in one of the forms of server/chat.hpp
+// (chatml, llama3, gemma, phi3, zephyr, plain), which is known by marks in the model's template, or
+// named by --chat.
+//
 // It listens on this machine only, unless --host says otherwise: it knows no keys and no TLS. Port 0
 // is any free one; the address is printed. SIGINT or SIGTERM: no more requests are taken, those that
 // are there get --drain-seconds to end.
@@ -115,6 +119,9 @@ public:
         // Those who take longer are cancelled and told; later calls find no queue, which is safe.
         if (queue_ && !queue_->drain(settings_.drain_seconds * 1000000))
             lightgpt_batch_queue_free(queue_->get());
+        // What is left to write is written; stopping the server would break it off.
+        for (int looks = 0; clients_ > 0 && looks < 100; looks++)
+            std::this_thread::sleep_for(LOOK);
     }
 
 private:
