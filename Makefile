@@ -2,6 +2,7 @@
 
 CARGO ?= cargo
 CC ?= cc
+CXX ?= c++
 AR ?= ar
 LD ?= ld
 OBJCOPY ?= objcopy
@@ -21,6 +22,7 @@ LIBRARY ?= $(TARGET)/release
 # Where this file puts what it makes.
 OUT ?= build
 CFLAGS ?= -O2
+CXXFLAGS ?= -O2
 STRICT := -std=c99 -Wall -Wextra -Wpedantic -Werror
 MODEL ?= models/tales-4m-q8_0.gguf
 PROMPT ?= Once upon a time
@@ -43,11 +45,12 @@ X86_QEMU ?= qemu-x86_64
 # Set, it makes `install` build and install the command line tool too.
 TOOL ?=
 
-.PHONY: help library tool shared static run test test-isas test-arm test-old-cpu check header \
+.PHONY: help library tool shared static run server test test-isas test-arm test-old-cpu check header \
 	install install-files clean
 
 help:
 	@echo "make run       build, and stream a story from $(MODEL)"
+	@echo "make server    build $(OUT)/server, which speaks HTTP; see examples-c/server.cpp"
 	@echo "make tool      build the command line tool, $(LIBRARY)/lightgpt"
 	@echo "make test      run all tests, Rust and C"
 	@echo "make test-isas run the tests of whole models with each instruction set of this CPU"
@@ -96,6 +99,15 @@ run: library shared
 	@$(CC) $(STRICT) $(CFLAGS) -Iinclude examples-c/generate.c -o $(OUT)/generate \
 		-L$(OUT) -llightgpt -Wl,-rpath,'$$ORIGIN'
 	@$(OUT)/generate "$$MODEL" "$$PROMPT"
+
+# Skipped where its two libraries are missing: nothing else needs them.
+server: library shared
+	@if ! pkg-config --exists cpp-httplib nlohmann_json; then \
+		echo "SKIPPED server: it needs cpp-httplib and nlohmann-json" >&2; exit 0; \
+	fi; \
+	$(CXX) -std=c++17 $(CXXFLAGS) -Iinclude examples-c/server.cpp -o $(OUT)/server -pthread \
+		$$(pkg-config --cflags --libs cpp-httplib nlohmann_json) \
+		-L$(OUT) -llightgpt -Wl,-rpath,'$$ORIGIN'
 
 # The C programs are tested against the library that is installed: the release build.
 test: library

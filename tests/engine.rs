@@ -347,6 +347,32 @@ fn what_a_queue_cannot_take_is_refused() {
     assert_eq!(budget.bytes(), 0);
 }
 
+/// What recurrent layers keep is there from the start, and not left for pages.
+#[test]
+fn states_count_where_requests_are_refused() {
+    let model = golden("falcon-h1");
+    let network = model.network().unwrap();
+    let layout = network.layout(KvFormat::F32);
+    let (page, states) = (layout.page_charge(), 2 * layout.state().charge());
+    assert!(states >= page && network.spec.context > 65);
+    let options = QueueOptions {
+        kv: KvFormat::F32,
+        sequences: 2,
+        budget: Some(Budget::new(Some(states + page), None)),
+        ..QueueOptions::default()
+    };
+    let queue = Queue::new(model.clone(), team(1), &options).unwrap();
+    let mut asked = Asked::draw(&mut Draws(3), &model, 16);
+    asked.generate.tokens_max = 1;
+    asked.tokens = vec![1; 65];
+    let refused = queue.submit(asked.request()).unwrap_err();
+    assert_eq!(refused.code(), Code::MemoryCap);
+    asked.tokens.truncate(64);
+    queue.submit(asked.request()).unwrap();
+    while queue.step(None).unwrap() == Progress::Pending {}
+    assert_eq!(queue.metrics().failed, 0);
+}
+
 #[test]
 fn a_queue_that_rests_does_nothing_but_end_requests() {
     let (model, mut draws) = (small(), Draws(13));

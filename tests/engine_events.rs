@@ -7,10 +7,12 @@ mod requests;
 #[path = "support/tiny.rs"]
 mod tiny;
 
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, mpsc};
 use std::time::{Duration, Instant};
 
-use lightgpt::engine::{Happened, Listener, Outcome, Progress, Queue, QueueOptions, Request};
+use lightgpt::engine::{
+    Happened, Listener, Outcome, Poll, Polled, Progress, Queue, QueueOptions, Request,
+};
 use lightgpt::error::{Code, Error, Result};
 use lightgpt::kv::KvFormat;
 use lightgpt::model::Model;
@@ -134,6 +136,11 @@ fn a_listener_may_call_its_own_queue() {
         if tokens == 2 {
             assert_eq!(queue.step(None).unwrap_err().code(), Code::Busy);
             assert_eq!(queue.serve().unwrap_err().code(), Code::Busy);
+            // Nor does it wait for itself.
+            assert!(!queue.drain(None));
+            assert_eq!(queue.poll(None, &mut Polled::default()), Poll::Over);
+            queue.pause();
+            queue.resume();
             let child = Request {
                 listener: Some(listener(&heard)),
                 ..asked(4).request()
@@ -148,6 +155,101 @@ fn a_listener_may_call_its_own_queue() {
     let children = children.lock().unwrap();
     let child = children.values().next().unwrap();
     assert_eq!(*child, alone(&asked(4), &model, &team(1), KvFormat::F16));
+}
+
+/// While a listener takes its time, only who works waits: others submit, cancel, poll and ask.
+#[test]
+fn a_slow_listener_holds_up_no_other_thread() {
+    let model = small();
+    let queue = Queue::new(model.clone(), team(1), &QueueOptions::default()).unwrap();
+    let (begun, begins) = mpsc::channel();
+    let (end, ends) = mpsc::channel();
+    let heard = All::default();
+    let mut hear = listener(&heard);
+    std::thread::scope(|scope| {
+        let serving = scope.spawn(|| queue.serve());
+        let mut slow = asked(2).request();
+        let mut first = true;
+        slow.listener = Some(Listener(Box::new(move |event| {
+            if std::mem::replace(&mut first, false) {
+                begun.send(()).unwrap();
+                ends.recv().unwrap();
+            }
+            hear.0(event)
+        })));
+        let slow = queue.submit(slow).unwrap();
+        begins.recv().unwrap();
+        // It would never go on if one of these waited for it.
+        let other = queue.submit(asked(4).request()).unwrap();
+        let cancelled = queue.submit(asked(4).request()).unwrap();
+        queue.cancel(cancelled).unwrap();
+        queue.pause();
+        queue.resume();
+        let now = Some(Instant::now());
+        assert_eq!(queue.poll(now, &mut Polled::default()), Poll::Nothing);
+        assert!(!queue.drain(now));
+        let metrics = queue.metrics();
+        assert_eq!((metrics.submitted, metrics.finished), (3, 0));
+        assert_eq!(queue.step(None).unwrap_err().code(), Code::Busy);
+        end.send(()).unwrap();
+        assert!(queue.drain(None));
+        requests::poll(&queue, &heard);
+        queue.close();
+        serving.join().unwrap().unwrap();
+        let heard = heard.lock().unwrap();
+        assert_eq!(heard[&cancelled].outcome, Some(Outcome::Cancelled));
+        for (id, asked) in [(slow, asked(2)), (other, asked(4))] {
+            assert_eq!(heard[&id], alone(&asked, &model, &team(1), KvFormat::F16));
+        }
+    });
+}
+
+/// What a listener or a stage panics with while it is dropped goes no further either.
+#[test]
+fn what_panics_when_it_is_dropped_harms_nobody() {
+    struct Bomb;
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            panic!("on purpose");
+        }
+    }
+    let bomb = Bomb;
+    let outcome = outcome_with(&small(), &asked(3), move |_| {
+        let _here = &bomb;
+        Action::Continue
+    });
+    assert_eq!(outcome, Outcome::Finished(Finish::Length));
+}
+
+/// A stage of a sampler that waits for its own queue does not wait.
+#[test]
+fn a_stage_may_call_its_own_queue() {
+    #[derive(Clone)]
+    struct Calls(Arc<OnceLock<Arc<Queue>>>, Arc<Mutex<usize>>);
+    impl CustomStage for Calls {
+        fn apply(&mut self, _: &mut Candidates<'_>) -> Result<()> {
+            let queue = self.0.get().unwrap();
+            assert_eq!(queue.step(None).unwrap_err().code(), Code::Busy);
+            assert!(!queue.drain(None));
+            queue.resume();
+            *self.1.lock().unwrap() += 1;
+            Ok(())
+        }
+
+        fn duplicate(&self) -> Box<dyn CustomStage> {
+            Box::new(self.clone())
+        }
+    }
+    let calls = Calls(Arc::default(), Arc::default());
+    let options = SamplerOptions {
+        custom: vec![(None, Custom(Box::new(calls.clone())))],
+        ..SamplerOptions::default()
+    };
+    let mut asked = asked(5);
+    asked.generate.sampler = Sampler::new(&options).unwrap();
+    let outcome = outcome_with_queue(&small(), calls.0.clone(), &asked, |_, _| {});
+    assert_eq!(outcome, Outcome::Finished(Finish::Length));
+    assert_eq!(*calls.1.lock().unwrap(), 5);
 }
 
 fn outcome_with_queue(

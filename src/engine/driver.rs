@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::metrics::Metrics;
 use super::pages::{Known, Pages, Shelf};
@@ -38,6 +38,8 @@ pub struct Driver {
     /// Not here while a pass has it.
     scratch: Option<Scratch>,
     room: PickRoom,
+    /// Time spent in passes.
+    evaluating: Duration,
     metrics: Metrics,
 }
 
@@ -110,6 +112,7 @@ impl Driver {
             plan: Plan::default(),
             scratch: Some(scratch),
             room: PickRoom::on(&model.budget().sibling(None)),
+            evaluating: Duration::ZERO,
             metrics: Metrics {
                 sequences_max: limits.sequences as u64,
                 sequences_allowed: limits.sequences as u64,
@@ -128,6 +131,11 @@ impl Driver {
     /// Where everything lies in its pages.
     pub fn layout(&self) -> &Layout {
         self.pages.layout()
+    }
+
+    /// Bytes of keys, values and states.
+    pub fn kv_bytes(&self) -> u64 {
+        self.pages.bytes()
     }
 
     /// Requests that run.
@@ -236,7 +244,8 @@ impl Driver {
     /// Lets others see what has been done.
     pub fn publish(&mut self) {
         self.metrics.running = self.scheduler.running() as u64;
-        self.metrics.kv_bytes = self.pages.bytes();
+        self.metrics.pass_us = micros(self.evaluating);
+        self.metrics.kv_bytes = self.kv_bytes();
         self.shared.publish(&self.metrics);
     }
 
@@ -249,7 +258,12 @@ impl Driver {
             }
             if self.plan.picked.is_none() {
                 match self.evaluate(signals) {
-                    Ok(Flow::Done) => self.plan.picked = Some((0, 0)),
+                    Ok(Flow::Done) => {
+                        self.plan.picked = Some((0, 0));
+                        if signals.due() {
+                            return Flow::Paused;
+                        }
+                    }
                     Ok(Flow::Paused) => return Flow::Paused,
                     Err(error) => {
                         self.blame(error);
@@ -279,7 +293,10 @@ impl Driver {
         };
         let pass = self.plan.pass.insert(pass);
         let network = self.model.network()?;
-        pass.run(network, &self.team, self.pages.caches(), signals)
+        let began = Instant::now();
+        let flow = pass.run(network, &self.team, self.pages.caches(), signals);
+        self.evaluating += began.elapsed();
+        flow
     }
 
     fn begin_pass(&mut self) -> Result<Pass> {

@@ -41,6 +41,8 @@ pub struct Metrics {
     pub rows_max: u64,
     /// Time spent evaluating, choosing and telling.
     pub busy_us: u64,
+    /// The part of it that was spent evaluating.
+    pub pass_us: u64,
     /// Times from submission to the first run, of requests that ran.
     pub queue_us: u64,
     /// Times from submission to the first token, of requests that have one.

@@ -23,5 +23,10 @@ pub use queue::{Poll, Progress, Queue, QueueOptions, REQUESTS_MAX, SEQUENCES_MAX
 pub use request::{Event, Happened, Listener, Outcome, Polled, Request, Timings};
 pub use waiting::PRIORITIES;
 
+/// Under these names the tests give `shared` the locks of `loom`.
+mod sync {
+    pub use std::sync::{Condvar, Mutex, MutexGuard};
+}
+
 #[cfg(test)]
 mod tests;

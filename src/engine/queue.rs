@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::driver::Driver;
 use super::metrics::Metrics;
 use super::request::{Outcome, Polled, Request};
-use super::sequence::Sequence;
+use super::sequence::{Sequence, is_in_host};
 use super::shared::{Shared, Wanted};
 use crate::budget::Budget;
 use crate::control::{Flow, Signals};
@@ -154,9 +154,12 @@ impl Queue {
         let mut driver = Driver::new(model.clone(), team, options, shared.clone())?;
         driver.publish();
         let budget = options.budget.as_ref().unwrap_or(model.budget());
-        let cap = budget.cap().unwrap_or(u64::MAX);
+        // What recurrent layers keep is there from the start, for each sequence that may run.
+        let room = budget
+            .cap()
+            .map(|cap| cap.saturating_sub(driver.kv_bytes()));
         Ok(Self {
-            pages_max: cap / driver.layout().page_charge().max(1),
+            pages_max: room.unwrap_or(u64::MAX) / driver.layout().page_charge().max(1),
             page_tokens: driver.layout().page_tokens(),
             context,
             kv: options.kv,
@@ -216,9 +219,9 @@ impl Queue {
     }
 
     /// Takes the next event of the requests without a listener, and waits for one until `until`
-    /// (`None`: as long as there can be one).
+    /// (`None`: as long as there can be one); in an event it does not wait.
     pub fn poll(&self, until: Option<Instant>, event: &mut Polled) -> Poll {
-        match self.shared.poll(until) {
+        match self.shared.poll(patience(until)) {
             Ok(polled) => {
                 *event = polled;
                 Poll::Event
@@ -276,10 +279,11 @@ impl Queue {
     }
 
     /// Takes no more requests, until it is resumed; those that are there go on. Waits until `until`
-    /// for their end (`None`: as long as it takes), and says whether all are over.
+    /// for their end (`None`: as long as it takes; in an event not at all), and says whether all are
+    /// over.
     pub fn drain(&self, until: Option<Instant>) -> bool {
         self.shared.drain();
-        self.shared.wait_empty(until)
+        self.shared.wait_empty(patience(until))
     }
 
     /// Ends all requests, and the thread that serves; none is taken any more.
@@ -388,6 +392,14 @@ impl Queue {
             return None;
         }
         Some(end)
+    }
+}
+
+/// Until when this thread may wait for a queue.
+fn patience(until: Option<Instant>) -> Option<Instant> {
+    match is_in_host() {
+        true => Some(Instant::now()),
+        false => until,
     }
 }
 

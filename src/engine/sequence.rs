@@ -1,6 +1,8 @@
 //! One request in work: its tokens, what generates them, and who hears of it.
 
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::thread;
 use std::time::Instant;
 
 use super::pages::Known;
@@ -14,6 +16,24 @@ use crate::model::Model;
 use crate::sampler::PickRoom;
 use crate::session::generation::{Finish, Generation, Said};
 use crate::session::{Action, at_most};
+
+thread_local! {
+    static IN_HOST: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether this thread runs code of the host's for a queue. It must not wait for one then: that would
+/// wait for this thread to go on.
+pub fn is_in_host() -> bool {
+    IN_HOST.get()
+}
+
+/// Runs code of the host's; what it panics with goes no further.
+fn in_host<T>(call: impl FnOnce() -> T) -> thread::Result<T> {
+    let outer = IN_HOST.replace(true);
+    let outcome = catch_unwind(AssertUnwindSafe(call));
+    IN_HOST.set(outer);
+    outcome
+}
 
 /// A request in work.
 #[derive(Debug)]
@@ -121,9 +141,11 @@ impl Sequence {
         }
     }
 
-    /// All tokens, when it is over.
-    pub fn into_tokens(self) -> Vec<u32> {
-        self.tokens
+    /// All tokens, when it is over. What the host gave for it is dropped, which may panic.
+    pub fn into_tokens(mut self) -> Vec<u32> {
+        let tokens = std::mem::take(&mut self.tokens);
+        let _ = in_host(|| drop(self));
+        tokens
     }
 
     /// Whether events are polled.
@@ -152,7 +174,7 @@ impl Sequence {
         } = self;
         generation.sampler.swap_room(room);
         let pick = || generation.pick(model, logits, tokens, said);
-        let picked = catch_unwind(AssertUnwindSafe(pick)).unwrap_or_else(|_| {
+        let picked = in_host(pick).unwrap_or_else(|_| {
             let message = "a stage of the sampler panicked";
             Err(Error::new(Code::Internal, "sampler", message))
         });
@@ -207,7 +229,7 @@ impl Sequence {
             shared.keep(&event);
             return Action::Continue;
         };
-        catch_unwind(AssertUnwindSafe(|| listener(&event))).unwrap_or(Action::Cancel)
+        in_host(|| listener(&event)).unwrap_or(Action::Cancel)
     }
 }
 

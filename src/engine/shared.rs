@@ -3,13 +3,14 @@
 //! One lock, held for a few instructions and never while anything is evaluated or told.
 
 use std::collections::{HashSet, VecDeque};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use super::metrics::Metrics;
 use super::queue::Poll;
 use super::request::{Event, Polled};
 use super::sequence::Sequence;
+use super::sync::{Condvar, Mutex, MutexGuard};
 use crate::error::{Code, Error, Result};
 
 /// What threads of a queue share.

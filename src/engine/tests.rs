@@ -1,6 +1,7 @@
 //! The scheduler with a fake model: whatever comes and goes, every job gets what it gets alone.
 
 mod fake;
+mod interleavings;
 mod shares;
 
 use std::collections::HashSet;

@@ -130,14 +130,15 @@ impl Network {
         let outputs = linear.weight.rows();
         let mut out = reserved(outputs)?;
         out.resize(outputs, 0.0);
-        let tile = matmul::tiling(self.kernels, (1, outputs, columns), team.threads());
+        let linears = std::slice::from_ref(linear);
+        let most = matmul::task_max(self.kernels, linears, 1);
+        let tile = matmul::tiling(most, (1, outputs, columns), team.threads());
         let tiles = Tiles::new(&mut out, outputs, tile);
         // One row is not worth a pause.
         let signals = Signals {
             deadline: None,
             ..signals
         };
-        let linears = std::slice::from_ref(linear);
         team.run(&signals, &mut 0, tiles, |_, tile| {
             matmul::side_by_side(self.kernels, linears, &x, team.threads(), tile);
             Ok(())

@@ -20,6 +20,8 @@ const FEW: usize = 8;
 /// Tasks of a thread, at least, where the work allows: so that threads end together, and read from one
 /// region of memory.
 const TASKS: usize = 16;
+/// Bytes of weights of a task, at most: what a thread reads in some 100 microseconds.
+const READ_MAX: usize = 2 << 20;
 
 /// A matrix and its bias.
 #[derive(Debug)]
@@ -35,14 +37,27 @@ pub fn panel(tokens: usize) -> usize {
     if tokens == 1 { PANEL_ONE } else { PANEL }
 }
 
+/// Multiply-adds of a task, at most, with weights like these, each of which is used for about `shared`
+/// tokens: a pass pauses between tasks only.
+pub fn task_max(kernels: &Kernels, linears: &[Linear], shared: usize) -> usize {
+    let most = |linear: &Linear| {
+        let format = linear.weight.format();
+        let (values, bytes) = (format.block_len(), format.block_bytes());
+        let computed = kernels.task_max() / if values == 1 { COST } else { 1 };
+        computed.min((READ_MAX / bytes * values).saturating_mul(shared.max(1)))
+    };
+    let most = linears.iter().map(most).min();
+    most.unwrap_or(kernels.task_max()).max(TASK_MIN)
+}
+
 /// How to cut (tokens, outputs) of dot products over `columns` into tiles for `threads`: tokens and
-/// outputs of a tile. The cut depends on nothing else, so a paused phase finds it again.
+/// outputs of a tile of at most `task_max` multiply-adds, if a panel has no more. The cut depends on
+/// nothing else, so a paused phase finds it again.
 pub fn tiling(
-    kernels: &Kernels,
+    task_max: usize,
     (tokens, outputs, columns): (usize, usize, usize),
     threads: usize,
 ) -> (usize, usize) {
-    let task_max = kernels.task_max();
     let panel = panel(tokens);
     let macs = panel.saturating_mul(columns);
     let rows = tokens.clamp(1, TOKENS_MAX).min((task_max / macs).max(1));
@@ -65,7 +80,7 @@ pub fn tiles<'a>(
     let outputs = linears.iter().map(|linear| linear.weight.rows()).sum();
     let shape = (tokens, outputs, columns);
     let work_ns = work_ns(kernels, linears, shape);
-    let tile = tiling(kernels, shape, threads);
+    let tile = tiling(task_max(kernels, linears, tokens), shape, threads);
     Tiles::new(&mut out[..tokens * outputs], outputs, tile).taking(work_ns)
 }
 
@@ -131,6 +146,48 @@ pub fn some(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gguf::TensorInfo;
+    use crate::quant::Format;
+
+    fn linear(format: Format) -> Linear {
+        let tensor = TensorInfo {
+            name: "weights".into(),
+            format,
+            dims: [256, 1, 1, 1],
+            dimensions: 2,
+            bytes: vec![0; format.bytes(256).unwrap() as usize].into(),
+            offset: 0,
+            part: 0,
+        };
+        let weight = Matrix::new(&tensor, 1, 256).unwrap();
+        Linear { weight, bias: None }
+    }
+
+    #[test]
+    fn tasks_compute_and_read_for_a_bounded_time() {
+        let kernels = crate::kernel::detect();
+        for format in [
+            Format::F32,
+            Format::F16,
+            Format::Q8_0,
+            Format::Q4_0,
+            Format::Q6_K,
+        ] {
+            let linears = [linear(Format::Q4_0), linear(format)];
+            for shared in [0, 1, 16, 256] {
+                let most = task_max(kernels, &linears, shared);
+                let weights = most / shared.max(1);
+                let read = weights * format.block_bytes() / format.block_len();
+                assert!(read <= READ_MAX || most == TASK_MIN);
+                let cost = if format.block_len() == 1 { COST } else { 1 };
+                assert!(most * cost <= kernels.task_max());
+            }
+        }
+        assert_eq!(
+            task_max(kernels, &[linear(Format::Q4_0)], 4096),
+            kernels.task_max()
+        );
+    }
 
     #[test]
     fn tiles_are_panels_of_bounded_work() {
@@ -145,12 +202,13 @@ mod tests {
         for (tokens, outputs, columns) in shapes {
             for threads in [1, 2, 64] {
                 let kernels = crate::kernel::detect();
-                let (rows, width) = tiling(kernels, (tokens, outputs, columns), threads);
+                let most = kernels.task_max();
+                let (rows, width) = tiling(most, (tokens, outputs, columns), threads);
                 let panel = panel(tokens);
                 assert!(width.is_multiple_of(panel) && width < outputs + panel);
                 assert!((1..=tokens.min(TOKENS_MAX)).contains(&rows));
                 // A panel for one token is the least that can be.
-                assert!(rows * width * columns <= kernels.task_max().max(panel * columns));
+                assert!(rows * width * columns <= most.max(panel * columns));
             }
         }
     }

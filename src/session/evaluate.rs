@@ -128,11 +128,13 @@ impl Session {
     /// Runs one pass over queued tokens, or goes on with it.
     pub(super) fn evaluate(&mut self, signals: Signals<'_>) -> Result<Flow> {
         let began = Instant::now();
-        if self.pass.is_none() {
+        let is_new = self.pass.is_none();
+        if is_new {
             self.adopt();
             self.begin_pass(self.chunk, false)?;
         }
-        let done = self.run_pass(signals)?;
+        // A fork's first pass begins with the copy of a page.
+        let done = !(is_new && signals.due()) && self.run_pass(signals)?;
         let us = began.elapsed().as_micros() as u64;
         match self.evaluated < self.prompt_end {
             true => self.metrics.prompt_us += us,

@@ -136,7 +136,11 @@ impl Session {
             return Ok(Step::Pending);
         }
         if !prompt && self.evaluated == self.tokens.len() {
-            return self.pick();
+            // The choice is no task, and may take its time: it can wait for the next step.
+            return match control.signals.due() {
+                true => Ok(Step::Pending),
+                false => self.pick(),
+            };
         }
         let (done, total) = (self.evaluated, self.tokens.len());
         self.report(control, done, total)?;

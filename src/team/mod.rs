@@ -10,13 +10,13 @@ mod affinity;
 mod cores;
 mod crew;
 mod float_environment;
+mod gate;
 mod parts;
+mod phase;
+mod sync;
 
-use std::any::Any;
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use crate::control::{Flow, Signals, cancelled};
@@ -28,6 +28,7 @@ pub use float_environment::FloatEnvironment;
 pub use parts::{Chunks, Partition, Tasks, Tile, Tiles};
 
 use crew::Crew;
+use phase::Phase;
 
 /// The most threads a team may have.
 pub const THREADS_MAX: usize = 256;
@@ -198,15 +199,8 @@ impl Team {
             true => self.threads.min(tasks - first) - 1,
             false => 0,
         };
-        let phase = Phase {
-            body: &call,
-            tasks,
-            claim: self.claim(tasks, parts.work_ns()),
-            next: AtomicUsize::new(first + 1),
-            signals: *signals,
-            stop: AtomicBool::new(false),
-            failure: Mutex::new(None),
-        };
+        let claim = self.claim(tasks, parts.work_ns());
+        let phase = Phase::new(&call, (first, tasks), claim, *signals);
         let work = || {
             phase.perform(first);
             phase.work();
@@ -214,7 +208,10 @@ impl Team {
         match (&self.executor, &self.crew) {
             (Some(executor), _) if helpers > 0 => {
                 phase.perform(first);
-                executor.parallel_for(helpers, &|| phase.help());
+                executor.parallel_for(helpers, &|| {
+                    let _environment = FloatEnvironment::enter();
+                    phase.work();
+                });
                 phase.work();
             }
             (None, Some(crew)) if helpers > 0 => crew.with_help(&phase, helpers, work),
@@ -273,79 +270,6 @@ impl Drop for Call<'_> {
             crew.call_ends();
         }
     }
-}
-
-/// One run of a phase, on the stack of the thread that called in.
-struct Phase<'a> {
-    body: &'a (dyn Fn(usize) -> Result<()> + Sync),
-    tasks: usize,
-    /// Tasks that are claimed at once.
-    claim: usize,
-    next: AtomicUsize,
-    signals: Signals<'a>,
-    stop: AtomicBool,
-    failure: Mutex<Option<Error>>,
-}
-
-impl Phase<'_> {
-    /// Works on a thread that is not the caller's.
-    fn help(&self) {
-        let _environment = FloatEnvironment::enter();
-        self.work();
-    }
-
-    fn work(&self) {
-        while !self.stop.load(Ordering::Relaxed) {
-            if self.signals.cancelled() || self.signals.due() {
-                self.stop.store(true, Ordering::Relaxed);
-                return;
-            }
-            let first = self.next.fetch_add(self.claim, Ordering::Relaxed);
-            if first >= self.tasks {
-                return;
-            }
-            // What is claimed is done: a phase goes on behind it.
-            for task in first..self.tasks.min(first + self.claim) {
-                self.perform(task);
-            }
-        }
-    }
-
-    fn perform(&self, task: usize) {
-        let outcome = catch_unwind(AssertUnwindSafe(|| (self.body)(task)));
-        let Err(error) = outcome.unwrap_or_else(|panic| Err(panicked(&*panic))) else {
-            return;
-        };
-        self.stop.store(true, Ordering::Relaxed);
-        let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
-        failure.get_or_insert(error);
-    }
-
-    fn end(self, next: &mut usize) -> Result<Flow> {
-        let failure = self
-            .failure
-            .into_inner()
-            .unwrap_or_else(PoisonError::into_inner);
-        if let Some(error) = failure {
-            return Err(error);
-        }
-        *next = self.next.into_inner().min(self.tasks);
-        match *next == self.tasks {
-            true => Ok(Flow::Done),
-            false if self.signals.cancelled() => Err(cancelled()),
-            false => Ok(Flow::Paused),
-        }
-    }
-}
-
-/// The error of a task that panicked.
-fn panicked(panic: &(dyn Any + Send)) -> Error {
-    let text = panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("a panic without a message");
-    Error::new(Code::Internal, "task", text)
 }
 
 #[cfg(test)]

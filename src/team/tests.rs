@@ -1,4 +1,6 @@
-use std::sync::atomic::AtomicU32;
+mod interleavings;
+
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use super::*;

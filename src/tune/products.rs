@@ -199,8 +199,9 @@ pub fn cut(shape: Shape, teams: &Teams, effort: Effort) -> Result<Cut> {
     let mut out = floats(tokens * outputs)?;
     let mut run =
         |team: &Team, tile: &(usize, usize)| weights.multiply(team, Some(*tile), &mut out);
-    let built_in = matmul::tiling(kernels(), (tokens, outputs, columns), teams.threads());
-    let tiles = tiles(shape);
+    let most = matmul::task_max(kernels(), weights.linears(), tokens);
+    let built_in = matmul::tiling(most, (tokens, outputs, columns), teams.threads());
+    let tiles = tiles(shape, most);
     let ways: Vec<_> = tiles.iter().map(|&tile| (&*teams.chosen, tile)).collect();
     let times = take_turns(&ways, effort.turns.div_ceil(10), &mut run)?;
     let all = tiles.iter().zip(&times);
@@ -217,15 +218,15 @@ pub fn cut(shape: Shape, teams: &Teams, effort: Effort) -> Result<Cut> {
     })
 }
 
-/// Tiles of whole panels that are no longer than a task may be.
-fn tiles(shape: Shape) -> Vec<(usize, usize)> {
+/// Tiles of whole panels with at most so many multiply-adds.
+fn tiles(shape: Shape, most: usize) -> Vec<(usize, usize)> {
     let panel = matmul::panel(shape.tokens);
     let doubles = |from: usize, to: usize| {
         std::iter::successors(Some(from), |size| Some(2 * size)).take_while(move |&size| size <= to)
     };
     let mut all = Vec::new();
     for rows in doubles(shape.tokens.min(16), shape.tokens) {
-        let task = |width: &usize| rows * width * shape.columns <= kernels().task_max();
+        let task = |width: &usize| rows * width * shape.columns <= most;
         let widths = doubles(panel, shape.outputs).filter(task);
         all.extend(widths.map(|width| (rows, width)));
     }

@@ -66,8 +66,8 @@ pub fn compile(source: &str, link: Link, flags: &[&str]) -> PathBuf {
             "-pthread",
             "-Iinclude",
         ])
-        .args(flags)
         .arg(source)
+        .args(flags)
         .arg("-o")
         .arg(&program);
     match link {

@@ -266,9 +266,10 @@ impl Context<'_> {
         let outputs: usize = stacks.iter().map(|stack| stack.weight.rows()).sum();
         let outputs = outputs / experts;
         // A single row has every expert once: a task reads consecutive weights then.
+        let most = matmul::task_max(self.kernels, stacks, slots / experts);
         let tile = match rows {
-            1 => matmul::tiling(self.kernels, (1, slots * outputs, x.columns), threads),
-            _ => matmul::tiling(self.kernels, (slots, outputs, x.columns), threads),
+            1 => matmul::tiling(most, (1, slots * outputs, x.columns), threads),
+            _ => matmul::tiling(most, (slots, outputs, x.columns), threads),
         };
         let work_ns = matmul::work_ns(self.kernels, stacks, (slots, outputs, x.columns));
         let tiles = Tiles::new(&mut out[..slots * outputs], outputs, tile).taking(work_ns);

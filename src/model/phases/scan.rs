@@ -14,7 +14,7 @@ use crate::ops::recurrence::{self, Columns, Place};
 use crate::team::{Chunks, Tiles};
 
 impl Pass {
-    /// scanned = what the states of a sequence give, token after token; a task has some heads.
+    /// scanned = what the states of a sequence give, token after token; a task has some columns.
     pub(in crate::model) fn scan(
         &mut self,
         context: &Context<'_>,
@@ -36,11 +36,10 @@ impl Pass {
             head_width: recurrence.head_width(),
             rows: recurrence.rows,
         };
-        let heads = columns.heads_of_task(rows.len());
-        let state = heads * columns.head_values();
+        let (width, state) = columns.of_task(rows.len());
         let (old, new) = caches[sequence].state_mut().matrices(self.layer);
         let scanned = &mut scanned[rows.start * inner..rows.end * inner];
-        let tile = (rows.len(), heads * columns.head_width);
+        let tile = (rows.len(), width);
         let parts = (Chunks::new(new, state), Tiles::new(scanned, inner, tile));
         let scan = Scan {
             kernels: context.kernels,

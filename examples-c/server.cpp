@@ -1,0 +1,397 @@
+// A server for clients of the OpenAI interface, over a batch queue: all requests share each pass.
+//
+//     server MODEL.gguf [--port 8080] [--host 127.0.0.1] [--name NAME] [--chat FORMAT]
+//            [--threads N] [--sequences 16] [--context N] [--requests 256] [--clients 64]
+//            [--body-bytes 4194304] [--memory-bytes N] [--drain-seconds 30]
+//
+//     POST /v1/completions, /v1/chat/completions, /v1/embeddings
+//     GET  /v1/models, /health, /metrics
+//
+// The library renders no chat templates: messages are written in one of the forms of server/chat.hpp
+// (chatml, llama3, gemma, phi3, zephyr, plain), which is known by marks in the model's template, or
+// named by --chat.
+//
+// It listens on this machine only, unless --host says otherwise: it knows no keys and no TLS. Port 0
+// is any free one; the address is printed. SIGINT or SIGTERM: no more requests are taken, those that
+// are there get --drain-seconds to end.
+//
+// Built with the packages libcpp-httplib-dev and nlohmann-json3-dev of Debian:
+//
+//     c++ -std=c++17 -O2 server.cpp $(pkg-config --cflags --libs lightgpt cpp-httplib) -o server
+#include "server/answer.hpp"
+#include "server/chat.hpp"
+
+#include <httplib.h>
+#include <signal.h>
+
+#include <atomic>
+#include <cstdlib>
+#include <iostream>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <thread>
+#include <vector>
+
+namespace {
+
+using namespace server;
+
+struct settings {
+    string model, host = "127.0.0.1", name, chat;
+    std::uint64_t port = 8080, threads = 0, sequences = 16, context = 0, requests = 256, clients = 64;
+    std::uint64_t body_bytes = 4 << 20, memory_bytes = 0, drain_seconds = 30;
+};
+
+string base64(const std::vector<float> &numbers)
+{
+    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    string bytes(numbers.size() * sizeof(float), '\0'), result;
+    std::memcpy(bytes.data(), numbers.data(), bytes.size());
+    for (size_t i = 0; i < bytes.size(); i += 3) {
+        std::uint32_t three = 0;
+        for (size_t j = 0; j < 3; j++)
+            three = three << 8 | (i + j < bytes.size() ? static_cast<unsigned char>(bytes[i + j]) : 0U);
+        for (size_t j = 0; j < 4; j++)
+            result += i + j <= bytes.size() ? digits[three >> (18 - 6 * j) & 63] : '=';
+    }
+    return result;
+}
+
+// What there is of everything: a model, its queue, and who is served.
+class service {
+public:
+    explicit service(settings given)
+        : settings_(std::move(given)), model_(lightgpt::model::open(settings_.model)),
+          team_(team_options()), embedder_(model_, team_, session_options()),
+          format_(format_of(model_, settings_.chat))
+    {
+        if (!settings_.chat.empty() && format_ == nullptr)
+            throw lightgpt::error(LIGHTGPT_INVALID_ARGUMENT, "--chat: there is no such format");
+        lightgpt::batch_queue_options options;
+        options.worker = true;
+        options.sequences_max = static_cast<std::uint32_t>(settings_.sequences);
+        options.context = settings_.context;
+        options.memory_max = settings_.memory_bytes;
+        options.requests_max = settings_.requests;
+        try {
+            queue_.emplace(model_, team_, options);
+        } catch (const lightgpt::error &error) {
+            if (error.status() != LIGHTGPT_UNSUPPORTED)
+                throw; // else an encoder, which makes embeddings and no text
+        }
+    }
+
+    void add_routes(httplib::Server &server)
+    {
+        server.Post("/v1/completions", [this](const auto &req, auto &res) { complete(req, res, false); });
+        server.Post("/v1/chat/completions",
+                    [this](const auto &req, auto &res) { complete(req, res, true); });
+        server.Post("/v1/embeddings", [this](const auto &req, auto &res) { embed(req, res); });
+        server.Get("/v1/models", [this](const auto &, auto &res) {
+            give(res, {{"object", "list"}, {"data", json::array({model_card()})}});
+        });
+        server.Get("/v1/models/(.+)", [this](const auto &req, auto &res) {
+            check_model({{"model", string(req.matches[1])}});
+            give(res, model_card());
+        });
+        server.Get("/health", [this](const auto &, auto &res) {
+            res.status = draining_ ? 503 : 200;
+            give(res, {{"status", draining_ ? "draining" : "ok"}});
+        });
+        server.Get("/metrics", [this](const auto &, auto &res) {
+            res.set_content(metrics(), "text/plain; version=0.0.4");
+        });
+        server.set_exception_handler([this](const auto &, auto &res, std::exception_ptr thrown) {
+            refuse(res, refusal_of_thrown(thrown));
+        });
+        server.set_error_handler([](const httplib::Request &, httplib::Response &res) {
+            if (res.body.empty())
+                refuse(res, refusal_of_http(res.status));
+        });
+    }
+
+    // Takes no more requests, and waits for those that are there.
+    void drain()
+    {
+        draining_ = true;
+        // Those who take longer are cancelled and told; later calls find no queue, which is safe.
+        if (queue_ && !queue_->drain(settings_.drain_seconds * 1000000))
+            lightgpt_batch_queue_free(queue_->get());
+        // What is left to write is written; stopping the server would break it off.
+        for (int looks = 0; clients_ > 0 && looks < 100; looks++)
+            std::this_thread::sleep_for(LOOK);
+    }
+
+private:
+    lightgpt::team_options team_options() const
+    {
+        lightgpt::team_options options;
+        options.threads = static_cast<std::uint32_t>(settings_.threads);
+        return options;
+    }
+
+    lightgpt::session_options session_options() const
+    {
+        lightgpt::session_options options;
+        options.context = settings_.context;
+        options.unshared = true;
+        return options;
+    }
+
+    static void give(httplib::Response &res, const json &body)
+    {
+        res.set_content(text_of(body), "application/json");
+    }
+
+    static void refuse(httplib::Response &res, const refusal &error)
+    {
+        res.status = error.status;
+        if (error.status == 429 || error.status == 503)
+            res.set_header("Retry-After", "1");
+        give(res, body_of(error));
+    }
+
+    refusal refusal_of_thrown(const std::exception_ptr &thrown) const
+    {
+        try {
+            std::rethrow_exception(thrown);
+        } catch (const refusal &error) {
+            return error;
+        } catch (const lightgpt::error &error) {
+            return refusal_of(error.status(), error.what(), draining_);
+        } catch (const json::exception &error) {
+            return {400, string("the body is no JSON that is understood: ") + error.what()};
+        } catch (const std::exception &error) {
+            return {500, error.what(), "server_error"};
+        }
+    }
+
+    // A client that is served; gives its place back when it goes.
+    std::shared_ptr<void> take_place()
+    {
+        std::shared_ptr<void> place(nullptr, [this](void *) { clients_--; });
+        if (clients_++ >= settings_.clients || draining_)
+            throw refusal_of(LIGHTGPT_BUSY, "", draining_);
+        return place;
+    }
+
+    json read(const httplib::Request &req) const
+    {
+        // Other types a browser would send from any page.
+        if (req.get_header_value("Content-Type").rfind("application/json", 0) != 0)
+            throw refusal{415, "expected Content-Type: application/json"};
+        const auto is_flat = [](int depth, json::parse_event_t, json &) {
+            return depth < 32 ? true : throw refusal{400, "the JSON is too deep"};
+        };
+        json body = json::parse(req.body, is_flat);
+        if (!body.is_object())
+            throw refusal{400, "expected a JSON object"};
+        check_model(body);
+        return body;
+    }
+
+    void check_model(const json &body) const
+    {
+        const json *wanted = member(body, "model");
+        if (wanted != nullptr && text(*wanted, "model") != settings_.name)
+            throw refusal{404, "there is no such model; this one is " + settings_.name,
+                          "invalid_request_error", "model_not_found"};
+    }
+
+    void complete(const httplib::Request &req, httplib::Response &res, bool is_chat)
+    {
+        const auto place = take_place();
+        const json body = read(req);
+        if (!queue_)
+            throw refusal{400, "this model makes embeddings and no text"};
+        order wanted = read_order(body, is_chat);
+        if (!is_chat) {
+            wanted.prompts = inputs(model_, body, "prompt");
+        } else if (format_ == nullptr) {
+            throw refusal{400, "the model's chat template is unknown; --chat names a format"};
+        } else {
+            wanted.prompts = {chat(model_, *format_, body)};
+            if (format_->stop != nullptr)
+                wanted.generate.stops.push_back(format_->stop);
+        }
+        const string id = (is_chat ? "chatcmpl-" : "cmpl-") + std::to_string(++answers_);
+        const auto made
+            = std::make_shared<answer>(model_, *queue_, std::move(wanted), settings_.name, id);
+        made->submit();
+        made->wait_for_first();
+        res.set_chunked_content_provider(
+            made->content_type(), [made, place](size_t, httplib::DataSink &sink) {
+                try {
+                    return made->write(sink);
+                } catch (const std::exception &) {
+                    return false; // the connection breaks off
+                }
+            });
+    }
+
+    void embed(const httplib::Request &req, httplib::Response &res)
+    {
+        const auto place = take_place();
+        const json body = read(req);
+        const string form = body.value("encoding_format", "float");
+        if (form != "float" && form != "base64")
+            throw refusal{400, "encoding_format: expected float or base64"};
+        if (member(body, "dimensions") != nullptr)
+            throw refusal{400, "dimensions: not supported"};
+        json data = json::array();
+        std::uint64_t count = 0;
+        for (const auto &input : inputs(model_, body, "input")) {
+            count += input.size();
+            const std::lock_guard<std::mutex> lock(embedding_);
+            const std::vector<float> made = embedder_.embed(input);
+            json one = {{"object", "embedding"}, {"index", data.size()}};
+            one["embedding"] = form == "float" ? json(made) : json(base64(made));
+            data.push_back(std::move(one));
+        }
+        give(res, {{"object", "list"},
+                   {"model", settings_.name},
+                   {"data", std::move(data)},
+                   {"usage", {{"prompt_tokens", count}, {"total_tokens", count}}}});
+    }
+
+    json model_card() const
+    {
+        return {{"id", settings_.name}, {"object", "model"}, {"created", started_},
+                {"owned_by", "lightgpt"}};
+    }
+
+    // Numbers as text for Prometheus.
+    string metrics() const
+    {
+        const lightgpt_batch_metrics now = queue_ ? queue_->metrics() : lightgpt_batch_metrics{};
+        string all = "# TYPE lightgpt_server_clients gauge\nlightgpt_server_clients "
+            + std::to_string(clients_) + '\n';
+        const auto add = [&](const string &name, const char *type, const char *label,
+                             std::vector<std::pair<const char *, std::uint64_t>> values) {
+            all += "# TYPE lightgpt_" + name + ' ' + type + '\n';
+            for (const auto &[text, value] : values)
+                all += "lightgpt_" + name + '{' + label + "=\"" + text + "\"} "
+                    + std::to_string(value) + '\n';
+        };
+        add("requests", "gauge", "state", {{"waiting", now.waiting}, {"running", now.running}});
+        add("requests_submitted_total", "counter", "answer",
+            {{"taken", now.submitted}, {"refused", now.refused}});
+        add("requests_ended_total", "counter", "outcome",
+            {{"finished", now.finished}, {"cancelled", now.cancelled}, {"expired", now.expired},
+             {"failed", now.failed}});
+        add("tokens_total", "counter", "kind",
+            {{"prompt", now.prompt_tokens}, {"generated", now.generated_tokens}});
+        return all;
+    }
+
+    const settings settings_;
+    const lightgpt::model model_;
+    const lightgpt::team team_;
+    lightgpt::session embedder_;
+    std::mutex embedding_;
+    const chat_format *const format_;
+    std::optional<lightgpt::batch_queue> queue_;
+    const std::time_t started_ = std::time(nullptr);
+    std::atomic<std::uint64_t> clients_ = 0, answers_ = 0;
+    std::atomic<bool> draining_ = false;
+};
+
+settings read_arguments(int argc, char **argv)
+{
+    settings to;
+    const std::pair<const char *, string *> texts[]
+        = {{"--host", &to.host}, {"--name", &to.name}, {"--chat", &to.chat}};
+    const std::pair<const char *, std::uint64_t *> numbers[]
+        = {{"--port", &to.port},           {"--threads", &to.threads},
+           {"--sequences", &to.sequences}, {"--context", &to.context},
+           {"--requests", &to.requests},   {"--clients", &to.clients},
+           {"--body-bytes", &to.body_bytes}, {"--memory-bytes", &to.memory_bytes},
+           {"--drain-seconds", &to.drain_seconds}};
+    const auto wrong = [&](const string &what) {
+        std::cerr << what << "\nusage: " << argv[0] << " MODEL.gguf [--port N] and others, see the source\n";
+        std::exit(2);
+    };
+    for (int i = 1; i < argc; i++) {
+        const string name = argv[i];
+        if (name.rfind("--", 0) != 0) {
+            to.model = name;
+            continue;
+        }
+        if (++i == argc)
+            wrong(name + " needs a value");
+        bool known = false;
+        for (const auto &[option, value] : texts)
+            if (name == option) {
+                *value = argv[i];
+                known = true;
+            }
+        for (const auto &[option, value] : numbers)
+            if (name == option) {
+                char *end = nullptr;
+                *value = std::strtoull(argv[i], &end, 10);
+                known = end != argv[i] && *end == '\0';
+            }
+        if (!known)
+            wrong(name + ' ' + argv[i] + " is not understood");
+    }
+    if (to.model.empty() || to.port > 65535)
+        wrong("expected a model, and a port below 65536");
+    if (to.name.empty())
+        to.name = to.model.substr(to.model.find_last_of('/') + 1);
+    return to;
+}
+
+int serve(const settings &given)
+{
+    // Threads inherit the mask; one of them waits for the signals.
+    sigset_t signals;
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGINT);
+    sigaddset(&signals, SIGTERM);
+    pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+
+    service all(given);
+    httplib::Server server;
+    all.add_routes(server);
+    server.set_payload_max_length(given.body_bytes);
+    server.set_tcp_nodelay(true);
+    server.set_read_timeout(10).set_write_timeout(10).set_keep_alive_timeout(2);
+    // Some more, so that those who cannot be served hear it, and /health answers.
+    const size_t threads = given.clients + 8;
+    server.new_task_queue = [threads] { return new httplib::ThreadPool(threads); };
+    int port = static_cast<int>(given.port);
+    if (port == 0)
+        port = server.bind_to_any_port(given.host);
+    else if (!server.bind_to_port(given.host, port))
+        port = -1;
+    if (port < 0) {
+        std::cerr << "cannot listen on " << given.host << ':' << given.port << '\n';
+        return EXIT_FAILURE;
+    }
+    std::cout << given.name << " on http://" << given.host << ':' << port << std::endl;
+    std::thread ending([&] {
+        int signal = 0;
+        sigwait(&signals, &signal);
+        all.drain();
+        server.stop();
+    });
+    const bool ended = server.listen_after_bind();
+    if (!ended)
+        pthread_kill(ending.native_handle(), SIGTERM);
+    ending.join();
+    return ended ? EXIT_SUCCESS : EXIT_FAILURE;
+}
+
+} // namespace
+
+int main(int argc, char **argv)
+{
+    try {
+        return serve(read_arguments(argc, argv));
+    } catch (const lightgpt::error &error) {
+        std::cerr << error.name() << ": " << error.what() << '\n';
+        return EXIT_FAILURE;
+    }
+}

@@ -1,0 +1,92 @@
+// Reading what clients send, and writing what they get.
+#ifndef LIGHTGPT_SERVER_BODY_HPP
+#define LIGHTGPT_SERVER_BODY_HPP
+
+#include "errors.hpp"
+
+#include <cstdint>
+#include <string>
+#include <type_traits>
+#include <vector>
+
+namespace server {
+
+inline constexpr size_t INPUTS_MAX = 2048;
+
+// Replaces what is not UTF-8: a token may be a part of a character.
+inline string text_of(const json &value)
+{
+    return value.dump(-1, ' ', false, json::error_handler_t::replace);
+}
+
+inline const json *member(const json &body, const char *name)
+{
+    const auto found = body.find(name);
+    return found == body.end() || found->is_null() ? nullptr : &*found;
+}
+
+template <class T> T number(const json &body, const char *name, T otherwise, T least, T most)
+{
+    const json *found = member(body, name);
+    if (found == nullptr)
+        return otherwise;
+    const bool fits = std::is_integral_v<T> ? found->is_number_integer() : found->is_number();
+    if (!fits || found->get<double>() < static_cast<double>(least)
+        || found->get<double>() > static_cast<double>(most))
+        throw refusal{400, string(name) + ": expected a number from " + std::to_string(least)
+                               + " to " + std::to_string(most)};
+    return found->get<T>();
+}
+
+inline bool flag(const json &body, const char *name)
+{
+    const json *found = member(body, name);
+    if (found != nullptr && !found->is_boolean())
+        throw refusal{400, string(name) + ": expected true or false"};
+    return found != nullptr && found->get<bool>();
+}
+
+inline string text(const json &value, const char *name)
+{
+    if (!value.is_string())
+        throw refusal{400, string(name) + ": expected a text"};
+    return value.get<string>();
+}
+
+inline std::vector<std::uint32_t> tokens(const json &value, const char *name)
+{
+    std::vector<std::uint32_t> result;
+    for (const json &token : value) {
+        if (!token.is_number_unsigned() || token.get<std::uint64_t>() > UINT32_MAX)
+            throw refusal{400, string(name) + ": expected tokens"};
+        result.push_back(token.get<std::uint32_t>());
+    }
+    return result;
+}
+
+// Texts or tokens, one of them or several.
+inline std::vector<std::vector<std::uint32_t>> inputs(const lightgpt::model &model, const json &body,
+                                               const char *name)
+{
+    const json *given = member(body, name);
+    if (given == nullptr)
+        throw refusal{400, string(name) + ": it is missing"};
+    const bool several
+        = given->is_array() && !given->empty() && !given->front().is_number();
+    const json all = several ? *given : json::array({*given});
+    if (all.size() > INPUTS_MAX)
+        throw refusal{400, string(name) + ": too many"};
+    std::vector<std::vector<std::uint32_t>> result;
+    for (const json &one : all) {
+        if (one == "" || one == json::array())
+            throw refusal{400, string(name) + ": it is empty"};
+        result.push_back(one.is_array()
+                             ? tokens(one, name)
+                             : model.tokenize(text(one, name), LIGHTGPT_TEXT_ADD_SPECIAL));
+    }
+    return result;
+}
+
+} // namespace server
+
+#endif // LIGHTGPT_SERVER_BODY_HPP
