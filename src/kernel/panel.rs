@@ -76,14 +76,25 @@ pub(super) trait Unpack: Blocks {
     const KIND: Kind;
     /// The largest byte, if they are unsigned below 128; else they are made by [`Simd::signed`].
     const LARGEST: Option<u32>;
+    /// What has been added to the integers to make them unsigned.
+    const OFFSET: i32 = 0;
 
     /// Where the dot products of a group start, so that they come out without the bytes' offset:
     /// that of all 32 columns, or those of 16 each, if the kind has sums of halves.
     #[inline(always)]
     fn start<V: Simd>(v: V, x: &Activation) -> [V::Int; 2] {
+        // Minus the offset times a sum, given minus `factor` times that sum.
+        let below = |start: i32, factor: i32| {
+            let start = match Self::OFFSET % factor {
+                0 => start * (Self::OFFSET / factor),
+                _ => (start >> factor.ilog2()) * Self::OFFSET,
+            };
+            v.splat(start as u32)
+        };
         match Self::LARGEST {
-            Some(_) => [v.splat(0); 2],
             None => [v.start_signed(x), v.splat(0)],
+            Some(_) if Self::KIND.is_halved() => [below(x.start0, 32), below(x.start1, 32)],
+            Some(_) => [below(x.start8, 8), v.splat(0)],
         }
     }
 
@@ -92,13 +103,13 @@ pub(super) trait Unpack: Blocks {
 }
 
 /// `out` = the tokens of `x`, (tokens, groups), times `weights`, the rows of the tile's columns.
-/// A register tile has `P` panels and `T` tokens. `others`: see [`super::Kernels::matmul`].
+/// A register tile has `P` panels and `T` tokens. `next`: see [`super::Kernels::matmul`].
 #[inline(always)]
 pub(super) fn matmul<V: Simd, F: Unpack, const P: usize, const T: usize>(
     v: V,
     weights: &[u8],
     x: &[Activation],
-    (groups, others): (usize, usize),
+    (groups, next): (usize, &[u8]),
     out: &mut Tile<'_, f32>,
 ) {
     let rows = out.column_range().len();
@@ -111,7 +122,7 @@ pub(super) fn matmul<V: Simd, F: Unpack, const P: usize, const T: usize>(
         row_bytes: groups / F::GROUPS * F::FORMAT.block_bytes(),
         x,
         groups,
-        others,
+        next,
     };
     match F::KIND {
         // In a large tile, the second accumulators take the place of a panel.
@@ -129,7 +140,7 @@ struct Product<'a, V> {
     row_bytes: usize,
     x: &'a [Activation],
     groups: usize,
-    others: usize,
+    next: &'a [u8],
 }
 
 impl<V: Simd> Product<'_, V> {
@@ -169,13 +180,13 @@ impl<V: Simd> Product<'_, V> {
         let v = self.v;
         let block_bytes = F::FORMAT.block_bytes();
         let rows = self.rows(row);
-        let all = out.column_range().len();
         let ahead = |panels: usize| {
-            let row = row + panels * V::LANES;
-            // Behind these rows: what this thread will probably take next.
-            let others = if row < all { 0 } else { self.others };
-            let at = row * self.row_bytes + others * self.weights.len();
-            self.weights.as_ptr().wrapping_add(at)
+            let at = (row + panels * V::LANES) * self.row_bytes;
+            let (here, behind) = (self.weights.as_ptr(), self.next.as_ptr());
+            match at.checked_sub(self.weights.len()) {
+                None => here.wrapping_add(at),
+                Some(at) => behind.wrapping_add(at),
+            }
         };
         let mut sum = One::<V, F> {
             x: self.x.iter(),
@@ -314,13 +325,23 @@ fn dots<V: Simd, F: Unpack, const P: usize, const T: usize>(
     let mut integers = [starts; P];
     let steps = steps::<V, F>();
     if steps == 0 {
+        // Products of one panel and token would wait for each other: two sums wait half as long.
+        let is_alone = P * T == 1;
+        let mut others = [[v.splat(0); T]; P];
         for j in vectors {
+            let sums = match is_alone && j % 2 == 1 {
+                true => &mut others,
+                false => &mut integers,
+            };
             for t in 0..T {
                 let word = word(x[t], j);
                 for p in 0..P {
-                    integers[p][t] = v.dot(integers[p][t], panels[p].q[j], word);
+                    sums[p][t] = v.dot(sums[p][t], panels[p].q[j], word);
                 }
             }
+        }
+        if is_alone {
+            integers[0][0] = v.add(integers[0][0], others[0][0]);
         }
         return integers;
     }

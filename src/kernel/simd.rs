@@ -54,8 +54,27 @@ pub(super) trait Simd: Copy {
     /// Each byte that has a bit of that byte of `mask` in `bits` becomes `total` minus itself,
     /// modulo 256. A byte of `mask` is one bit.
     fn mirror(self, a: Self::Int, bits: Self::Int, mask: u32, total: u8) -> Self::Int;
+    /// Column `i` of each row, of which vector `i / 4` has byte `i % 4`, becomes `total` minus itself
+    /// where bit `i` of that row is set.
+    #[inline(always)]
+    fn mirror_columns(self, q: &mut [Self::Int; 8], bits: Self::Int, total: u8) {
+        mirror_columns(self, q, bits, total);
+    }
+
     /// Each lane, modulo `N`, a power of two, replaced by that element of the table.
     fn gather<const N: usize>(self, table: &[u32; N], a: Self::Int) -> Self::Int;
+
+    /// The four points of each lane whose numbers are the bytes of `low`, each with a bit of `high`
+    /// on top if there are 512: vector `j` has the bytes of number `j`, whose bit is bit `j`.
+    #[inline(always)]
+    fn points<const N: usize>(
+        self,
+        points: &Points<N>,
+        low: Self::Int,
+        high: Self::Int,
+    ) -> [Self::Int; 4] {
+        gathered(self, points, low, high)
+    }
 
     /// `LANES` integers as floats, exactly below 2^24.
     fn to_float(self, a: Self::Int) -> Self::Float;
@@ -113,6 +132,79 @@ pub(super) trait Simd: Copy {
     fn prefetch(self, address: *const u8);
     /// The same for the cache behind the first.
     fn prefetch_far(self, address: *const u8);
+}
+
+/// As [`Simd::mirror_columns`], vector by vector.
+#[inline(always)]
+pub(super) fn mirror_columns<V: Simd>(v: V, q: &mut [V::Int; 8], bits: V::Int, total: u8) {
+    for byte in 0..4 {
+        let bits = v.shuffle(bits, [byte as u8; 4]);
+        let [first, second] = &mut q.as_chunks_mut::<2>().0[byte];
+        *first = v.mirror(*first, bits, 0x0804_0201, total);
+        *second = v.mirror(*second, bits, 0x8040_2010, total);
+    }
+}
+
+/// As [`Simd::points`], by gathers.
+#[inline(always)]
+pub(super) fn gathered<V: Simd, const N: usize>(
+    v: V,
+    points: &Points<N>,
+    low: V::Int,
+    high: V::Int,
+) -> [V::Int; 4] {
+    let mut q = [low; 4];
+    for j in 0..4 {
+        let byte = v.shr(low, 8 * j as u32);
+        let number = match N {
+            256 => byte,
+            _ => {
+                let ninth = v.and(v.shl(high, 8 - j as u32), v.splat(256));
+                v.or(v.and(byte, v.splat(255)), ninth)
+            }
+        };
+        q[j] = v.gather(&points.bytes, number);
+    }
+    q
+}
+
+/// `N` points (256 or 512) of four columns, each of which is one of eight values.
+#[derive(Debug)]
+pub(super) struct Points<const N: usize> {
+    /// The values, a byte each.
+    pub bytes: [u32; N],
+    /// Their numbers, four bits each: of columns 0 and 2, and of 1 and 3.
+    pub codes: [[u8; N]; 2],
+    /// The values by their numbers.
+    pub values: [i8; 16],
+}
+
+impl<const N: usize> Points<N> {
+    /// The points of a grid, which has the eight `values`, with `more` added to all of them.
+    pub const fn new(grid: &[u32; N], values: [u8; 8], more: u8) -> Self {
+        let mut points = Self {
+            bytes: *grid,
+            codes: [[0; N]; 2],
+            values: [0; 16],
+        };
+        let mut at = 0;
+        while at < 4 * N {
+            let (point, column) = (at / 4, at % 4);
+            points.bytes[point] += (more as u32) << (8 * column);
+            let (value, mut code) = ((grid[point] >> (8 * column)) as u8, 0);
+            while values[code] != value {
+                code += 1;
+            }
+            points.codes[column % 2][point] |= (code << (4 * (column / 2))) as u8;
+            at += 1;
+        }
+        let mut code = 0;
+        while code < values.len() {
+            points.values[code] = (values[code] + more) as i8;
+            code += 1;
+        }
+        points
+    }
 }
 
 /// The rows of a panel: as many as a vector has lanes, `stride` bytes each, one after the other.
