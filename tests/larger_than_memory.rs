@@ -54,6 +54,12 @@ fn make(name: &str, favours: bool) -> PathBuf {
     for (key, value) in keys {
         writer.set(&format!("qwen3moe.{key}"), value).unwrap();
     }
+    if favours {
+        let bias = |expert| if expert % FAVOURED == 0 { 9f32 } else { 0.0 };
+        let bias: Vec<u8> = (0..EXPERTS).flat_map(|i| bias(i).to_le_bytes()).collect();
+        let (name, dims) = ("blk.0.exp_probs_b.bias", [EXPERTS as u64]);
+        writer.tensor(name, Format::F32, &dims, bias).unwrap();
+    }
     let (gate, down) = ([DIM, HIDDEN, 64], [HIDDEN, DIM, 64]);
     let tensors: [(&str, &[u64]); 14] = [
         ("token_embd.weight", &[DIM, VOCAB]),
@@ -88,12 +94,6 @@ fn make(name: &str, favours: bool) -> PathBuf {
             writer.tensor(name, format, dims, values).unwrap();
         }
     }
-    if favours {
-        let bias = |expert| if expert % FAVOURED == 0 { 9f32 } else { 0.0 };
-        let bias: Vec<u8> = (0..EXPERTS).flat_map(|i| bias(i).to_le_bytes()).collect();
-        let (name, dims) = ("blk.0.exp_probs_b.bias", [EXPERTS as u64]);
-        writer.tensor(name, Format::F32, &dims, bias).unwrap();
-    }
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     fs::write(&path, writer.to_bytes()).unwrap();
     path
@@ -125,10 +125,32 @@ fn logits(model: &Arc<Model>) -> Vec<u8> {
     all
 }
 
+fn page_bytes() -> usize {
+    // SAFETY: it only asks for a number.
+    unsafe { libc::sysconf(libc::_SC_PAGESIZE) as usize }
+}
+
+/// Takes a file's pages out of memory.
+fn forget(path: &Path) {
+    let file = File::open(path).unwrap();
+    file.sync_all().unwrap();
+    // SAFETY: the descriptor is that of an open file.
+    let done = unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
+    assert_eq!(done, 0);
+}
+
+/// Lets the kernel bring in no more pages of a map than are touched.
+fn without_read_ahead(bytes: &[u8]) {
+    let start = bytes.as_ptr() as usize / page_bytes() * page_bytes();
+    let len = bytes.as_ptr_range().end as usize - start;
+    // SAFETY: advice about pages of a map changes nothing that can be seen in them.
+    let done = unsafe { libc::madvise(start as *mut _, len, libc::MADV_RANDOM) };
+    assert_eq!(done, 0);
+}
+
 /// Pages of `bytes` that this process has touched, of how many.
 fn touched(bytes: &[u8]) -> (usize, usize) {
-    // SAFETY: it only asks for a number.
-    let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as usize;
+    let page = page_bytes();
     let range = bytes.as_ptr_range();
     let (first, end) = (
         (range.start as usize).div_ceil(page),
@@ -147,11 +169,13 @@ fn touched(bytes: &[u8]) -> (usize, usize) {
 #[test]
 fn experts_that_nobody_takes_are_not_touched() {
     let path = make("favoured-experts.gguf", true);
+    forget(&path);
     let model = open(&path);
     let stacks = || {
         let tensors = model.gguf().tensors().iter();
         tensors.filter(|tensor| tensor.name.contains("_exps."))
     };
+    stacks().for_each(|tensor| without_read_ahead(&tensor.bytes));
     let count = |taken: bool| {
         let (mut there, mut all) = (0, 0);
         for tensor in stacks() {
@@ -239,14 +263,10 @@ fn a_model_larger_than_memory_runs() {
         return;
     };
     let path = make("larger-than-memory.gguf", false);
-    let file = File::open(&path).unwrap();
-    let size = file.metadata().unwrap().len();
+    let size = fs::metadata(&path).unwrap().len();
     assert!(size > MEMORY_MAX * 4 / 3, "{size} bytes");
-    // What is in memory already is charged to nobody: it goes.
-    file.sync_all().unwrap();
-    // SAFETY: the descriptor is that of an open file.
-    let dropped = unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
-    assert_eq!(dropped, 0);
+    // What is in memory already is charged to nobody.
+    forget(&path);
     let told = format!("{}\n{}", path.display(), group.0.display());
     let mut child = Command::new(env::current_exe().unwrap());
     let ended = child.args(["--exact", name]).env(CHILD, told).status();

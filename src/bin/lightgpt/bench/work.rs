@@ -51,7 +51,7 @@ impl Work {
                 layers.add(tensor, active(tensor, tensor.values()));
             }
         }
-        for tensor in output.or(embedding) {
+        if let Some(tensor) = output.or(embedding) {
             last.add(tensor, tensor.values());
         }
         // Of an embedding that is not the output too, a token reads one row.
