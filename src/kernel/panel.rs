@@ -13,8 +13,14 @@ use super::simd::{Rows, Simd};
 
 /// Groups of 32 columns in a strip.
 const STRIP: usize = 16;
+/// The same for few tokens, whose strip is soon done with and should stay in the first cache.
+const SHORT_STRIP: usize = 8;
+/// Few tokens.
+const FEW: usize = 16;
 /// For one token, panels from here to the one that is fetched into the second cache.
 const FAR: usize = 3;
+/// Bytes of a cache line.
+const LINE: usize = 64;
 
 /// The float sequence that takes the integers of a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -213,18 +219,11 @@ impl<V: Simd> Product<'_, V> {
         let empty = Group::<V>::new([v.splat(0); 8], v.splat_float(0.0));
         let mut strip = [[empty; P]; STRIP];
         let tokens = out.row_range().len();
-        for first in (0..self.groups).step_by(STRIP) {
-            let count = STRIP.min(self.groups - first);
+        let len = if tokens > FEW { STRIP } else { SHORT_STRIP };
+        for first in (0..self.groups).step_by(len) {
+            let count = len.min(self.groups - first);
             let from = first / F::GROUPS * block_bytes;
             let to = (first + count) / F::GROUPS * block_bytes;
-            // The next strip of these rows, while this one is worked on.
-            for row in row..row + P * V::LANES {
-                let start = self
-                    .weights
-                    .as_ptr()
-                    .wrapping_add(row * self.row_bytes + to);
-                lines(to - from).for_each(|at| v.prefetch(start.wrapping_add(at)));
-            }
             for p in 0..P {
                 let rows = self.rows(row + p * V::LANES);
                 let mut fill = Fill {
@@ -237,9 +236,44 @@ impl<V: Simd> Product<'_, V> {
                 }
             }
             let strip = &strip[..count];
+            let mut ahead = self.ahead::<P>((row, to), to - from, count * tokens.div_ceil(T), out);
             for token in (0..tokens).step_by(T) {
-                self.tile::<F, P, T>(strip, (row, token), first, out);
+                self.tile::<F, P, T>(strip, (row, token), (first, &mut ahead), out);
             }
+        }
+    }
+
+    /// What follows a strip that ends `to` bytes into the rows from `row` on, of which it has
+    /// `bytes` each: the next one of these rows, or the first one of those that come next. It is
+    /// asked for in `times` parts.
+    #[inline(always)]
+    fn ahead<const P: usize>(
+        &self,
+        (row, to): (usize, usize),
+        bytes: usize,
+        times: usize,
+        out: &Tile<'_, f32>,
+    ) -> Ahead {
+        let rows = P * V::LANES;
+        let (row, at) = if to < self.row_bytes {
+            (row, to)
+        } else {
+            (row + rows, 0)
+        };
+        let others = if row < out.column_range().len() {
+            0
+        } else {
+            self.others
+        };
+        let start = row * self.row_bytes + at + others * self.weights.len();
+        let bytes = bytes.min(self.row_bytes - at);
+        Ahead {
+            row: self.weights.as_ptr().wrapping_add(start),
+            at: 0,
+            bytes,
+            stride: self.row_bytes,
+            rows,
+            lines: (rows * bytes.div_ceil(LINE)).div_ceil(times),
         }
     }
 
@@ -250,7 +284,7 @@ impl<V: Simd> Product<'_, V> {
         &self,
         strip: &[[Group<V>; P]],
         (row, token): (usize, usize),
-        first: usize,
+        (first, ahead): (usize, &mut Ahead),
         out: &mut Tile<'_, f32>,
     ) {
         let v = self.v;
@@ -272,6 +306,7 @@ impl<V: Simd> Product<'_, V> {
             for t in 0..T {
                 tokens[t] = &x[t][g];
             }
+            ahead.fetch(v);
             group::<V, F, P, T>(v, panels, tokens, &mut sums);
         }
         for t in 0..T {
@@ -434,7 +469,39 @@ impl<V: Simd, F: Unpack> Sink<V> for One<'_, V, F> {
 /// Where the cache lines of `bytes` bytes begin.
 #[inline(always)]
 fn lines(bytes: usize) -> impl Iterator<Item = usize> {
-    (0..bytes).step_by(64)
+    (0..bytes).step_by(LINE)
+}
+
+/// What is fetched while a strip is worked on, a few lines at a time: a core waits for no more than
+/// some ten at once, and who asks for more stands still.
+struct Ahead {
+    row: *const u8,
+    /// The next byte of the row.
+    at: usize,
+    /// Of each row.
+    bytes: usize,
+    stride: usize,
+    /// Those that are left.
+    rows: usize,
+    /// Lines at a time.
+    lines: usize,
+}
+
+impl Ahead {
+    #[inline(always)]
+    fn fetch<V: Simd>(&mut self, v: V) {
+        for _ in 0..self.lines {
+            if self.rows == 0 {
+                return;
+            }
+            v.prefetch(self.row.wrapping_add(self.at));
+            self.at += LINE;
+            if self.at >= self.bytes {
+                self.row = self.row.wrapping_add(self.stride);
+                (self.at, self.rows) = (0, self.rows - 1);
+            }
+        }
+    }
 }
 
 /// Fills the strip of one panel.
