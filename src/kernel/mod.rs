@@ -7,6 +7,7 @@
 // Kernels count: loops over lanes and tiles must unroll.
 #![allow(clippy::needless_range_loop)]
 
+mod ahead;
 mod attention;
 mod dense;
 mod elementwise;

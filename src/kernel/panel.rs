@@ -8,6 +8,7 @@ use crate::float::Hard;
 use crate::quant::{Activation, Blocks};
 use crate::team::Tile;
 
+use super::ahead::{Ahead, LINE, lines};
 use super::lanes;
 use super::simd::{Rows, Simd};
 
@@ -19,8 +20,6 @@ const SHORT_STRIP: usize = 8;
 const FEW: usize = 16;
 /// For one token, panels from here to the one that is fetched into the second cache.
 const FAR: usize = 3;
-/// Bytes of a cache line.
-const LINE: usize = 64;
 
 /// The float sequence that takes the integers of a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -180,25 +179,26 @@ impl<V: Simd> Product<'_, V> {
         Rows::new(bytes, self.row_bytes, V::LANES)
     }
 
+    /// Where a row begins; behind the last one is what comes next.
+    fn address(&self, row: usize) -> *const u8 {
+        let at = row * self.row_bytes;
+        match at.checked_sub(self.weights.len()) {
+            None => self.weights.as_ptr().wrapping_add(at),
+            Some(at) => self.next.as_ptr().wrapping_add(at),
+        }
+    }
+
     /// A panel of rows from `row` on, and one token.
     #[inline(always)]
     fn one<F: Unpack>(&mut self, row: usize, out: &mut Tile<'_, f32>) {
         let v = self.v;
         let block_bytes = F::FORMAT.block_bytes();
         let rows = self.rows(row);
-        let ahead = |panels: usize| {
-            let at = (row + panels * V::LANES) * self.row_bytes;
-            let (here, behind) = (self.weights.as_ptr(), self.next.as_ptr());
-            match at.checked_sub(self.weights.len()) {
-                None => here.wrapping_add(at),
-                Some(at) => behind.wrapping_add(at),
-            }
-        };
         let mut sum = One::<V, F> {
             x: self.x.iter(),
             sum: v.splat_float(0.0),
-            next: ahead(1),
-            later: ahead(FAR),
+            next: self.address(row + V::LANES),
+            later: self.address(row + FAR * V::LANES),
             format: std::marker::PhantomData,
         };
         for at in (0..self.row_bytes).step_by(block_bytes) {
@@ -236,7 +236,7 @@ impl<V: Simd> Product<'_, V> {
                 }
             }
             let strip = &strip[..count];
-            let mut ahead = self.ahead::<P>((row, to), to - from, count * tokens.div_ceil(T), out);
+            let mut ahead = self.ahead::<P>((row, to), to - from, count * tokens.div_ceil(T));
             for token in (0..tokens).step_by(T) {
                 self.tile::<F, P, T>(strip, (row, token), (first, &mut ahead), out);
             }
@@ -252,7 +252,6 @@ impl<V: Simd> Product<'_, V> {
         (row, to): (usize, usize),
         bytes: usize,
         times: usize,
-        out: &Tile<'_, f32>,
     ) -> Ahead {
         let rows = P * V::LANES;
         let (row, at) = if to < self.row_bytes {
@@ -260,15 +259,9 @@ impl<V: Simd> Product<'_, V> {
         } else {
             (row + rows, 0)
         };
-        let others = if row < out.column_range().len() {
-            0
-        } else {
-            self.others
-        };
-        let start = row * self.row_bytes + at + others * self.weights.len();
         let bytes = bytes.min(self.row_bytes - at);
         Ahead {
-            row: self.weights.as_ptr().wrapping_add(start),
+            row: self.address(row).wrapping_add(at),
             at: 0,
             bytes,
             stride: self.row_bytes,
@@ -463,44 +456,6 @@ impl<V: Simd, F: Unpack> Sink<V> for One<'_, V, F> {
         });
         self.next = self.next.wrapping_add(bytes);
         self.later = self.later.wrapping_add(bytes);
-    }
-}
-
-/// Where the cache lines of `bytes` bytes begin.
-#[inline(always)]
-fn lines(bytes: usize) -> impl Iterator<Item = usize> {
-    (0..bytes).step_by(LINE)
-}
-
-/// What is fetched while a strip is worked on, a few lines at a time: a core waits for no more than
-/// some ten at once, and who asks for more stands still.
-struct Ahead {
-    row: *const u8,
-    /// The next byte of the row.
-    at: usize,
-    /// Of each row.
-    bytes: usize,
-    stride: usize,
-    /// Those that are left.
-    rows: usize,
-    /// Lines at a time.
-    lines: usize,
-}
-
-impl Ahead {
-    #[inline(always)]
-    fn fetch<V: Simd>(&mut self, v: V) {
-        for _ in 0..self.lines {
-            if self.rows == 0 {
-                return;
-            }
-            v.prefetch(self.row.wrapping_add(self.at));
-            self.at += LINE;
-            if self.at >= self.bytes {
-                self.row = self.row.wrapping_add(self.stride);
-                (self.at, self.rows) = (0, self.rows - 1);
-            }
-        }
     }
 }
 
