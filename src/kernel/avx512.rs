@@ -8,8 +8,8 @@ use super::avx2::{sum_halves, sums};
 use super::simd::{self, Points, Rows, Simd};
 use crate::quant::{self, Activation, GROUP};
 
-/// Proof of AVX-512 F, BW, DQ, VL and, if so, VNNI, or VBMI and BITALG: made only inside functions
-/// that are compiled with them.
+/// Proof of AVX-512 F, BW, DQ, VL and, if so, VNNI and VBMI: made only inside functions that are
+/// compiled with them.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Avx512<const VNNI: bool, const VBMI: bool>(());
 
@@ -151,14 +151,6 @@ impl<const VNNI: bool, const VBMI: bool> Simd for Avx512<VNNI, VBMI> {
         let index = self.and(a, self.splat(N as u32 - 1));
         // SAFETY: the features are proven; indices are below the table's length.
         unsafe { _mm512_i32gather_epi32::<4>(index, table.as_ptr().cast()) }
-    }
-
-    #[inline(always)]
-    fn mirror_columns(self, q: &mut [__m512i; 8], bits: __m512i, total: u8) {
-        if VBMI {
-            return vbmi::mirror_columns(self, q, bits, total);
-        }
-        simd::mirror_columns(self, q, bits, total);
     }
 
     #[inline(always)]

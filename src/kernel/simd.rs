@@ -58,7 +58,12 @@ pub(super) trait Simd: Copy {
     /// where bit `i` of that row is set.
     #[inline(always)]
     fn mirror_columns(self, q: &mut [Self::Int; 8], bits: Self::Int, total: u8) {
-        mirror_columns(self, q, bits, total);
+        for byte in 0..4 {
+            let bits = self.shuffle(bits, [byte as u8; 4]);
+            let [first, second] = &mut q.as_chunks_mut::<2>().0[byte];
+            *first = self.mirror(*first, bits, 0x0804_0201, total);
+            *second = self.mirror(*second, bits, 0x8040_2010, total);
+        }
     }
 
     /// Each lane, modulo `N`, a power of two, replaced by that element of the table.
@@ -134,17 +139,6 @@ pub(super) trait Simd: Copy {
     fn prefetch_far(self, address: *const u8);
 }
 
-/// As [`Simd::mirror_columns`], vector by vector.
-#[inline(always)]
-pub(super) fn mirror_columns<V: Simd>(v: V, q: &mut [V::Int; 8], bits: V::Int, total: u8) {
-    for byte in 0..4 {
-        let bits = v.shuffle(bits, [byte as u8; 4]);
-        let [first, second] = &mut q.as_chunks_mut::<2>().0[byte];
-        *first = v.mirror(*first, bits, 0x0804_0201, total);
-        *second = v.mirror(*second, bits, 0x8040_2010, total);
-    }
-}
-
 /// As [`Simd::points`], by gathers.
 #[inline(always)]
 pub(super) fn gathered<V: Simd, const N: usize>(
@@ -168,25 +162,37 @@ pub(super) fn gathered<V: Simd, const N: usize>(
     q
 }
 
-/// `N` points (256 or 512) of four columns, each of which is one of eight values.
+/// `N` points (256 or 512) of four columns, each of which is one of eight values. Vectors of codes do
+/// not cross cache lines.
 #[derive(Debug)]
+#[repr(C, align(64))]
 pub(super) struct Points<const N: usize> {
+    /// The numbers of values, four bits each: of columns 0 and 2, and of 1 and 3.
+    pub codes: [[u8; N]; 2],
     /// The values, a byte each.
     pub bytes: [u32; N],
-    /// Their numbers, four bits each: of columns 0 and 2, and of 1 and 3.
-    pub codes: [[u8; N]; 2],
     /// The values by their numbers.
     pub values: [i8; 16],
+    /// Whether codes are twice these numbers, and a value is what it differs from the first in.
+    pub is_even: bool,
 }
 
 impl<const N: usize> Points<N> {
     /// The points of a grid, which has the eight `values`, with `more` added to all of them.
     pub const fn new(grid: &[u32; N], values: [u8; 8], more: u8) -> Self {
         let mut points = Self {
-            bytes: *grid,
             codes: [[0; N]; 2],
+            bytes: *grid,
             values: [0; 16],
+            is_even: (values[0] + more).is_multiple_of(16),
         };
+        let mut code = 0;
+        while code < values.len() {
+            let value = values[code] + more;
+            points.is_even = points.is_even && value == values[0] + more + 2 * code as u8;
+            points.values[code] = value as i8;
+            code += 1;
+        }
         let mut at = 0;
         while at < 4 * N {
             let (point, column) = (at / 4, at % 4);
@@ -195,13 +201,11 @@ impl<const N: usize> Points<N> {
             while values[code] != value {
                 code += 1;
             }
+            if points.is_even {
+                code *= 2;
+            }
             points.codes[column % 2][point] |= (code << (4 * (column / 2))) as u8;
             at += 1;
-        }
-        let mut code = 0;
-        while code < values.len() {
-            points.values[code] = (values[code] + more) as i8;
-            code += 1;
         }
         points
     }
