@@ -53,6 +53,24 @@ impl<const VNNI: bool, const VBMI: bool> Avx512<VNNI, VBMI> {
     }
 }
 
+impl<const VNNI: bool, const VBMI: bool> Avx512<VNNI, VBMI> {
+    /// Four of [`Simd::points`], looked up in registers or gathered. (No closure: those have no
+    /// features, and are not inlined.)
+    #[inline(always)]
+    fn points4<const N: usize>(
+        self,
+        points: &Points<N>,
+        low: __m512i,
+        high: __m512i,
+        in_registers: bool,
+    ) -> [__m512i; 4] {
+        match in_registers {
+            true => vbmi::points(self, points, low, high),
+            false => simd::gathered(self, points, low, high),
+        }
+    }
+}
+
 impl<const VNNI: bool, const VBMI: bool> Simd for Avx512<VNNI, VBMI> {
     const LANES: usize = 16;
     type Int = __m512i;
@@ -157,13 +175,13 @@ impl<const VNNI: bool, const VBMI: bool> Simd for Avx512<VNNI, VBMI> {
     fn points<const N: usize>(
         self,
         points: &Points<N>,
-        low: __m512i,
+        low: [__m512i; 2],
         high: __m512i,
-    ) -> [__m512i; 4] {
-        match VBMI {
-            true => vbmi::points(self, points, low, high),
-            false => simd::gathered(self, points, low, high),
-        }
+    ) -> [__m512i; 8] {
+        // Of 512, every other four are gathered, which keeps other parts of the CPU busy.
+        let [a, b, c, d] = self.points4(points, low[0], high, VBMI);
+        let [e, f, g, h] = self.points4(points, low[1], self.shr(high, 4), VBMI && N == 256);
+        [a, b, c, d, e, f, g, h]
     }
 
     #[inline(always)]

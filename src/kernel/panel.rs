@@ -195,13 +195,16 @@ impl<V: Simd> Product<'_, V> {
         let block_bytes = F::FORMAT.block_bytes();
         let rows = self.rows(row);
         let mut sum = One::<V, F> {
-            x: self.x.iter(),
+            x: &[],
+            group: 0,
             sum: v.splat_float(0.0),
             next: self.address(row + V::LANES),
             later: self.address(row + FAR * V::LANES),
             format: std::marker::PhantomData,
         };
-        for at in (0..self.row_bytes).step_by(block_bytes) {
+        let blocks = (0..self.row_bytes).step_by(block_bytes);
+        for (at, x) in blocks.zip(self.x.chunks_exact(F::GROUPS)) {
+            (sum.x, sum.group) = (x, 0);
             F::unpack_rows(v, &rows, at, &mut sum);
         }
         v.store(sum.sum, &mut out.row_mut(0)[row..]);
@@ -433,7 +436,9 @@ fn word(x: &Activation, j: usize) -> u32 {
 
 /// The sum of one token, which takes groups as they are unpacked.
 struct One<'a, V: Simd, F> {
-    x: std::slice::Iter<'a, Activation>,
+    /// Of the groups of a block.
+    x: &'a [Activation],
+    group: usize,
     sum: V::Float,
     /// Part of the panel after this one: a panel is one piece of memory, asked for in order.
     next: *const u8,
@@ -445,7 +450,8 @@ struct One<'a, V: Simd, F> {
 impl<V: Simd, F: Unpack> Sink<V> for One<'_, V, F> {
     #[inline(always)]
     fn take(&mut self, v: V, panel: Group<V>) {
-        let x = self.x.next().expect("as many groups as the rows have");
+        let x = &self.x[self.group];
+        self.group += 1;
         let mut sums = [[self.sum]];
         group::<V, F, 1, 1>(v, &[panel], [x], &mut sums);
         self.sum = sums[0][0];

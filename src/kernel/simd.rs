@@ -69,16 +69,18 @@ pub(super) trait Simd: Copy {
     /// Each lane, modulo `N`, a power of two, replaced by that element of the table.
     fn gather<const N: usize>(self, table: &[u32; N], a: Self::Int) -> Self::Int;
 
-    /// The four points of each lane whose numbers are the bytes of `low`, each with a bit of `high`
+    /// The eight points of each row whose numbers are the bytes of `low`, each with a bit of `high`
     /// on top if there are 512: vector `j` has the bytes of number `j`, whose bit is bit `j`.
     #[inline(always)]
     fn points<const N: usize>(
         self,
         points: &Points<N>,
-        low: Self::Int,
+        low: [Self::Int; 2],
         high: Self::Int,
-    ) -> [Self::Int; 4] {
-        gathered(self, points, low, high)
+    ) -> [Self::Int; 8] {
+        let [a, b, c, d] = gathered(self, points, low[0], high);
+        let [e, f, g, h] = gathered(self, points, low[1], self.shr(high, 4));
+        [a, b, c, d, e, f, g, h]
     }
 
     /// `LANES` integers as floats, exactly below 2^24.
@@ -139,7 +141,7 @@ pub(super) trait Simd: Copy {
     fn prefetch_far(self, address: *const u8);
 }
 
-/// As [`Simd::points`], by gathers.
+/// The points of four numbers, gathered.
 #[inline(always)]
 pub(super) fn gathered<V: Simd, const N: usize>(
     v: V,

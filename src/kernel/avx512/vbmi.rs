@@ -1,5 +1,5 @@
-//! With VBMI (Ice Lake, Zen 4 and later): lookups in tables of bytes in place of gathers. What gathers
-//! nothing is that of VNNI.
+//! With VBMI (Ice Lake, Zen 4 and later): lookups in tables of bytes in place of gathers. Formats that
+//! do not become faster are those of VNNI.
 
 use std::arch::x86_64::*;
 
@@ -7,7 +7,7 @@ use super::{Avx512, vnni};
 use crate::kernel::panel::{self, Unpack};
 use crate::kernel::simd::{Points, Simd};
 use crate::kernel::{Functions, Input, Isa, Kernels};
-use crate::quant::{Format, GROUP, IQ3_S, IQ3_XXS};
+use crate::quant::{Format, GROUP, IQ2_XXS, IQ3_S, IQ3_XXS};
 use crate::team::Tile;
 
 pub static KERNELS: Kernels = Kernels {
@@ -30,6 +30,7 @@ unsafe fn matmul(
     // SAFETY: the features are the caller's promise; VNNI is one of them.
     unsafe {
         match format {
+            Format::IQ2_XXS => blocks::<IQ2_XXS>(weights, x, next, out),
             Format::IQ3_XXS => blocks::<IQ3_XXS>(weights, x, next, out),
             Format::IQ3_S => blocks::<IQ3_S>(weights, x, next, out),
             _ => (vnni::KERNELS.functions.matmul)(format, weights, x, next, out),
@@ -65,7 +66,7 @@ const PAIRS_OF_ROWS: [u8; 16] = [0, 4, 1, 5, 8, 12, 9, 13, 2, 6, 3, 7, 10, 14, 1
 const TOPS_OF_ROWS: [u8; 16] = [0, 4, 0, 4, 8, 12, 8, 12, 0, 4, 0, 4, 8, 12, 8, 12];
 const TOPS: [u8; 16] = [1, 1, 2, 2, 1, 1, 2, 2, 4, 4, 8, 8, 4, 4, 8, 8];
 
-/// [`Simd::points`]: the codes of two columns at once are looked up in registers, and then spread.
+/// Four of [`Simd::points`]: the codes of two columns at once are looked up in registers, and then spread.
 #[inline(always)]
 pub(super) fn points<const VNNI: bool, const VBMI: bool, const N: usize>(
     v: Avx512<VNNI, VBMI>,

@@ -133,7 +133,7 @@ impl Unpack for IQ3_XXS {
         for pair in 0..4 {
             let [a, b, c, e] = v.columns(rows, at + 2 + 16 * pair);
             for (side, words) in [[a, b], [c, e]].into_iter().enumerate() {
-                let mut q = points(v, &IQ3_XXS_POINTS, words, a);
+                let mut q = v.points(&IQ3_XXS_POINTS, words, a);
                 let rest = rest[2 * pair + side];
                 v.mirror_columns(&mut q, sevens(v, rest), 2 * MIDDLE);
                 sink.take(v, Group::new(q, v.mul(d, steps(v, v.shr(rest, 27), 30))));
@@ -152,17 +152,17 @@ impl Unpack for IQ3_S {
         let d = v.half_to_float(v.words(rows, at));
         let [high, high2, _, _] = v.columns(rows, at + 66);
         let signs = columns32(v, rows, at + 74);
-        let scales = v.words(rows, at + 106);
-        for pair in 0..4 {
-            let [a, b, c, e] = v.columns(rows, at + 2 + 16 * pair);
-            for (side, words) in [[a, b], [c, e]].into_iter().enumerate() {
-                let group = 2 * pair + side;
-                let high = if group < 4 { high } else { high2 };
-                let high = v.shr(high, 8 * (group as u32 % 4));
-                let mut q = points(v, &IQ3_S_POINTS, words, high);
-                v.mirror_columns(&mut q, signs[group], 2 * IQ3_S_MIDDLE);
-                let scale = steps(v, part(v, scales, 4 * group as u32, 1, 15), 30);
-                sink.take(v, Group::new(q, v.mul(d, scale)));
+        let mut scales = v.words(rows, at + 106);
+        for (half, mut high) in [high, high2].into_iter().enumerate() {
+            for pair in [2 * half, 2 * half + 1] {
+                let [a, b, c, e] = v.columns(rows, at + 2 + 16 * pair);
+                for (side, words) in [[a, b], [c, e]].into_iter().enumerate() {
+                    let mut q = v.points(&IQ3_S_POINTS, words, high);
+                    v.mirror_columns(&mut q, signs[2 * pair + side], 2 * IQ3_S_MIDDLE);
+                    let scale = steps(v, v.shl(scales, 1), 30);
+                    sink.take(v, Group::new(q, v.mul(d, scale)));
+                    (high, scales) = (v.shr(high, 8), v.shr(scales, 4));
+                }
             }
         }
     }
@@ -263,19 +263,6 @@ fn steps<V: Simd>(v: V, double: V::Int, mask: u32) -> V::Float {
 fn two_steps<V: Simd>(v: V, scales: V::Int, byte: u32) -> [V::Float; 2] {
     let scale = |bit| steps(v, part(v, scales, bit, 1, 15), 30);
     [scale(byte), scale(byte + 4)]
-}
-
-/// The points of a group: `low` has a byte for each, `high`, if they are 512, the bit above it.
-#[inline(always)]
-fn points<V: Simd, const N: usize>(
-    v: V,
-    points: &Points<N>,
-    low: [V::Int; 2],
-    high: V::Int,
-) -> [V::Int; 8] {
-    let [a, b, c, d] = v.points(points, low[0], high);
-    let [e, f, g, h] = v.points(points, low[1], v.shr(high, 4));
-    [a, b, c, d, e, f, g, h]
 }
 
 /// Columns 8 i .. 8 i + 8 become the bytes of a point's codes.
