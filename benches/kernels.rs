@@ -13,8 +13,8 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
 use lightgpt::budget::Budget;
 use lightgpt::kernel::{
-    self, Attention, Input, Kernels, PAGE_TOKENS, Plane, Room, SPAN_TOKENS, Scaled, Scoring,
-    Window, result_len,
+    self, Attention, Input, Kernels, PAGE_SIZES, Plane, Room, SPAN_TOKENS, Scaled, Scoring, Window,
+    result_len,
 };
 use lightgpt::quant::{self, Activation, Format, GROUP};
 use lightgpt::random::Random;
@@ -51,7 +51,9 @@ fn all(criterion: &mut Criterion) {
         }
     }
     bench.rows();
-    bench.attention();
+    for page_tokens in PAGE_SIZES {
+        bench.attention(page_tokens);
+    }
 }
 
 impl Bench<'_> {
@@ -169,7 +171,7 @@ impl Bench<'_> {
     }
 
     /// Queries of some rows, each of some heads that share keys, over all keys of a span.
-    fn attention(&mut self) {
+    fn attention(&mut self, page_tokens: usize) {
         let kernels = self.kernels;
         for (rows, heads, dim) in [(1, 1, 64), (1, 8, 64), (9, 8, 64), (36, 2, 128)] {
             let (width, len) = (heads * dim, dim * SPAN_TOKENS);
@@ -182,25 +184,26 @@ impl Bench<'_> {
             let scales = vec![half::f16::from_f32(0.01).to_le_bytes(); len / GROUP];
             let scaled = |rows| {
                 Plane::Q8(Scaled {
-                    bytes: &bytes[..dim * PAGE_TOKENS],
-                    scales: &scales[..dim * PAGE_TOKENS / GROUP],
+                    bytes: &bytes[..dim * page_tokens],
+                    scales: &scales[..dim * page_tokens / GROUP],
                     rows,
                 })
             };
-            let page = ..dim * PAGE_TOKENS;
+            let page = ..dim * page_tokens;
             let planes = [
                 ("f32", 4 * len, [Plane::F32(&values[page]); 2]),
                 ("f16", 2 * len, [Plane::F16(&halves[page]); 2]),
                 ("q8_0", len + 2 * len / GROUP, [scaled(GROUP), scaled(1)]),
             ];
             for (name, bytes, [keys, values]) in planes {
-                let pages = [(keys, values); SPAN_TOKENS / PAGE_TOKENS];
+                let pages = vec![(keys, values); SPAN_TOKENS / page_tokens];
                 let attention = Attention {
                     queries: &queries,
                     stride: width,
                     heads,
                     k_dim: dim,
                     v_dim: dim,
+                    page_tokens,
                     pages: &pages,
                     seen: SPAN_TOKENS as isize,
                     tokens: SPAN_TOKENS,
@@ -222,7 +225,9 @@ impl Bench<'_> {
                     Room::new(&Budget::default()).expect("memory"),
                     vec![0.0; rows * columns],
                 );
-                let name = format!("attention {name} {rows} x {heads} heads of {dim}");
+                let name = format!(
+                    "attention {name} {rows} x {heads} heads of {dim}, pages of {page_tokens}"
+                );
                 self.group(&name, &work, &mut || {
                     let mut tile = Tile::whole(&mut out, columns);
                     kernels.attend(black_box(&attention), &mut room, &mut tile);

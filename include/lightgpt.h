@@ -109,7 +109,7 @@
 #define LIGHTGPT_TEAM_OPTIONS_INIT \
     {sizeof(lightgpt_team_options), 0, NULL, 0, 0, NULL, NULL, NULL, 0, 0, 0, 0}
 #define LIGHTGPT_OPEN_OPTIONS_INIT \
-    {sizeof(lightgpt_open_options), 0, 0, NULL, NULL, NULL, NULL, NULL, 0}
+    {sizeof(lightgpt_open_options), 0, 0, NULL, NULL, NULL, NULL, NULL, 0, 0, 0}
 #define LIGHTGPT_PREFIX_STATISTICS_INIT \
     {sizeof(lightgpt_prefix_statistics), 0, 0, 0, 0, 0, 0, 0, 0}
 #define LIGHTGPT_MODEL_INFO_INIT \
@@ -131,12 +131,13 @@
 #define LIGHTGPT_BATCH_QUEUE_OPTIONS_INIT \
     {sizeof(lightgpt_batch_queue_options), 0, 0, 0, 0, 0, 0, 0, 0}
 #define LIGHTGPT_BATCH_METRICS_INIT \
-    {sizeof(lightgpt_batch_metrics), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
+    {sizeof(lightgpt_batch_metrics), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, \
+     0, 0}
 #define LIGHTGPT_BATCH_REQUEST_INIT \
-    {sizeof(lightgpt_batch_request), 0, NULL, 0, NULL, 0, NULL, 0, 0, 0, 0, NULL, NULL, NULL}
+    {sizeof(lightgpt_batch_request), 0, NULL, 0, NULL, 0, NULL, 0, 0, 0, 0, NULL, NULL, NULL, 0}
 #define LIGHTGPT_BATCH_EVENT_INIT \
     {sizeof(lightgpt_batch_event), 0, 0, 0, 0, 0, 0, 0, 0, 0, NULL, 0, 0, NULL, 0, NULL, NULL}
-#define LIGHTGPT_BATCH_TIMINGS_INIT {sizeof(lightgpt_batch_timings), 0, 0, 0, 0, 0, 0, 0, 0, 0}
+#define LIGHTGPT_BATCH_TIMINGS_INIT {sizeof(lightgpt_batch_timings), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
 
 
 /**
@@ -292,7 +293,7 @@
 #define LIGHTGPT_OPEN_INSPECT (1 << 3)
 
 /**
- * Sessions share nothing: as if all were made with LIGHTGPT_SESSION_UNSHARED.
+ * Sessions and requests share nothing: as if all were made with LIGHTGPT_SESSION_UNSHARED.
  */
 #define LIGHTGPT_OPEN_UNSHARED (1 << 4)
 
@@ -555,7 +556,7 @@
 #define LIGHTGPT_SESSION_UNSHARED (1 << 0)
 
 /**
- * Flag of lightgpt_session_save: without keys and values. The result is small, and the tokens are
+ * Flag of lightgpt_session_save: without keys, values and states. The result is small, and the tokens are
  * evaluated again after it is restored, to the same bits.
  */
 #define LIGHTGPT_SAVE_TOKENS_ONLY 1
@@ -878,6 +879,16 @@ typedef struct lightgpt_open_options {
      * `memory_max`, but give way to everything else.
      */
     uint64_t prefix_bytes_max;
+    /**
+     * Tokens of a page of keys and values, the unit in which sessions grow and share: 16, 32 or 64; 0:
+     * 64. Small pages waste less at the ends of many short texts, large ones are attended over
+     * faster. Changes no result.
+     */
+    uint32_t page_tokens;
+    /**
+     * Zero.
+     */
+    uint32_t reserved;
 } lightgpt_open_options;
 
 /**
@@ -1051,8 +1062,8 @@ typedef struct lightgpt_memory {
 } lightgpt_memory;
 
 /**
- * What was kept of the sessions of a model for those whose text begins the same way, and what came
- * of it.
+ * What was kept of the sessions and requests of a model for those whose text begins the same way, and
+ * what came of it.
  */
 typedef struct lightgpt_prefix_statistics {
     /**
@@ -1076,11 +1087,11 @@ typedef struct lightgpt_prefix_statistics {
      */
     uint64_t tokens;
     /**
-     * Pages of keys and values that are kept; each is for up to 64 tokens.
+     * Pages of keys and values that are kept, see lightgpt_open_options.
      */
     uint64_t pages;
     /**
-     * Their bytes; those that sessions use as well are counted too.
+     * Their bytes, states included; those that are used as well are counted too.
      */
     uint64_t bytes;
     /**
@@ -1788,6 +1799,14 @@ typedef struct lightgpt_batch_metrics {
      * Bytes of keys and values.
      */
     uint64_t kv_bytes;
+    /**
+     * How often a request began to run with tokens that others had evaluated before.
+     */
+    uint64_t reuses;
+    /**
+     * Tokens that needed not be evaluated therefore.
+     */
+    uint64_t reused_tokens;
 } lightgpt_batch_metrics;
 
 /**
@@ -1834,6 +1853,10 @@ typedef struct lightgpt_batch_timings {
      * From the submission to the end.
      */
     uint64_t total_us;
+    /**
+     * Tokens that needed not be evaluated, because others had evaluated them before.
+     */
+    uint64_t reused_tokens;
 } lightgpt_batch_timings;
 
 /**
@@ -1961,9 +1984,10 @@ typedef struct lightgpt_batch_request {
      */
     int32_t priority;
     /**
-     * Zero.
+     * LIGHTGPT_SESSION_UNSHARED, or 0: whether it uses what other requests and sessions of the model
+     * have evaluated, and keeps for them what it evaluates.
      */
-    uint32_t reserved;
+    uint32_t sharing;
     /**
      * Any number: those of a priority share it evenly.
      */
@@ -1984,6 +2008,10 @@ typedef struct lightgpt_batch_request {
      * Called with `user_data` when the request is over; NULL: nothing to do.
      */
     lightgpt_destroy_fn destroy;
+    /**
+     * Share only with requests and sessions of the same salt, see lightgpt_session_options.
+     */
+    uint64_t salt;
 } lightgpt_batch_request;
 
 #ifdef __cplusplus
@@ -2144,9 +2172,9 @@ int32_t lightgpt_model_memory_estimate(const struct lightgpt_model *model,
 LIGHTGPT_API int32_t lightgpt_model_free(struct lightgpt_model *model);
 
 /**
- * Says what the sessions of a model share.
+ * Says what the sessions and requests of a model share.
  *
- * What a session has evaluated, others whose tokens begin the same way need not evaluate again, if
+ * What one has evaluated, others whose tokens begin the same way need not evaluate again, if
  * they keep keys and values in the same format and have the same salt. That happens by itself; it
  * can be seen in time and memory only.
  *
@@ -2616,7 +2644,7 @@ int32_t lightgpt_session_shift(struct lightgpt_session *session,
  * Saves a session to a file, which is put in its place when it is complete: there is the old file or
  * the new one.
  *
- * What is saved: tokens, keys and values, and the turn with its sampler, its generator and the text
+ * What is saved: tokens, keys, values and states, and the turn with its sampler, its generator and the text
  * that is held back. A prompt that is partly evaluated is saved as that. The session stays as it is.
  * path: UTF-8. flags: LIGHTGPT_SAVE_ bits.
  * Errors: LIGHTGPT_IO, LIGHTGPT_UNSUPPORTED (a turn goes on whose sampler has a stage of the host's

@@ -379,6 +379,7 @@ struct open_options {
     std::uint32_t flags = 0;
     std::uint64_t memory_max = 0;
     std::uint64_t prefix_bytes_max = 0;
+    std::uint32_t page_tokens = 0;
 
     // Called with (std::uint64_t done, std::uint64_t total) while the model is opened.
     template <class F> void on_progress(F &callback)
@@ -601,6 +602,7 @@ private:
         options.flags = given.flags;
         options.memory_max = given.memory_max;
         options.prefix_bytes_max = given.prefix_bytes_max;
+        options.page_tokens = given.page_tokens;
         options.progress = given.progress;
         options.progress_data = given.progress_data;
         options.log = given.log;
@@ -1248,6 +1250,8 @@ struct batch_request {
     std::int32_t priority = 0;
     std::uint64_t submitter = 0;
     std::uint64_t deadline_us = 0;
+    bool unshared = false;
+    std::uint64_t salt = 0;
 
     // Called with (const lightgpt::batch_event &), which may answer LIGHTGPT_STOP or
     // LIGHTGPT_CANCEL; without it, the events are polled. What it throws cancels the request; the
@@ -1301,6 +1305,8 @@ public:
         request.priority = given.priority;
         request.submitter = given.submitter;
         request.deadline_us = given.deadline_us;
+        request.sharing = given.unshared ? LIGHTGPT_SESSION_UNSHARED : 0;
+        request.salt = given.salt;
         request.event = given.event;
         request.user_data = given.event_data;
         if (given.event_owner)

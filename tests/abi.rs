@@ -495,7 +495,7 @@ fn rust_layout() -> String {
         }
         lightgpt_open_options {
             struct_size, flags, memory_max, progress, progress_data, log, log_data, log_destroy,
-            prefix_bytes_max,
+            prefix_bytes_max, page_tokens, reserved,
         }
         lightgpt_prefix_statistics {
             struct_size, reserved, lookups, hits, tokens, pages, bytes, bytes_max, evictions,
@@ -552,19 +552,19 @@ fn rust_layout() -> String {
             struct_size, reserved, waiting, running, submitted, refused, finished, cancelled,
             expired, failed, prompt_tokens, generated_tokens, repeated_tokens, preemptions, passes,
             rows, rows_max, busy_us, queue_us, first_token_us, first_tokens, token_us, token_max_us,
-            kv_bytes,
+            kv_bytes, reuses, reused_tokens,
         }
         lightgpt_batch_timings {
             struct_size, reserved, prompt_tokens, generated_tokens, repeated_tokens, preemptions,
-            queue_us, first_token_us, token_max_us, total_us,
+            queue_us, first_token_us, token_max_us, total_us, reused_tokens,
         }
         lightgpt_batch_event {
             struct_size, kind, request, token, finish, status, reserved, position, done, total,
             text, text_bytes, log_probability, top, top_len, timings, message,
         }
         lightgpt_batch_request {
-            struct_size, flags, text, text_bytes, tokens, tokens_len, generate, priority, reserved,
-            submitter, deadline_us, event, user_data, destroy,
+            struct_size, flags, text, text_bytes, tokens, tokens_len, generate, priority, sharing,
+            submitter, deadline_us, event, user_data, destroy, salt,
         }
         lightgpt_embed_options { struct_size, flags, pooling, reserved }
     }

@@ -273,6 +273,7 @@ fn speeds_are_measured_beside_their_limits() {
         assert!(number(&result["percent_of_peak"]) > 0.0, "{result}");
         let decodes = result["kind"] == "decode";
         assert_eq!(result["percent_of_read"].is_f64(), decodes, "{result}");
+        assert_eq!(result["kv_bytes_per_token"].is_u64(), decodes, "{result}");
         assert_eq!(result["threads"], 2);
         assert!(result["model_bytes"].as_u64() > Some(4_000_000));
         assert!(result["parameters"].as_u64() > Some(4_000_000));
@@ -296,14 +297,17 @@ fn tokens_before_a_measurement_are_not_measured() {
         "--decode",
         "4",
         "--depth",
-        "50",
+        "20,50",
         "--warmup",
         "0",
     ];
     let report = bench(&more);
     let results = report["results"].as_array().unwrap();
-    assert_eq!(results.len(), 1);
-    assert_eq!(results[0]["context_depth"], 50);
+    let depths = results.iter().map(|one| one["context_depth"].as_u64());
+    assert!(depths.eq([Some(20), Some(50)]));
+    // Each of the four tokens reads those behind it, and itself.
+    let [less, more] = [0, 1].map(|i| results[i]["kv_bytes_per_token"].as_u64().unwrap());
+    assert_eq!(less * 105, more * 45);
     let nothing = run(&["bench", MODEL, "--prefill", "0", "--decode", "0"]);
     assert_eq!(nothing.status.code(), Some(2), "{nothing:?}");
     let long = run(&["bench", MODEL, "--prefill", "200, 8", "--decode", "50,100"]);

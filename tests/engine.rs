@@ -50,7 +50,7 @@ impl Load {
     fn new(model: &Arc<Model>, threads: usize, draws: &mut Draws) -> Self {
         let kv = [KvFormat::F16, KvFormat::F32, KvFormat::Q8_0][draws.below(3)];
         let network = model.network().unwrap();
-        let layout = lightgpt::kv::Layout::new(kv, network.spec.layer_shapes());
+        let layout = network.layout(kv);
         let page = layout.page_charge();
         let pages = network.spec.context.div_ceil(64) + draws.below(5);
         let team = team(threads);
@@ -75,10 +75,19 @@ impl Load {
 
     fn submit(&mut self, draws: &mut Draws) -> u64 {
         let context = self.model.network().unwrap().spec.context;
-        let asked = Asked::draw(draws, &self.model, context);
+        let mut asked = Asked::draw(draws, &self.model, context);
+        if draws.below(2) == 0 {
+            // Many begin alike.
+            let alike = asked.tokens.iter_mut().take(draws.below(100));
+            alike
+                .enumerate()
+                .for_each(|(i, token)| *token = i as u32 % 7);
+        }
         let mut request = Request {
             priority: draws.below(9) as i32 - 4,
             submitter: draws.below(3) as u64,
+            unshared: draws.below(8) == 0,
+            salt: draws.below(8) as u64 / 7,
             ..asked.request()
         };
         if draws.below(2) == 0 {
@@ -334,7 +343,7 @@ fn what_a_queue_cannot_take_is_refused() {
     poll(&queue, &All::default());
     queue.submit(asked.request()).unwrap();
     assert_eq!(queue.metrics().refused, 2);
-    drop(queue);
+    drop((queue, model));
     assert_eq!(budget.bytes(), 0);
 }
 

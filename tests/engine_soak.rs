@@ -17,7 +17,7 @@ use std::time::Duration;
 use lightgpt::budget::Budget;
 use lightgpt::engine::{Event, Happened, Listener, Outcome, Queue, QueueOptions, Request};
 use lightgpt::error::Code;
-use lightgpt::kv::{KvFormat, Layout};
+use lightgpt::kv::KvFormat;
 use lightgpt::session::Action;
 
 use requests::{Asked, Draws, Heard, alone};
@@ -119,7 +119,7 @@ fn soak(requests: usize) {
         (asked, Arc::new(expected))
     };
     let kinds = (0..KINDS).map(kind).collect();
-    let layout = Layout::new(KvFormat::F16, model.network().unwrap().spec.layer_shapes());
+    let layout = model.network().unwrap().layout(KvFormat::F16);
     let page = layout.page_charge();
     let budget = Budget::new(Some(9 * page), None);
     let options = QueueOptions {
@@ -162,7 +162,7 @@ fn soak(requests: usize) {
     );
     let metrics = soak.queue.metrics();
     assert!(metrics.preemptions > 0 && metrics.refused == soak.refused.into_inner() as u64);
-    drop(soak.queue);
+    drop((soak.queue, model));
     assert_eq!(budget.bytes(), 0);
 }
 

@@ -165,19 +165,45 @@ fn only_those_who_may_share_do() {
     assert_eq!(statistics.pages, 3 * 300_u64.div_ceil(PAGE_TOKENS as u64));
 }
 
+/// A state is there for the ends of prompts and sessions only.
 #[test]
-fn states_and_what_a_file_says_are_not_shared() {
+fn states_are_shared_where_a_prompt_or_a_session_ended() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let recurrent = open_path(&root.join("tests/golden/mamba/model.gguf"));
-    let team = team(1);
-    let options = SessionOptions::default();
-    let prompt = tokens(1, 100, SIZES.vocab);
-    for _ in 0..2 {
-        let mut session = session(&recurrent, &team, &options);
-        session.feed(&prompt[..30]).unwrap();
-        bits(&mut session);
-        assert_eq!(reused(&session), 0);
+    let team = team(2);
+    for name in ["mamba", "mamba2", "falcon-h1", "lfm2", "qwen3next"] {
+        let model = open_path(&root.join("tests/golden").join(name).join("model.gguf"));
+        let vocab = model.network().unwrap().spec.vocab;
+        let all = tokens(3, 200, vocab);
+        let run = |options: &SessionOptions, end: usize, generated: usize| {
+            let mut session = session(&model, &team, options);
+            session.feed(&all[..end]).unwrap();
+            let found = bits(&mut session);
+            let reused = reused(&session);
+            session.feed(&all[end..end + generated]).unwrap();
+            session.prefill(&mut Control::none()).unwrap();
+            (found, reused)
+        };
+        // The last token of a prompt is evaluated once more.
+        let ends = [
+            (70, 10, 0),
+            (70, 0, 0),
+            (100, 0, 80),
+            (79, 0, 70),
+            (150, 20, 100),
+            (190, 0, 170),
+        ];
+        for (end, more, expected) in ends {
+            let (found, reused) = run(&SessionOptions::default(), end, more);
+            assert_eq!(reused, expected, "{name} {end}");
+            assert!(found == run(&unshared(), end, 0).0, "{name} {end}");
+        }
     }
+}
+
+#[test]
+fn what_a_file_says_is_not_shared() {
+    let (team, options) = (team(1), SessionOptions::default());
+    let prompt = tokens(1, 100, SIZES.vocab);
     let tiny = || Tiny::new(SIZES).open();
     let mut saved = Vec::new();
     let mut before = session(&tiny(), &team, &options);

@@ -146,6 +146,57 @@ fn a_restored_session_goes_on_with_the_same_bits() {
     }
 }
 
+/// Also in the middle of a turn, to whose begin they go back.
+#[test]
+fn states_are_saved() {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    for name in ["mamba", "falcon-h1"] {
+        let model = tiny::open_path(&golden.join(name).join("model.gguf"));
+        let mut before = session(&model, KvFormat::F16);
+        let logits = |session: &mut Session| -> Vec<u32> {
+            let logits = session.logits(&mut Control::none()).unwrap();
+            logits.iter().map(|logit| logit.to_bits()).collect()
+        };
+        let evaluate = |session: &mut Session, tokens: std::ops::Range<u32>| {
+            session.feed(&tokens.collect::<Vec<_>>()).unwrap();
+            session.prefill(&mut Control::none()).unwrap();
+        };
+        evaluate(&mut before, 0..60);
+        let at_60 = logits(&mut before);
+        evaluate(&mut before, 10..20);
+        before.feed(&[3, 4, 5]).unwrap();
+        for pages in [true, false] {
+            let bytes = saved(&before, pages);
+            assert_eq!(bytes.len(), before.saved_bytes(pages).unwrap());
+            let mut again = restored(&model, &bytes).unwrap();
+            let mut wanted = 0;
+            let mut report = |_, total| {
+                wanted = total;
+                true
+            };
+            let control = &mut Control {
+                progress: Some(&mut report),
+                ..Control::none()
+            };
+            again.prefill(control).unwrap();
+            // Only the three that were not evaluated.
+            assert_eq!(wanted, if pages { 3 } else { 73 });
+            let mut fork = before.fork().unwrap();
+            assert!(logits(&mut again) == logits(&mut fork), "{name} {pages}");
+            again.rewind(60).unwrap();
+            assert!(logits(&mut again) == at_60, "{name} {pages}");
+        }
+        assert!(saved(&before, true).len() > 2 * saved(&before, false).len());
+        // One of another model's size, or none, is refused: what is evaluated must be there.
+        let bytes = saved(&before, true);
+        for at in (HEAD_AT..bytes.len()).step_by(997) {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 64;
+            assert!(restored(&model, &damaged).is_err(), "byte {at}");
+        }
+    }
+}
+
 #[test]
 fn a_cancelled_turn_goes_back_to_before_it_after_a_restore() {
     let model = model();

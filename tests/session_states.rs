@@ -40,6 +40,7 @@ fn session(model: &Arc<Model>, team: &Arc<Team>, chunk: usize) -> Session {
     let options = SessionOptions {
         context: 120,
         chunk,
+        unshared: true,
         ..SessionOptions::default()
     };
     Session::new(Arc::clone(model), Arc::clone(team), &options).unwrap()

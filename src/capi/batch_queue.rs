@@ -122,6 +122,10 @@ pub struct lightgpt_batch_metrics {
     pub token_max_us: u64,
     /// Bytes of keys and values.
     pub kv_bytes: u64,
+    /// How often a request began to run with tokens that others had evaluated before.
+    pub reuses: u64,
+    /// Tokens that needed not be evaluated therefore.
+    pub reused_tokens: u64,
 }
 
 // SAFETY: as the trait asks.
@@ -294,6 +298,8 @@ pub unsafe extern "C" fn lightgpt_batch_queue_metrics(
             token_us: now.token_us,
             token_max_us: now.token_max_us,
             kv_bytes: now.kv_bytes,
+            reuses: now.reuses,
+            reused_tokens: now.reused_tokens,
         });
         Ok(LIGHTGPT_OK)
     })

@@ -6,7 +6,7 @@ use std::ptr;
 use std::sync::{Arc, TryLockError};
 use std::time::Duration;
 
-use super::arguments::{Out, input, invalid, size, text};
+use super::arguments::{Out, flags, input, invalid, size, text};
 use super::batch_queue::{end_of, lightgpt_batch_queue};
 use super::generate::{
     LIGHTGPT_EVENT_FINISHED, LIGHTGPT_EVENT_NONE, LIGHTGPT_EVENT_PROGRESS, LIGHTGPT_EVENT_TOKEN,
@@ -17,6 +17,7 @@ use super::message::Message;
 use super::model::{LIGHTGPT_CONTINUE, LIGHTGPT_STOP};
 use super::objects::enter;
 use super::options::{OutStruct, Struct, UserData, lightgpt_destroy_fn, read};
+use super::session::LIGHTGPT_SESSION_UNSHARED;
 use super::status::{
     LIGHTGPT_CANCELLED, LIGHTGPT_DONE, LIGHTGPT_OK, LIGHTGPT_PENDING, LIGHTGPT_STOPPED, of,
 };
@@ -52,6 +53,8 @@ pub struct lightgpt_batch_timings {
     pub token_max_us: u64,
     /// From the submission to the end.
     pub total_us: u64,
+    /// Tokens that needed not be evaluated, because others had evaluated them before.
+    pub reused_tokens: u64,
 }
 
 /// What happened to a request. Members that the kind does not name are 0. Later versions may append
@@ -132,8 +135,9 @@ pub struct lightgpt_batch_request {
     pub generate: *const lightgpt_generate_options,
     /// From -4 to 4: each priority gets twice the share of the one below it.
     pub priority: i32,
-    /// Zero.
-    pub reserved: u32,
+    /// LIGHTGPT_SESSION_UNSHARED, or 0: whether it uses what other requests and sessions of the model
+    /// have evaluated, and keeps for them what it evaluates.
+    pub sharing: u32,
     /// Any number: those of a priority share it evenly.
     pub submitter: u64,
     /// Microseconds from now after which the request ends with LIGHTGPT_FINISH_DEADLINE; 0: none.
@@ -144,12 +148,13 @@ pub struct lightgpt_batch_request {
     pub user_data: *mut c_void,
     /// Called with `user_data` when the request is over; NULL: nothing to do.
     pub destroy: lightgpt_destroy_fn,
+    /// Share only with requests and sessions of the same salt, see lightgpt_session_options.
+    pub salt: u64,
 }
 
 // SAFETY: as the trait asks; NULL pointers and functions are all zeros.
 unsafe impl Struct for lightgpt_batch_request {
     const SIZE_MIN: usize = offset_of!(Self, destroy) + size_of::<lightgpt_destroy_fn>();
-    const RESERVED: &'static [usize] = &[offset_of!(Self, reserved)];
 }
 
 /// Hands a request to the queue.
@@ -352,6 +357,7 @@ fn c_timings(timings: &Timings) -> lightgpt_batch_timings {
         first_token_us: timings.first_token_us,
         token_max_us: timings.token_max_us,
         total_us: timings.total_us,
+        reused_tokens: timings.reused_tokens,
     }
 }
 
@@ -397,6 +403,8 @@ unsafe fn engine_request(
         priority: given.priority,
         submitter: given.submitter,
         deadline: (given.deadline_us > 0).then(|| Duration::from_micros(given.deadline_us)),
+        unshared: flags(given.sharing, LIGHTGPT_SESSION_UNSHARED, "request.sharing")? != 0,
+        salt: given.salt,
         listener,
         ..Request::new(tokens, generate)
     })

@@ -36,7 +36,7 @@ pub const LIGHTGPT_OPEN_MLOCK: u32 = 1 << 2;
 /// Only look: metadata, tensors and tokenizer of a file whose architecture and tokenizer may be
 /// unknown. Such a model has no sessions.
 pub const LIGHTGPT_OPEN_INSPECT: u32 = 1 << 3;
-/// Sessions share nothing: as if all were made with LIGHTGPT_SESSION_UNSHARED.
+/// Sessions and requests share nothing: as if all were made with LIGHTGPT_SESSION_UNSHARED.
 pub const LIGHTGPT_OPEN_UNSHARED: u32 = 1 << 4;
 
 /// A callback's answer: go on.
@@ -90,11 +90,18 @@ pub struct lightgpt_open_options {
     /// another one before; 0: a quarter of the weights', at least 256 MiB. They count for
     /// `memory_max`, but give way to everything else.
     pub prefix_bytes_max: u64,
+    /// Tokens of a page of keys and values, the unit in which sessions grow and share: 16, 32 or 64; 0:
+    /// 64. Small pages waste less at the ends of many short texts, large ones are attended over
+    /// faster. Changes no result.
+    pub page_tokens: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
 // SAFETY: as the trait asks; NULL pointers and functions are all zeros.
 unsafe impl Struct for lightgpt_open_options {
     const SIZE_MIN: usize = offset_of!(Self, log_destroy) + size_of::<lightgpt_destroy_fn>();
+    const RESERVED: &'static [usize] = &[offset_of!(Self, reserved)];
 }
 
 /// The model generates text; without it is an encoder, see lightgpt_session_embed.
@@ -388,6 +395,7 @@ fn open(
     let open = OpenOptions {
         load,
         describe_only: inspect,
+        page_tokens: options.page_tokens as usize,
         prefix_bytes_max: match (flags & LIGHTGPT_OPEN_UNSHARED, options.prefix_bytes_max) {
             (0, 0) => None,
             (0, bytes) => Some(bytes),

@@ -1,4 +1,4 @@
-//! What sessions of a model share, in C.
+//! What sessions and requests of a model share, in C.
 
 use std::mem::offset_of;
 
@@ -8,8 +8,8 @@ use super::objects::enter;
 use super::options::{OutStruct, Struct};
 use super::status::LIGHTGPT_OK;
 
-/// What was kept of the sessions of a model for those whose text begins the same way, and what came
-/// of it.
+/// What was kept of the sessions and requests of a model for those whose text begins the same way, and
+/// what came of it.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct lightgpt_prefix_statistics {
@@ -23,9 +23,9 @@ pub struct lightgpt_prefix_statistics {
     pub hits: u64,
     /// Tokens that need not be evaluated again.
     pub tokens: u64,
-    /// Pages of keys and values that are kept; each is for up to 64 tokens.
+    /// Pages of keys and values that are kept, see lightgpt_open_options.
     pub pages: u64,
-    /// Their bytes; those that sessions use as well are counted too.
+    /// Their bytes, states included; those that are used as well are counted too.
     pub bytes: u64,
     /// The most bytes that are kept.
     pub bytes_max: u64,
@@ -38,9 +38,9 @@ unsafe impl Struct for lightgpt_prefix_statistics {
     const SIZE_MIN: usize = offset_of!(Self, evictions) + size_of::<u64>();
 }
 
-/// Says what the sessions of a model share.
+/// Says what the sessions and requests of a model share.
 ///
-/// What a session has evaluated, others whose tokens begin the same way need not evaluate again, if
+/// What one has evaluated, others whose tokens begin the same way need not evaluate again, if
 /// they keep keys and values in the same format and have the same salt. That happens by itself; it
 /// can be seen in time and memory only.
 ///

@@ -1,7 +1,6 @@
 //! Saved sessions in C.
 
 use std::ffi::c_char;
-use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -20,14 +19,14 @@ use crate::model::Model;
 use crate::session::{RestoreOptions, Session};
 use crate::team::Team;
 
-/// Flag of lightgpt_session_save: without keys and values. The result is small, and the tokens are
+/// Flag of lightgpt_session_save: without keys, values and states. The result is small, and the tokens are
 /// evaluated again after it is restored, to the same bits.
 pub const LIGHTGPT_SAVE_TOKENS_ONLY: u32 = 1;
 
 /// Saves a session to a file, which is put in its place when it is complete: there is the old file or
 /// the new one.
 ///
-/// What is saved: tokens, keys and values, and the turn with its sampler, its generator and the text
+/// What is saved: tokens, keys, values and states, and the turn with its sampler, its generator and the text
 /// that is held back. A prompt that is partly evaluated is saved as that. The session stays as it is.
 /// path: UTF-8. flags: LIGHTGPT_SAVE_ bits.
 /// Errors: LIGHTGPT_IO, LIGHTGPT_UNSUPPORTED (a turn goes on whose sampler has a stage of the host's
@@ -62,9 +61,7 @@ pub unsafe extern "C" fn lightgpt_session_save_memory(
         // SAFETY: the header asks for a buffer of `cap` bytes and a place for their count.
         let out = unsafe { Buffer::new(buf, cap, needed) }?;
         let pages = with_pages(flags)?;
-        let mut size = Count(0);
-        session.save(pages, &mut size)?;
-        if out.takes(size.0)? {
+        if out.takes(session.saved_bytes(pages)?)? {
             session.save(pages, &mut out.writer())?;
         }
         Ok(LIGHTGPT_OK)
@@ -147,18 +144,4 @@ fn restore_options(given: &lightgpt_session_options) -> Result<RestoreOptions> {
         unshared: options.unshared,
         salt: options.salt,
     })
-}
-
-/// Counts what is written.
-struct Count(usize);
-
-impl Write for Count {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0 += bytes.len();
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::metrics::Metrics;
-use super::pages::Pages;
+use super::pages::{Known, Pages, Shelf};
 use super::queue::QueueOptions;
 use super::request::{Outcome, micros};
 use super::scheduler::{Change, Limits, Part, Scheduler};
@@ -13,6 +13,7 @@ use super::sequence::{Sequence, outcome_of};
 use super::shared::{Shared, Wanted};
 use crate::control::{Flow, Signals};
 use crate::error::{Code, Error, Result};
+use crate::kv::{Domain, Layout};
 use crate::model::forward::{Goal, Pass};
 use crate::model::{Model, Row, Scratch, Size};
 use crate::sampler::PickRoom;
@@ -32,12 +33,20 @@ pub struct Driver {
     /// When requests expire.
     deadlines: BTreeSet<(Instant, u64)>,
     /// Over, but perhaps still in the plan that is carried out.
-    leaving: Vec<u64>,
+    leaving: Vec<Left>,
     plan: Plan,
     /// Not here while a pass has it.
     scratch: Option<Scratch>,
     room: PickRoom,
     metrics: Metrics,
+}
+
+/// What is left of a request that is over: others may have its pages.
+#[derive(Debug)]
+struct Left {
+    id: u64,
+    tokens: Vec<u32>,
+    domain: Option<Domain>,
 }
 
 /// Rows that are being evaluated. A pass takes all parts, or one at a time once all have failed
@@ -112,9 +121,9 @@ impl Driver {
         self.sequences.is_empty()
     }
 
-    /// Bytes that a page is charged.
-    pub fn page_charge(&self) -> u64 {
-        self.pages.page_charge()
+    /// Where everything lies in its pages.
+    pub fn layout(&self) -> &Layout {
+        self.pages.layout()
     }
 
     /// Requests that run.
@@ -172,28 +181,36 @@ impl Driver {
         self.dismiss();
         self.plan.alone = false;
         self.plan.done = 0;
-        self.scheduler.plan(&mut self.pages, &mut self.plan.parts);
+        let (pages, sequences) = (&mut self.pages, &self.sequences);
+        let known = |id: u64| sequences.get(&id).map(Sequence::known);
+        let mut shelf = Shelf { pages, known };
+        self.scheduler.plan(&mut shelf, &mut self.plan.parts);
         let changes: Vec<Change> = self.scheduler.changes().collect();
         for change in changes {
             match change {
-                Change::Admitted(id) => {
-                    if let Some(sequence) = self.sequences.get_mut(&id)
-                        && sequence.watch.run()
-                    {
-                        self.metrics.admitted(&sequence.watch.timings);
-                    }
-                }
-                Change::Preempted(id, tokens) => {
+                Change::Admitted(id, found) => self.admitted(id, found),
+                Change::Preempted(id, evaluated) => {
                     if let Some(sequence) = self.sequences.get_mut(&id) {
-                        sequence.watch.timings.preemptions += 1;
-                        sequence.watch.timings.repeated_tokens += tokens as u64;
+                        sequence.watch.give_up(evaluated);
                     }
-                    self.metrics.preempted(tokens);
+                    self.metrics.preemptions += 1;
                 }
                 Change::Refused(id, error) => self.end(id, &Outcome::Failed(error)),
             }
         }
         !self.plan.is_over()
+    }
+
+    /// A request runs, for the first time or again, with so many tokens that need not be evaluated.
+    fn admitted(&mut self, id: u64, found: usize) {
+        let Some(sequence) = self.sequences.get_mut(&id) else {
+            return;
+        };
+        if sequence.domain.is_some() {
+            self.model.prefixes().count(found);
+        }
+        let run = sequence.watch.run(found);
+        self.metrics.admitted(&run, &sequence.watch.timings);
     }
 
     /// Carries the plan out, until it is done or the deadline has passed.
@@ -271,21 +288,28 @@ impl Driver {
                 wants_output: part.output && position == last,
             })
         });
-        let pass = Pass::new(scratch, rows, Goal::Logits, self.team.threads());
+        let network = self.model.network()?;
+        let pass = Pass::new(network, scratch, rows, Goal::Logits, self.team.threads());
         self.metrics.pass(pass.rows().len());
         Ok(pass)
     }
 
     /// What the pass gives a part: it is evaluated, and perhaps there is a token.
     fn settle(&mut self, part: &Part, output: usize) {
-        self.scheduler.evaluated(part);
-        let done = part.start + part.len;
-        if let Ok(network) = self.model.network() {
-            self.pages.forget(part.slot, network.spec.first_seen(done));
-        }
+        // Rows of one who was over when the pass began had any tokens.
         let Some(sequence) = self.sequences.get_mut(&part.id) else {
             return;
         };
+        let is_prompt = self.scheduler.evaluated(part);
+        let done = part.start + part.len;
+        let seen = self.model.network().map(|it| it.spec.first_seen(done));
+        if let Ok(first) = seen {
+            // Before it goes, others may have it.
+            if is_prompt && (part.output || first > 0) {
+                self.pages.offer(part.slot, sequence.known(), done, false);
+            }
+            self.pages.forget(part.slot, first);
+        }
         let shared = &self.shared;
         let mut action = sequence.tell_prefill(done, shared);
         if part.output
@@ -362,18 +386,32 @@ impl Driver {
         if let Some(deadline) = sequence.deadline {
             self.deadlines.remove(&(deadline, id));
         }
-        self.leaving.push(id);
         // First, so that who hears of the end finds it in the numbers.
         self.metrics.ended(outcome);
         self.publish();
         sequence.tell_end(outcome, &self.shared);
+        // After a defect nobody knows what pages hold.
+        let failed = matches!(outcome, Outcome::Failed(_));
+        self.leaving.push(Left {
+            id,
+            domain: sequence.domain.filter(|_| !failed),
+            tokens: sequence.into_tokens(),
+        });
         self.shared.forget(id);
     }
 
     /// Frees what requests that are over had.
     fn dismiss(&mut self) {
-        for id in self.leaving.drain(..) {
-            self.scheduler.leave(id, &mut self.pages);
+        for left in self.leaving.drain(..) {
+            let known = |_: u64| {
+                Some(Known {
+                    tokens: &left.tokens,
+                    domain: left.domain,
+                })
+            };
+            let pages = &mut self.pages;
+            let mut shelf = Shelf { pages, known };
+            self.scheduler.leave(left.id, &mut shelf);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What a queue has done, as numbers that rise.
 
-use super::request::{Outcome, Timings};
+use super::request::{Outcome, Run, Timings};
 
 /// What a queue has done and holds. Times are in microseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -49,17 +49,21 @@ pub struct Metrics {
     pub token_max_us: u64,
     /// Bytes of keys and values.
     pub kv_bytes: u64,
+    /// Times that a request began to run with tokens that others had evaluated before.
+    pub reuses: u64,
+    /// Tokens that needed not be evaluated.
+    pub reused_tokens: u64,
 }
 
 impl Metrics {
-    pub(super) fn admitted(&mut self, timings: &Timings) {
-        self.prompt_tokens += timings.prompt_tokens;
-        self.queue_us += timings.queue_us;
-    }
-
-    pub(super) fn preempted(&mut self, tokens: usize) {
-        self.preemptions += 1;
-        self.repeated_tokens += tokens as u64;
+    pub(super) fn admitted(&mut self, run: &Run, timings: &Timings) {
+        if run.is_first {
+            self.prompt_tokens += timings.prompt_tokens;
+            self.queue_us += timings.queue_us;
+        }
+        self.reuses += u64::from(run.reused_tokens > 0);
+        self.reused_tokens += run.reused_tokens;
+        self.repeated_tokens += run.repeated_tokens;
     }
 
     pub(super) fn pass(&mut self, rows: usize) {

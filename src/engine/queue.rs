@@ -12,7 +12,7 @@ use super::shared::{Shared, Wanted};
 use crate::budget::Budget;
 use crate::control::{Flow, Signals};
 use crate::error::{Code, Error, Result};
-use crate::kv::{KvFormat, PAGE_TOKENS};
+use crate::kv::KvFormat;
 use crate::model::{Model, Spec};
 use crate::session::{CHUNK_TOKENS, at_most};
 use crate::team::{FloatEnvironment, Team};
@@ -119,6 +119,8 @@ pub struct Queue {
     shared: Arc<Shared>,
     work: Mutex<Worker>,
     context: usize,
+    kv: KvFormat,
+    page_tokens: usize,
     sequences: usize,
     window: Duration,
     /// The most pages that there can be.
@@ -153,8 +155,10 @@ impl Queue {
         let budget = options.budget.as_ref().unwrap_or(model.budget());
         let cap = budget.cap().unwrap_or(u64::MAX);
         Ok(Self {
-            pages_max: cap / driver.page_charge().max(1),
+            pages_max: cap / driver.layout().page_charge().max(1),
+            page_tokens: driver.layout().page_tokens(),
             context,
+            kv: options.kv,
             sequences: options.sequences(),
             window: options.window.min(WINDOW_MAX),
             shared,
@@ -192,8 +196,8 @@ impl Queue {
     /// prompt of more than the context; `MEMORY_CAP` for one that does not fit the budget even
     /// alone; `OUT_OF_MEMORY`, `POISONED`.
     pub fn submit(&self, request: Request) -> Result<u64> {
-        let sequence = Sequence::new(request, &self.model, self.context)?;
-        let pages = sequence.tokens().len().div_ceil(PAGE_TOKENS) as u64;
+        let sequence = Sequence::new(request, &self.model, (self.context, self.kv))?;
+        let pages = sequence.tokens().len().div_ceil(self.page_tokens) as u64;
         if pages > self.pages_max {
             let most = self.pages_max;
             let message = format!("{pages} pages are needed, the cap allows {most}");

@@ -20,6 +20,11 @@ pub struct Request {
     pub submitter: u64,
     /// Time that it has, from now on; `None`: any.
     pub deadline: Option<Duration>,
+    /// Neither use what others have evaluated, nor keep anything for them. Changes the time, not the
+    /// result.
+    pub unshared: bool,
+    /// Share only with requests and sessions of the same salt, as sessions do.
+    pub salt: u64,
     /// Who is told; `None`: [`Queue::poll`](super::Queue::poll) tells.
     pub listener: Option<Listener>,
 }
@@ -33,6 +38,8 @@ impl Request {
             priority: 0,
             submitter: 0,
             deadline: None,
+            unshared: false,
+            salt: 0,
             listener: None,
         }
     }
@@ -121,6 +128,18 @@ pub struct Timings {
     pub token_max_us: u64,
     /// From its submission to its end.
     pub total_us: u64,
+    /// Tokens that needed not be evaluated, as others had evaluated them before.
+    pub reused_tokens: u64,
+}
+
+/// How a request begins to run.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Run {
+    pub is_first: bool,
+    /// Tokens that others had evaluated.
+    pub reused_tokens: u64,
+    /// Tokens that it had evaluated before, and now does again.
+    pub repeated_tokens: u64,
 }
 
 /// The clock of a request.
@@ -129,6 +148,8 @@ pub(super) struct Watch {
     submitted: Instant,
     ran: bool,
     last_token: Option<Instant>,
+    /// Tokens that were evaluated when its pages were given up.
+    given_up: usize,
     pub timings: Timings,
 }
 
@@ -138,6 +159,7 @@ impl Watch {
             submitted: Instant::now(),
             ran: false,
             last_token: None,
+            given_up: 0,
             timings: Timings {
                 prompt_tokens: prompt_tokens as u64,
                 ..Timings::default()
@@ -149,13 +171,27 @@ impl Watch {
         self.submitted
     }
 
-    /// It runs; says whether for the first time.
-    pub fn run(&mut self) -> bool {
-        let first = !std::mem::replace(&mut self.ran, true);
-        if first {
+    /// It runs, with `found` tokens that are evaluated already.
+    pub fn run(&mut self, found: usize) -> Run {
+        let is_first = !std::mem::replace(&mut self.ran, true);
+        if is_first {
             self.timings.queue_us = micros(self.submitted.elapsed());
         }
-        first
+        let before = std::mem::take(&mut self.given_up);
+        let run = Run {
+            is_first,
+            reused_tokens: found.saturating_sub(before) as u64,
+            repeated_tokens: before.saturating_sub(found) as u64,
+        };
+        self.timings.reused_tokens += run.reused_tokens;
+        self.timings.repeated_tokens += run.repeated_tokens;
+        run
+    }
+
+    /// Its pages, with `evaluated` tokens, are given up.
+    pub fn give_up(&mut self, evaluated: usize) {
+        self.given_up = evaluated;
+        self.timings.preemptions += 1;
     }
 
     /// A token came; microseconds since the one before it.

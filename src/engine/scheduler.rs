@@ -1,18 +1,21 @@
 //! Which rows the next pass takes: bookkeeping of numbers, without a model, a clock or a float.
 //!
 //! Every sequence that decodes gets its row in every pass; beside them, prompts get a number of rows
-//! together. A job runs when a slot is free and its tokens have pages. Where pages run out, the
-//! youngest of the lowest priority gives its own up and waits again where it stood: its tokens stay
-//! known, and evaluating them again makes the same bits.
+//! together. A job runs when a slot is free and its tokens have pages, some of which may be there
+//! before it comes. Where pages run out, the youngest of the lowest priority gives its own up and waits
+//! again where it stood: its tokens stay known, and evaluating them again makes the same bits.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
+use std::ops::Range;
 
 use super::waiting::{Place, Waiting};
 use crate::error::{Error, Result};
-use crate::kv::PAGE_TOKENS;
 
 pub use super::waiting::Job;
+
+/// Tokens to grow into that a job gets room for when it comes.
+const GROWTH: usize = 64;
 
 /// What a pass may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,12 +28,15 @@ pub struct Limits {
 
 /// The pages of sequences that run, by slot.
 pub trait Memory {
-    /// Makes sure that the sequence in `slot` has room for `tokens` tokens; it may have it already.
-    /// On failure it has what it had.
-    fn reserve(&mut self, slot: usize, tokens: usize) -> Result<()>;
+    /// A job comes to an empty slot: how many of its tokens are evaluated already, never all.
+    fn enter(&mut self, slot: usize, id: u64) -> usize;
 
-    /// The slot has no sequence any more.
-    fn release(&mut self, slot: usize);
+    /// Makes sure that the sequence in `slot` has room for `tokens`, the first of which is the next
+    /// one to be evaluated; it may have it already. On failure it has what it had.
+    fn reserve(&mut self, slot: usize, tokens: Range<usize>) -> Result<()>;
+
+    /// The job leaves its slot, with `evaluated` tokens in its pages.
+    fn release(&mut self, slot: usize, id: u64, evaluated: usize);
 }
 
 /// Rows of a sequence in a pass.
@@ -51,9 +57,9 @@ pub struct Part {
 /// What a plan did beside choosing rows.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Change {
-    /// The job runs from now on.
-    Admitted(u64),
-    /// The job waits again; so many of its tokens will be evaluated once more.
+    /// The job runs from now on; so many of its tokens are evaluated already.
+    Admitted(u64, usize),
+    /// The job waits again; so many of its tokens were evaluated.
     Preempted(u64, usize),
     /// There is no room for the job, even alone; it has left.
     Refused(u64, Error),
@@ -163,11 +169,13 @@ impl Scheduler {
         self.changes.drain(..)
     }
 
-    /// The rows of a planned part are evaluated.
-    pub fn evaluated(&mut self, part: &Part) {
-        if let Some(running) = &mut self.running[part.slot] {
-            running.evaluated = part.start + part.len;
-        }
+    /// The rows of a planned part are evaluated; whether the job came with them.
+    pub fn evaluated(&mut self, part: &Part) -> bool {
+        let Some(running) = &mut self.running[part.slot] else {
+            return false;
+        };
+        running.evaluated = part.start + part.len;
+        running.evaluated <= running.admitted
     }
 
     /// The sequence in `slot`, all of whose tokens are evaluated, gets one more.
@@ -187,7 +195,7 @@ impl Scheduler {
         ranked.sort_unstable_by_key(rank);
         for &slot in &ranked {
             while let Some(running) = self.running[slot]
-                && let Err(error) = memory.reserve(slot, running.job.tokens)
+                && let Err(error) = memory.reserve(slot, running.evaluated..running.job.tokens)
             {
                 match self.running() {
                     1 => self.refuse(slot, error, memory),
@@ -204,8 +212,8 @@ impl Scheduler {
         while let Some((place, job)) = self.waiting.next() {
             let room = self.free.last().copied();
             let reserved = room.map(|slot| self.reserve_first(slot, &job, memory));
-            if let (Some(slot), Some(Ok(()))) = (room, &reserved) {
-                self.start(slot, place);
+            if let (Some(slot), Some(Ok(evaluated))) = (room, &reserved) {
+                self.start(slot, place, *evaluated);
                 continue;
             }
             if let Some(slot) = self.yields_to(place.class) {
@@ -213,7 +221,7 @@ impl Scheduler {
                 continue;
             }
             if let (0, Some(slot), Some(Err(error))) = (self.running(), room, reserved) {
-                self.start(slot, place);
+                self.start(slot, place, 0);
                 self.refuse(slot, error, memory);
                 continue;
             }
@@ -222,30 +230,31 @@ impl Scheduler {
     }
 
     /// Pages for all that is known of a job, and some to grow into: who comes back gets further
-    /// before it may have to go again. Alone, it need not grow.
-    fn reserve_first(&self, slot: usize, job: &Job, memory: &mut impl Memory) -> Result<()> {
-        let grown = (job.tokens + PAGE_TOKENS).min(job.tokens_max.max(job.tokens));
-        let mut reserved = memory.reserve(slot, grown);
+    /// before it may have to go again. Alone, it need not grow. How many tokens are evaluated already.
+    fn reserve_first(&self, slot: usize, job: &Job, memory: &mut impl Memory) -> Result<usize> {
+        let evaluated = memory.enter(slot, job.id);
+        let grown = (job.tokens + GROWTH).min(job.tokens_max.max(job.tokens));
+        let mut reserved = memory.reserve(slot, evaluated..grown);
         if reserved.is_err() && self.running() == 0 {
-            reserved = memory.reserve(slot, job.tokens);
+            reserved = memory.reserve(slot, evaluated..job.tokens);
         }
         if reserved.is_err() {
-            memory.release(slot);
+            memory.release(slot, job.id, evaluated);
         }
-        reserved
+        reserved.map(|()| evaluated)
     }
 
-    fn start(&mut self, slot: usize, place: Place) {
+    fn start(&mut self, slot: usize, place: Place, evaluated: usize) {
         let job = self.waiting.take(place).expect("it is the next");
         self.free.pop();
         self.jobs.insert(job.id, Whereabouts::Running(slot));
         self.running[slot] = Some(Running {
             job,
             place,
-            evaluated: 0,
+            evaluated,
             admitted: job.tokens,
         });
-        self.changes.push(Change::Admitted(job.id));
+        self.changes.push(Change::Admitted(job.id, evaluated));
     }
 
     /// The slot that a job of `class` may take from a lower one, if that has had its share. It has
@@ -274,7 +283,7 @@ impl Scheduler {
         let running = self.running[slot]
             .take()
             .expect("the caller has seen it run");
-        memory.release(slot);
+        memory.release(slot, running.job.id, running.evaluated);
         self.free.push(slot);
         let Running { job, place, .. } = running;
         self.waiting.come_back(place, job);
@@ -292,7 +301,7 @@ impl Scheduler {
 
     fn vacate(&mut self, slot: usize, memory: &mut impl Memory) -> Option<Running> {
         let running = self.running[slot].take()?;
-        memory.release(slot);
+        memory.release(slot, running.job.id, running.evaluated);
         self.free.push(slot);
         let made = running.job.tokens - running.admitted;
         self.waiting.end(running.place, made as u64);

@@ -3,11 +3,13 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
+use super::pages::Known;
 use super::request::{Event, Happened, Listener, Outcome, Request, Watch};
 use super::scheduler::Job;
 use super::shared::Shared;
 use crate::control::cancelled;
 use crate::error::{Code, Error, Result};
+use crate::kv::{Domain, KvFormat};
 use crate::model::Model;
 use crate::sampler::PickRoom;
 use crate::session::generation::{Finish, Generation, Said};
@@ -27,6 +29,8 @@ pub struct Sequence {
     priority: i32,
     submitter: u64,
     pub deadline: Option<Instant>,
+    /// With whom it shares what is evaluated.
+    pub domain: Option<Domain>,
     /// Prompt tokens that were told to be evaluated.
     told: usize,
 }
@@ -37,7 +41,7 @@ impl Sequence {
     /// # Errors
     /// `INVALID_ARGUMENT` for an empty prompt, a token that the model does not know, a priority or
     /// an option out of range; `CONTEXT_FULL`, `OUT_OF_MEMORY`.
-    pub fn new(request: Request, model: &Model, context: usize) -> Result<Self> {
+    pub fn new(request: Request, model: &Model, (context, kv): (usize, KvFormat)) -> Result<Self> {
         let refuse = |place: &str, message: String| {
             Err(Error::new(Code::InvalidArgument, place.to_owned(), message))
         };
@@ -68,6 +72,7 @@ impl Sequence {
         let mut said = Said::new();
         let generation = Generation::new(&generate, model, &tokens, &mut said)?;
         let watch = Watch::new(tokens.len());
+        let domain = model.domain(kv, context, request.salt);
         Ok(Self {
             id: 0,
             context,
@@ -80,6 +85,7 @@ impl Sequence {
                 .deadline
                 .and_then(|time| watch.submitted().checked_add(time)),
             watch,
+            domain: domain.filter(|_| !request.unshared),
             told: 0,
             tokens,
         })
@@ -105,6 +111,19 @@ impl Sequence {
     /// All tokens so far.
     pub fn tokens(&self) -> &[u32] {
         &self.tokens
+    }
+
+    /// What others may know of it.
+    pub fn known(&self) -> Known<'_> {
+        Known {
+            tokens: &self.tokens,
+            domain: self.domain,
+        }
+    }
+
+    /// All tokens, when it is over.
+    pub fn into_tokens(self) -> Vec<u32> {
+        self.tokens
     }
 
     /// Whether events are polled.

@@ -27,14 +27,15 @@ impl Draws {
 /// Jobs of all sizes come and go at random, in little memory.
 #[test]
 fn any_workload_ends_as_if_alone() {
-    let mut preempted = 0;
+    let (mut preempted, mut found) = (0, 0);
     for seed in 0..1000 {
         let mut draws = Draws::new(seed);
         let limits = Limits {
             sequences: 1 + draws.below(5),
             chunk: 1 + draws.below(200),
         };
-        let mut world = World::new(limits, 3 + draws.below(12));
+        let new = [World::new, World::keeping][seed as usize % 2];
+        let mut world = new(limits, 3 + draws.below(12));
         let jobs = 1 + draws.below(12);
         for _ in 0..jobs {
             let (prompt, made) = (1 + draws.below(300), 1 + draws.below(120));
@@ -49,9 +50,10 @@ fn any_workload_ends_as_if_alone() {
             }
         }
         preempted += world.finish();
+        found += world.found();
         assert_eq!(world.ended.len(), jobs, "seed {seed}");
     }
-    assert!(preempted > 500, "{preempted}");
+    assert!(preempted > 500 && found > 10_000, "{preempted}, {found}");
 }
 
 /// All workloads of three jobs that matter at page borders, in memory for one and for two of them.

@@ -1,18 +1,19 @@
 //! Attention of many queries to the keys of one span: tiles of queries by vectors of lanes.
 //!
 //! Scores and weighted values are both products whose lanes lie side by side in a page: keys, which
-//! are kept transposed, or dimensions of values. A page is taken in pieces of 64 rows by 64 lanes, each
-//! decoded once for as many queries as share it. The order of the operations is that of `lanes::attend`.
+//! are kept transposed, or dimensions of values. Pages are taken in pieces of 64 rows by 64 lanes, each
+//! decoded once for as many queries as share it: a piece of keys is made of several smaller pages, one
+//! of values has fewer rows then. The order of the operations is that of `lanes::attend`.
 
 use std::ops::Range;
 
 use crate::team::Tile;
 
 use super::lanes;
-use super::piece::{Lanes, Load, Piece, load_some, store_some};
+use super::piece::{Lanes, Load, PIECE, Piece, load_some, store_some};
 use super::room::Room;
 use super::simd::Simd;
-use super::span::{Attention, PAGE_TOKENS, SPAN_TOKENS};
+use super::span::{Attention, SPAN_TOKENS};
 
 /// Queries that share a decoded piece of a page, at most.
 pub(super) const BLOCK: usize = 72;
@@ -32,7 +33,7 @@ pub(super) fn attend<V: Simd, const N: usize>(
     room: &mut Room,
     out: &mut Tile<'_, f32>,
 ) {
-    const { assert!(PAGE_TOKENS.is_multiple_of(N * V::LANES)) };
+    const { assert!(PIECE.is_multiple_of(N * V::LANES)) };
     let rows = work.rows(out.row_range().len());
     let all = rows.end * work.heads;
     let mut first = rows.start * work.heads;
@@ -45,6 +46,7 @@ pub(super) fn attend<V: Simd, const N: usize>(
             work,
             queries: [Query::default(); BLOCK],
             count,
+            reads: count <= FEW && work.v_dim.is_multiple_of(V::LANES) && !work.is_quantized(),
             scores: &mut room.scores[..count * SPAN_TOKENS],
         };
         for (query, number) in block.queries.iter_mut().zip(first..first + count) {
@@ -53,12 +55,9 @@ pub(super) fn attend<V: Simd, const N: usize>(
             let keys = work.keys(query.row);
             (query.first, query.seen) = (keys.start, keys.end);
         }
-        let reads = count <= FEW && work.v_dim.is_multiple_of(V::LANES) && !work.is_quantized();
-        let len = if reads { 0 } else { PAGE_TOKENS * PAGE_TOKENS };
-        let page = &mut room.page[..len];
-        block.score::<N>(page);
+        block.score::<N>(&mut room.piece);
         block.weigh(out);
-        block.add_values::<N>(page, out);
+        block.add_values::<N>(&mut room.piece, out);
         first += count;
     }
 }
@@ -82,15 +81,24 @@ struct Block<'a, V> {
     /// The first `count` count.
     queries: [Query; BLOCK],
     count: usize,
+    /// Whether pages are read as they are stored, where they can be.
+    reads: bool,
     /// (count, SPAN_TOKENS)
     scores: &'a mut [f32],
 }
 
-/// A tile's place: its first query, its page, its first lane there.
+/// Keys of the span that are taken together.
+#[derive(Clone, Copy)]
+struct Part {
+    start: usize,
+    len: usize,
+}
+
+/// A tile's place: its first query, its keys, its first lane there.
 #[derive(Clone, Copy)]
 struct At {
     query: usize,
-    page: usize,
+    part: Part,
     lane: usize,
 }
 
@@ -119,53 +127,58 @@ impl<V: Simd> Block<'_, V> {
         start + rest.div_ceil(rest.div_ceil(TILE))
     }
 
-    /// Keys of `page` that the query sees; if none, the end may be before the start.
+    /// Keys of `part` that the query sees; if none, the end may be before the start.
     #[inline(always)]
-    fn keys(&self, query: usize, page: usize) -> Range<usize> {
-        let within = |key: usize| key.saturating_sub(page * PAGE_TOKENS).min(PAGE_TOKENS);
+    fn keys(&self, query: usize, part: Part) -> Range<usize> {
+        let within = |key: usize| key.saturating_sub(part.start).min(part.len);
         let Query { first, seen, .. } = self.queries[query];
         within(first)..within(seen)
     }
 
-    /// Pages that one of the queries sees keys of.
+    /// Parts of `len` keys of which one of the queries sees some.
     #[inline(always)]
-    fn pages(&self) -> Range<usize> {
-        let last = self.queries[self.count - 1].seen.div_ceil(PAGE_TOKENS);
-        self.queries[0].first / PAGE_TOKENS..last
+    fn parts(&self, len: usize) -> impl Iterator<Item = Part> + use<V> {
+        let last = self.queries[self.count - 1].seen.div_ceil(len);
+        let first = self.queries[0].first / len;
+        (first..last).map(move |number| Part {
+            start: number * len,
+            len,
+        })
     }
 
     /// Scores of the keys that are seen, not yet scaled.
     #[inline(always)]
     fn score<const N: usize>(&mut self, room: &mut [f32]) {
-        let dims = self.work.k_dim;
-        for page in self.pages() {
-            let (keys, _) = self.work.pages[page];
-            for first in (0..dims).step_by(PAGE_TOKENS) {
-                let part = first..dims.min(first + PAGE_TOKENS);
-                let whole = (PAGE_TOKENS, 0..PAGE_TOKENS);
-                match Piece::new(self.v, keys, part.clone(), whole, room) {
-                    Piece::Decoded(lanes) => self.score_page::<f32, N>(lanes, page, part),
-                    Piece::Halves(lanes) => self.score_page::<[u8; 2], N>(lanes, page, part),
+        let (pages, tokens) = (self.work.pages, self.work.page_tokens);
+        for part in self.parts(PIECE) {
+            let end = (part.start + PIECE) / tokens;
+            let pages = &pages[part.start / tokens..end.min(pages.len())];
+            for first in (0..self.work.k_dim).step_by(PIECE) {
+                let dims = first..self.work.k_dim.min(first + PIECE);
+                let (pages, reads) = ((pages, tokens), self.reads);
+                match Piece::of_keys(self.v, pages, dims.clone(), reads, room) {
+                    Piece::Decoded(keys) => self.score_part::<f32, N>(keys, part, dims),
+                    Piece::Halves(keys) => self.score_part::<[u8; 2], N>(keys, part, dims),
                 }
             }
         }
     }
 
-    /// Adds what some dimensions add to the scores of a page.
+    /// Adds what some dimensions add to the scores of some keys.
     #[inline(always)]
-    fn score_page<E: Load, const N: usize>(
+    fn score_part<E: Load, const N: usize>(
         &mut self,
         keys: Lanes<'_, E>,
-        page: usize,
+        part: Part,
         dims: Range<usize>,
     ) {
         let mut query = 0;
         while query < self.count {
             let end = self.tile_end(query);
-            let lanes = self.keys(query, page).start..self.keys(end - 1, page).end;
+            let lanes = self.keys(query, part).start..self.keys(end - 1, part).end;
             let first = lanes.start / (N * V::LANES) * (N * V::LANES);
             for lane in (first..lanes.end).step_by(N * V::LANES) {
-                let at = At { query, page, lane };
+                let at = At { query, part, lane };
                 with_queries!(end - query, E, self.score_tile::<N>(keys, at, dims.clone()));
             }
             query = end;
@@ -182,7 +195,7 @@ impl<V: Simd> Block<'_, V> {
         let v = self.v;
         let mut queries: [&[f32]; Q] = [&[]; Q];
         let mut sums = [[v.splat_float(0.0); N]; Q];
-        let start = at.query * SPAN_TOKENS + at.page * PAGE_TOKENS + at.lane;
+        let start = at.query * SPAN_TOKENS + at.part.start + at.lane;
         for q in 0..Q {
             let query = &self.queries[at.query + q];
             queries[q] = &self.work.query(query.row, query.head)[dims.clone()];
@@ -221,16 +234,16 @@ impl<V: Simd> Block<'_, V> {
     /// Gives the weighted values out.
     #[inline(always)]
     fn add_values<const N: usize>(&mut self, room: &mut [f32], out: &mut Tile<'_, f32>) {
-        let dims = self.work.v_dim;
-        for page in self.pages() {
-            let (_, values) = self.work.pages[page];
+        let (v_dim, page_tokens) = (self.work.v_dim, self.work.page_tokens);
+        for page in self.parts(page_tokens) {
+            let (_, values) = self.work.pages[page.start / page_tokens];
             let tokens = self.keys(self.count - 1, page).end;
-            for first in (0..dims).step_by(PAGE_TOKENS) {
-                let part = first..dims.min(first + PAGE_TOKENS);
-                let columns = (dims, part.clone());
-                match Piece::new(self.v, values, 0..tokens, columns, room) {
-                    Piece::Decoded(lanes) => self.values_page::<f32, N>(lanes, page, part, out),
-                    Piece::Halves(lanes) => self.values_page::<[u8; 2], N>(lanes, page, part, out),
+            for first in (0..v_dim).step_by(PIECE) {
+                let dims = first..v_dim.min(first + PIECE);
+                let columns = (v_dim, dims.clone());
+                match Piece::new(self.v, values, 0..tokens, columns, self.reads, room) {
+                    Piece::Decoded(lanes) => self.values_page::<f32, N>(lanes, page, dims, out),
+                    Piece::Halves(lanes) => self.values_page::<[u8; 2], N>(lanes, page, dims, out),
                 }
             }
         }
@@ -241,7 +254,7 @@ impl<V: Simd> Block<'_, V> {
     fn values_page<E: Load, const N: usize>(
         &self,
         values: Lanes<'_, E>,
-        page: usize,
+        part: Part,
         dims: Range<usize>,
         out: &mut Tile<'_, f32>,
     ) {
@@ -250,7 +263,7 @@ impl<V: Simd> Block<'_, V> {
             let end = self.tile_end(query);
             let mut lane = 0;
             while lane < dims.len() {
-                let at = At { query, page, lane };
+                let at = At { query, part, lane };
                 // A vector may stand out, a tile of several not.
                 if lane + N * V::LANES <= dims.len() {
                     with_queries!(
@@ -283,18 +296,18 @@ impl<V: Simd> Block<'_, V> {
         out: &mut Tile<'_, f32>,
     ) {
         let (first, last) = (at.query, at.query + Q - 1);
-        let start = self.keys(last, at.page).start;
-        let common = start..self.keys(first, at.page).end.max(start);
-        if self.keys(first, at.page).start < start {
+        let start = self.keys(last, at.part).start;
+        let common = start..self.keys(first, at.part).end.max(start);
+        if self.keys(first, at.part).start < start {
             for query in first..=last {
-                let keys = self.keys(query, at.page);
+                let keys = self.keys(query, at.part);
                 let at = At { query, ..at };
                 self.add_keys::<E, N, 1>(values, at, keys.start..start.min(keys.end), dims, out);
             }
         }
         self.add_keys::<E, N, Q>(values, at, common.clone(), dims, out);
         for query in first..=last {
-            let keys = self.keys(query, at.page);
+            let keys = self.keys(query, at.part);
             if keys.end > common.end {
                 let at = At { query, ..at };
                 self.add_keys::<E, N, 1>(values, at, common.end..keys.end, dims, out);
@@ -319,9 +332,9 @@ impl<V: Simd> Block<'_, V> {
         let mut weights: [&[f32]; Q] = [&[]; Q];
         let mut sums = [[v.splat_float(0.0); N]; Q];
         for q in 0..Q {
-            let start = (at.query + q) * SPAN_TOKENS + at.page * PAGE_TOKENS;
+            let start = (at.query + q) * SPAN_TOKENS + at.part.start;
             weights[q] = &self.scores[start..][keys.clone()];
-            if at.page * PAGE_TOKENS + keys.start > self.queries[at.query + q].first {
+            if at.part.start + keys.start > self.queries[at.query + q].first {
                 let out = self.result(at.query + q, dims, out);
                 for n in 0..N {
                     sums[q][n] = load_some(v, &out[at.lane + n * V::LANES..]);

@@ -11,13 +11,16 @@ use crate::quant::{Activation, Blocks, Floats, accumulate, dot_floats};
 use crate::team::Tile;
 
 use super::Plane;
-use super::span::{Attention, PAGE_TOKENS, SPAN_TOKENS};
+use super::span::{Attention, SPAN_TOKENS};
 
 /// Lanes of every body.
 pub const LANES: usize = 16;
 
 /// Tokens that share one unpacking of a weight group.
 const TOKENS: usize = 8;
+
+/// Values of a page that are decoded at once: at least as many as it has keys.
+const PART: usize = 64;
 
 /// Block formats: `weights` are the rows of the tile's columns, `x` is (tokens, groups).
 #[inline(always)]
@@ -111,20 +114,21 @@ pub(super) fn attend<M: MulAdd>(work: &Attention<'_>, out: &mut Tile<'_, f32>) {
         for head in 0..work.heads {
             let (out, [max, sum]) = work.result(out.row_mut(row), head);
             scores.fill(0.0);
+            let page_tokens = work.page_tokens;
             let pages = || {
-                let pages = (0..).step_by(PAGE_TOKENS).zip(work.pages);
-                pages.filter(|(start, _)| *start < keys.end && start + PAGE_TOKENS > keys.start)
+                let pages = (0..).step_by(page_tokens).zip(work.pages);
+                pages.filter(|(start, _)| *start < keys.end && start + page_tokens > keys.start)
             };
             for (start, (planes, _)) in pages() {
-                let end = keys.end.min(start + PAGE_TOKENS);
-                add_scores::<M>(work.query(row, head), *planes, &mut scores[start..end]);
+                let scores = &mut scores[start..keys.end.min(start + page_tokens)];
+                add_scores::<M>(work.query(row, head), (*planes, page_tokens), scores);
             }
             [*max, *sum] = softmax(&mut scores, keys.clone(), |scores| {
                 work.shape(row, head, scores);
             });
             out.fill(0.0);
             for (start, (_, values)) in pages() {
-                let keys = keys.start.max(start)..keys.end.min(start + PAGE_TOKENS);
+                let keys = keys.start.max(start)..keys.end.min(start + page_tokens);
                 let first = keys.start - start;
                 add_values::<M>(&scores[keys], *values, first, out);
             }
@@ -133,13 +137,13 @@ pub(super) fn attend<M: MulAdd>(work: &Attention<'_>, out: &mut Tile<'_, f32>) {
 }
 
 /// Adds to the scores of a page's first keys: lanes are keys, dimensions in order. `keys` is
-/// (dimensions, PAGE_TOKENS).
+/// (dimensions, tokens).
 #[inline(always)]
-fn add_scores<M: MulAdd>(query: &[f32], keys: Plane<'_>, scores: &mut [f32]) {
-    let mut lanes = [0.0; PAGE_TOKENS];
+fn add_scores<M: MulAdd>(query: &[f32], (keys, tokens): (Plane<'_>, usize), scores: &mut [f32]) {
+    let mut lanes = [0.0; PART];
     for (d, x) in query.iter().enumerate() {
         let lanes = &mut lanes[..scores.len()];
-        keys.decode(d, PAGE_TOKENS, 0, lanes);
+        keys.decode(d, tokens, 0, lanes);
         for (score, key) in scores.iter_mut().zip(lanes) {
             *score = M::mul_add(*x, *key, *score);
         }
@@ -147,15 +151,15 @@ fn add_scores<M: MulAdd>(query: &[f32], keys: Plane<'_>, scores: &mut [f32]) {
 }
 
 /// Adds values from key `first` of a page on, weighted, to `out`: lanes are dimensions, keys in
-/// order. `values` is (PAGE_TOKENS, out.len()).
+/// order. `values` is (tokens, out.len()).
 #[inline(always)]
 fn add_values<M: MulAdd>(weights: &[f32], values: Plane<'_>, first: usize, out: &mut [f32]) {
     let width = out.len();
-    let mut lanes = [0.0; PAGE_TOKENS];
+    let mut lanes = [0.0; PART];
     for (key, weight) in (first..).zip(weights) {
-        for (part, out) in out.chunks_mut(PAGE_TOKENS).enumerate() {
+        for (part, out) in out.chunks_mut(PART).enumerate() {
             let lanes = &mut lanes[..out.len()];
-            values.decode(key, width, part * PAGE_TOKENS, lanes);
+            values.decode(key, width, part * PART, lanes);
             for (out, value) in out.iter_mut().zip(lanes) {
                 *out = M::mul_add(*weight, *value, *out);
             }

@@ -46,7 +46,7 @@ pub use measure::Peak;
 pub use recurrence::Lane;
 pub use room::Room;
 pub use selection::{Keys, Ranked};
-pub use span::{Attention, PAGE_TOKENS, SPAN_TOKENS, Scoring, Window, result_len};
+pub use span::{Attention, PAGE_SIZES, SPAN_TOKENS, Scoring, Window, result_len};
 
 /// An instruction set that has kernels, from the plainest to the widest of each architecture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -1,15 +1,18 @@
-//! Pieces of pages as register tiles read them: as they are stored, or decoded to f32.
+//! Pieces of pages as register tiles read them: as they are stored, or decoded to f32. A piece of keys
+//! is a whole page, or several side by side.
 
 use std::ops::Range;
 
 use crate::quant::GROUP;
 
 use super::simd::Simd;
-use super::span::PAGE_TOKENS;
 use super::{Plane, Scaled, lanes};
 
+/// Rows and columns of a piece, at most: as many as a large page has tokens.
+pub(super) const PIECE: usize = 64;
+
 /// Blocks of 32 dimensions in a piece.
-const BLOCKS: usize = PAGE_TOKENS / GROUP;
+const BLOCKS: usize = PIECE / GROUP;
 
 /// Rows of lanes, `stride` apart.
 #[derive(Debug, Clone, Copy)]
@@ -35,14 +38,42 @@ pub(super) enum Piece<'a> {
 }
 
 impl<'a> Piece<'a> {
+    /// Some dimensions of the keys of pages of `tokens` tokens, which make up a piece: (dimensions,
+    /// PIECE).
+    #[inline(always)]
+    pub fn of_keys<V: Simd>(
+        v: V,
+        (pages, tokens): (&[(Plane<'a>, Plane<'a>)], usize),
+        dims: Range<usize>,
+        reads: bool,
+        room: &'a mut [f32],
+    ) -> Self {
+        if tokens == PIECE {
+            return Self::new(v, pages[0].0, dims, (PIECE, 0..PIECE), reads, room);
+        }
+        for (page, (keys, _)) in pages.iter().enumerate() {
+            let part = Part {
+                rows: dims.clone(),
+                width: tokens,
+                columns: 0..tokens,
+            };
+            part.decode::<V, 0>(v, keys, PIECE, page * tokens, room);
+        }
+        Self::Decoded(Lanes {
+            values: room,
+            stride: PIECE,
+        })
+    }
+
     /// Some rows and columns of a plane whose rows have `width` values, decoded to `room` unless
-    /// they can be read as they are.
+    /// they can be read as they are, which `reads` asks for where there is a choice.
     #[inline(always)]
     pub fn new<V: Simd>(
         v: V,
         plane: Plane<'a>,
         rows: Range<usize>,
         (width, columns): (usize, Range<usize>),
+        reads: bool,
         room: &'a mut [f32],
     ) -> Self {
         let first = rows.start * width + columns.start;
@@ -55,7 +86,7 @@ impl<'a> Piece<'a> {
                     stride: width,
                 });
             }
-            Plane::F16(values) if room.is_empty() => {
+            Plane::F16(values) if reads => {
                 let values = &values[first..];
                 return Self::Halves(Lanes {
                     values,
@@ -71,8 +102,8 @@ impl<'a> Piece<'a> {
         };
         // Most pieces are whole, and loops of a known length faster.
         match part.columns.len() {
-            PAGE_TOKENS => part.decode::<V, PAGE_TOKENS>(v, &plane, room),
-            _ => part.decode::<V, 0>(v, &plane, room),
+            PIECE => part.decode::<V, PIECE>(v, &plane, stride, 0, room),
+            _ => part.decode::<V, 0>(v, &plane, stride, 0, room),
         }
         Self::Decoded(Lanes {
             values: room,
@@ -89,11 +120,19 @@ struct Part {
 }
 
 impl Part {
-    /// Decodes row by row; zeros make up whole vectors. `LEN` is the number of columns, if not 0.
+    /// Decodes row by row to `room`, from column `first` of its rows of `stride` on; zeros make up
+    /// whole vectors. `LEN` is the number of columns, if not 0.
     #[inline(always)]
-    fn decode<V: Simd, const LEN: usize>(&self, v: V, plane: &Plane<'_>, room: &mut [f32]) {
+    fn decode<V: Simd, const LEN: usize>(
+        &self,
+        v: V,
+        plane: &Plane<'_>,
+        stride: usize,
+        first: usize,
+        room: &mut [f32],
+    ) {
         let len = if LEN > 0 { LEN } else { self.columns.len() };
-        let out = room.chunks_exact_mut(len.next_multiple_of(V::LANES));
+        let out = room.chunks_exact_mut(stride).map(|row| &mut row[first..]);
         let start = |row: usize| row * self.width + self.columns.start;
         match plane {
             Plane::F32(values) => {
@@ -118,7 +157,7 @@ impl Part {
                 }
             }
             Plane::Q8(plane) => {
-                let mut scales = [0.0; PAGE_TOKENS];
+                let mut scales = [0.0; PIECE];
                 for (row, out) in self.rows.clone().zip(out) {
                     if row == self.rows.start || row % plane.rows == 0 {
                         let halves = plane.scales(row, self.width, self.columns.start);
@@ -132,16 +171,16 @@ impl Part {
 
     /// The scales of the blocks of each row: (rows, BLOCKS).
     #[inline(always)]
-    fn value_scales<V: Simd>(&self, v: V, plane: &Scaled<'_>) -> [f32; BLOCKS * PAGE_TOKENS] {
+    fn value_scales<V: Simd>(&self, v: V, plane: &Scaled<'_>) -> [f32; BLOCKS * PIECE] {
         let blocks = self.columns.len().div_ceil(GROUP);
-        let mut halves = [[0; 2]; BLOCKS * PAGE_TOKENS];
+        let mut halves = [[0; 2]; BLOCKS * PIECE];
         for (i, row) in self.rows.clone().enumerate() {
             let scales = plane.scales(row, self.width, self.columns.start);
             for block in 0..blocks {
                 halves[i * BLOCKS + block] = scales[block];
             }
         }
-        let mut scales = [0.0; BLOCKS * PAGE_TOKENS];
+        let mut scales = [0.0; BLOCKS * PIECE];
         decode(v, &halves, &mut scales);
         scales
     }
@@ -150,7 +189,7 @@ impl Part {
 /// What bytes are multiplied with.
 enum Scales<'a, V: Simd> {
     One(V::Float),
-    Each(&'a [f32; PAGE_TOKENS]),
+    Each(&'a [f32; PIECE]),
 }
 
 impl<V: Simd> Scales<'_, V> {

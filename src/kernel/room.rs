@@ -1,7 +1,8 @@
 //! Room for scores and decoded pieces of pages.
 
 use super::attention::BLOCK;
-use super::span::{PAGE_TOKENS, SPAN_TOKENS};
+use super::piece::PIECE;
+use super::span::SPAN_TOKENS;
 use crate::budget::{Budget, Buffer, Tag};
 use crate::error::Result;
 
@@ -11,8 +12,8 @@ use crate::error::Result;
 pub struct Room {
     /// (queries, keys of a span)
     pub(super) scores: Buffer<f32>,
-    /// A piece of a page, decoded.
-    pub(super) page: Buffer<f32>,
+    /// A piece of pages, decoded.
+    pub(super) piece: Buffer<f32>,
 }
 
 impl Room {
@@ -20,7 +21,7 @@ impl Room {
     pub fn new(budget: &Budget) -> Result<Self> {
         Ok(Self {
             scores: budget.allocate(Tag::Scratch, BLOCK * SPAN_TOKENS)?,
-            page: budget.allocate(Tag::Scratch, PAGE_TOKENS * PAGE_TOKENS)?,
+            piece: budget.allocate(Tag::Scratch, PIECE * PIECE)?,
         })
     }
 
@@ -28,6 +29,6 @@ impl Room {
     #[cfg(test)]
     pub(super) fn fill(&mut self, value: f32) {
         self.scores.fill(value);
-        self.page.fill(value);
+        self.piece.fill(value);
     }
 }

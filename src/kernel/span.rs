@@ -6,12 +6,12 @@ use crate::quant::GROUP;
 
 use super::{Plane, elementwise, lanes};
 
-/// Tokens in a page.
-pub const PAGE_TOKENS: usize = 64;
-
 /// Tokens in a span, by absolute position: attention is a softmax for each span, then a join
-/// (`docs/numerics.md`), so the way a context is cut over calls or threads does not show.
-pub const SPAN_TOKENS: usize = 4 * PAGE_TOKENS;
+/// (`docs/numerics.md`), so the way a context is cut over pages, calls or threads does not show.
+pub const SPAN_TOKENS: usize = 256;
+
+/// Tokens that pages may have: parts of a piece, of which a span has several.
+pub const PAGE_SIZES: [usize; 3] = [16, 32, 64];
 
 /// Floats of the result of a query: the values weighted, (v_dim), the largest score, the sum of the
 /// weights; then what aligns the next.
@@ -96,7 +96,9 @@ pub struct Attention<'a> {
     pub k_dim: usize,
     /// Values in a value row.
     pub v_dim: usize,
-    /// Keys, (k_dim, PAGE_TOKENS), and values, (PAGE_TOKENS, v_dim), of the span's pages, as many
+    /// Tokens of a page: one of [`PAGE_SIZES`].
+    pub page_tokens: usize,
+    /// Keys, (k_dim, page_tokens), and values, (page_tokens, v_dim), of the span's pages, as many
     /// as the last row sees.
     pub pages: &'a [(Plane<'a>, Plane<'a>)],
     /// Keys from the beginning of the span up to that of the first row, its own included; each row
@@ -132,20 +134,21 @@ impl Attention<'_> {
             self.slopes.is_empty() || self.slopes.len() >= self.heads,
             "a slope a head"
         );
-        let seen = self.seen(rows - 1);
+        let (seen, page_tokens) = (self.seen(rows - 1), self.page_tokens);
+        assert!(PAGE_SIZES.contains(&page_tokens), "a size of pages");
         assert!(
-            self.pages.len() >= seen.div_ceil(PAGE_TOKENS),
+            self.pages.len() >= seen.div_ceil(page_tokens),
             "what is seen"
         );
         for (keys, values) in self.pages {
             if let (Plane::Q8(keys), Plane::Q8(values)) = (keys, values) {
                 let (k, v) = (self.k_dim.div_ceil(GROUP), self.v_dim.div_ceil(GROUP));
                 assert_eq!((keys.rows, values.rows), (GROUP, 1), "blocks of dimensions");
-                assert_eq!(keys.scales.len(), k * PAGE_TOKENS, "scales of keys");
-                assert_eq!(values.scales.len(), v * PAGE_TOKENS, "scales of values");
+                assert_eq!(keys.scales.len(), k * page_tokens, "scales of keys");
+                assert_eq!(values.scales.len(), v * page_tokens, "scales of values");
             }
-            assert_eq!(keys.len(), self.k_dim * PAGE_TOKENS, "a page of keys");
-            assert_eq!(values.len(), self.v_dim * PAGE_TOKENS, "a page of values");
+            assert_eq!(keys.len(), self.k_dim * page_tokens, "a page of keys");
+            assert_eq!(values.len(), self.v_dim * page_tokens, "a page of values");
         }
     }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::budget::Budget;
 use crate::error::{Code, Error, Result};
-use crate::kv::{Layout, PAGE_TOKENS, Page, SPAN_TOKENS, State};
+use crate::kv::{Layout, Page, SPAN_TOKENS, State};
 
 /// The pages of one sequence, from position 0 on.
 #[derive(Debug)]
@@ -52,7 +52,7 @@ impl Cache {
     pub fn fork(&self, tokens: usize) -> Result<Self> {
         let (layout, budget) = (Arc::clone(&self.layout), self.budget.clone());
         let mut fork = Self::with_state(layout, budget, tokens, self.state.fork())?;
-        let pages = tokens.div_ceil(PAGE_TOKENS);
+        let pages = self.pages_of(tokens);
         fork.pages.extend_from_slice(&self.pages[..pages]);
         fork.forgotten = self.forgotten;
         fork.truncate(tokens);
@@ -64,12 +64,20 @@ impl Cache {
         &self.layout
     }
 
+    /// Pages that hold so many tokens.
+    pub(super) fn pages_of(&self, tokens: usize) -> usize {
+        tokens.div_ceil(self.layout.page_tokens)
+    }
+
     /// Makes room to write `tokens`, which follow what is there or take its place: new pages, and
-    /// copies of those that others hold too. On failure the sequence is as it was.
+    /// copies of those that others hold too, and a place for a state. On failure the sequence is as it
+    /// was.
     pub fn reserve(&mut self, tokens: Range<usize>) -> Result<()> {
-        let (there, wanted) = (self.pages.len(), tokens.end.div_ceil(PAGE_TOKENS));
+        let (there, wanted) = (self.pages.len(), self.pages_of(tokens.end));
+        let first = tokens.start / self.layout.page_tokens;
         self.reserve_table(tokens.end)?;
-        for page in &mut self.pages[(tokens.start / PAGE_TOKENS).min(there)..wanted.min(there)] {
+        self.state.reserve(tokens.start)?;
+        for page in &mut self.pages[first.min(there)..wanted.min(there)] {
             if !page.is_alone() {
                 *page = page.copy(&self.budget)?;
             }
@@ -88,7 +96,7 @@ impl Cache {
 
     /// Room in the table for `tokens` in all; or `OUT_OF_MEMORY`.
     pub fn reserve_table(&mut self, tokens: usize) -> Result<()> {
-        let pages = tokens.div_ceil(PAGE_TOKENS);
+        let pages = self.pages_of(tokens);
         let more = pages.saturating_sub(self.pages.len());
         self.pages.try_reserve(more).map_err(|_| {
             let message = format!("no memory for a table of {pages} pages");
@@ -104,15 +112,16 @@ impl Cache {
             self.forgotten = 0;
             self.pages.clear();
         }
-        self.pages.truncate(tokens.div_ceil(PAGE_TOKENS));
+        self.pages.truncate(self.pages_of(tokens));
     }
 
     /// Gives up the pages of the first `tokens` tokens, as far as they are whole spans: no query to
     /// come sees them.
     pub fn forget(&mut self, tokens: usize) {
-        let end = tokens.min(self.pages.len() * PAGE_TOKENS) / SPAN_TOKENS * SPAN_TOKENS;
+        let page = self.layout.page_tokens;
+        let end = tokens.min(self.pages.len() * page) / SPAN_TOKENS * SPAN_TOKENS;
         if end > self.forgotten {
-            let gone = self.forgotten / PAGE_TOKENS..end / PAGE_TOKENS;
+            let gone = self.forgotten / page..end / page;
             self.pages[gone].fill(Page::absent());
             self.forgotten = end;
         }
@@ -142,13 +151,13 @@ impl Cache {
     /// Takes a page over in place of one with the same content, which it gives back; none if that
     /// was forgotten.
     pub(super) fn replace(&mut self, page: usize, same: Page) -> Option<Page> {
-        let is_held = page * PAGE_TOKENS >= self.forgotten;
+        let is_held = page * self.layout.page_tokens >= self.forgotten;
         is_held.then(|| std::mem::replace(&mut self.pages[page], same))
     }
 
     /// Page number `page`, unless it has been forgotten.
     pub(super) fn held(&self, page: usize) -> Option<&Page> {
-        (page * PAGE_TOKENS >= self.forgotten).then(|| &self.pages[page])
+        (page * self.layout.page_tokens >= self.forgotten).then(|| &self.pages[page])
     }
 
     /// Page number `page`.
@@ -168,7 +177,7 @@ impl Cache {
 
     /// Bytes of all its pages and states, shared or not.
     pub fn bytes(&self) -> u64 {
-        let pages = self.pages.len() - self.forgotten / PAGE_TOKENS;
+        let pages = self.pages.len() - self.forgotten / self.layout.page_tokens;
         pages as u64 * self.layout.page_charge() + self.state.bytes()
     }
 }

@@ -1,9 +1,9 @@
 //! The memory of a sequence: pages of keys and values.
 //!
-//! A page holds [`PAGE_TOKENS`] tokens of all layers. For each layer and head it has a plane of
-//! keys, transposed, (k_dim, PAGE_TOKENS), so that a score's lanes are keys, and a plane of values,
-//! (PAGE_TOKENS, v_dim). A sequence is a table of pages: what it costs to rewind, share or fork it.
-//! Recurrent layers keep a [`State`] instead.
+//! A page holds some tokens of all layers, one of [`PAGE_SIZES`]. For each layer and head it has a plane
+//! of keys, transposed, (k_dim, tokens), so that a score's lanes are keys, and a plane of values,
+//! (tokens, v_dim). A sequence is a table of pages: what it costs to rewind, share or fork it. Recurrent
+//! layers keep a [`State`] instead.
 
 mod cache;
 mod prefix;
@@ -21,11 +21,14 @@ use crate::float::f16_from_f32;
 use crate::kernel::{Kernels, Plane, Scaled};
 use crate::quant::{Activation, GROUP};
 
-pub use crate::kernel::{PAGE_TOKENS, SPAN_TOKENS};
+pub use crate::kernel::{PAGE_SIZES, SPAN_TOKENS};
 pub use cache::Cache;
 pub use prefix::{Domain, PrefixStatistics, Prefixes, REUSE_MIN};
-pub use saved::refused;
-pub use state::{State, StateLayout, StateShape};
+pub use saved::{Extent, refused};
+pub use state::{SLOTS, State, StateLayout, StateShape};
+
+/// Tokens of a page, unless the user says: the size that is fastest to attend over.
+pub const PAGE_TOKENS: usize = 64;
 
 /// How keys and values are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
@@ -41,17 +44,14 @@ pub enum KvFormat {
 }
 
 impl KvFormat {
-    /// Bytes of the keys of a head in a page, and of its values.
-    fn plane_bytes(self, shape: &LayerShape) -> (usize, usize) {
+    /// Bytes of the keys of a head in a page of `tokens` tokens, and of its values.
+    fn plane_bytes(self, shape: &LayerShape, tokens: usize) -> (usize, usize) {
         let bytes = |dims: usize| match self {
             Self::F16 => 2 * dims,
             Self::F32 => 4 * dims,
             Self::Q8_0 => dims + 2 * dims.div_ceil(GROUP),
         };
-        (
-            PAGE_TOKENS * bytes(shape.k_dim),
-            PAGE_TOKENS * bytes(shape.v_dim),
-        )
+        (tokens * bytes(shape.k_dim), tokens * bytes(shape.v_dim))
     }
 }
 
@@ -72,6 +72,7 @@ pub struct LayerShape {
 #[derive(Debug)]
 pub struct Layout {
     format: KvFormat,
+    page_tokens: usize,
     /// Each layer, and the byte where it begins.
     layers: Vec<(LayerShape, usize)>,
     page_bytes: usize,
@@ -79,13 +80,18 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// The layout of pages for `layers`.
-    pub fn new(format: KvFormat, layers: impl Iterator<Item = LayerShape>) -> Self {
+    /// The layout of pages of `page_tokens` tokens, one of [`PAGE_SIZES`], for `layers`.
+    pub fn new(
+        format: KvFormat,
+        page_tokens: usize,
+        layers: impl Iterator<Item = LayerShape>,
+    ) -> Self {
+        assert!(PAGE_SIZES.contains(&page_tokens), "a size of pages");
         let mut page_bytes = 0;
         let layers: Vec<_> = layers
             .map(|shape| {
                 let start = page_bytes;
-                let (keys, values) = format.plane_bytes(&shape);
+                let (keys, values) = format.plane_bytes(&shape, page_tokens);
                 page_bytes += shape.heads * (keys + values);
                 (shape, start)
             })
@@ -93,6 +99,7 @@ impl Layout {
         let state = StateLayout::new(layers.iter().map(|(shape, _)| shape.state));
         Self {
             format,
+            page_tokens,
             layers,
             page_bytes,
             state: Arc::new(state),
@@ -104,9 +111,19 @@ impl Layout {
         self.format
     }
 
+    /// Tokens of a page.
+    pub fn page_tokens(&self) -> usize {
+        self.page_tokens
+    }
+
     /// Where everything lies in its states.
     pub fn state(&self) -> &StateLayout {
         &self.state
+    }
+
+    /// Bytes of the keys and values of a token in all layers.
+    pub fn token_bytes(&self) -> usize {
+        self.page_bytes / self.page_tokens
     }
 
     /// What a page is charged, in bytes.
@@ -117,14 +134,14 @@ impl Layout {
     /// The bytes of the keys and of the values of a head.
     fn planes(&self, layer: usize, head: usize) -> (LayerShape, Range<usize>, Range<usize>) {
         let (shape, start) = self.layers[layer];
-        let (keys, values) = self.format.plane_bytes(&shape);
+        let (keys, values) = self.format.plane_bytes(&shape, self.page_tokens);
         let start = start + head * (keys + values);
         let middle = start + keys;
         (shape, start..middle, middle..middle + values)
     }
 }
 
-/// Keys and values of [`PAGE_TOKENS`] consecutive positions. Clones are the same page.
+/// Keys and values of consecutive positions. Clones are the same page.
 #[derive(Debug, Clone)]
 pub struct Page(Data);
 
@@ -199,12 +216,13 @@ impl Page {
         (key, value): (&[f32], &[f32]),
     ) -> bool {
         let (shape, keys, values) = layout.planes(layer, head);
+        let tokens = layout.page_tokens;
         match &mut self.0 {
             Data::Absent => unreachable!("a lent page is with the one who writes it"),
             Data::F32(data) => {
                 let data = own(data);
                 let lanes = data[keys.start / 4 + slot..].iter_mut();
-                for (out, k) in lanes.step_by(PAGE_TOKENS).zip(key) {
+                for (out, k) in lanes.step_by(tokens).zip(key) {
                     *out = *k;
                 }
                 data[values.start / 4 + slot * shape.v_dim..][..shape.v_dim].copy_from_slice(value);
@@ -213,7 +231,7 @@ impl Page {
             Data::F16(data) => {
                 let data = own(data);
                 let lanes = data[keys.start / 2 + slot..].iter_mut();
-                for (out, k) in lanes.step_by(PAGE_TOKENS).zip(key) {
+                for (out, k) in lanes.step_by(tokens).zip(key) {
                     *out = f16_from_f32(*k).to_le_bytes();
                 }
                 let row = &mut data[values.start / 2 + slot * shape.v_dim..];
@@ -224,14 +242,14 @@ impl Page {
             }
             Data::Q8(data) => {
                 let data = own(data);
-                let (bytes, scales) = data[keys].split_at_mut(PAGE_TOKENS * shape.k_dim);
+                let (bytes, scales) = data[keys].split_at_mut(tokens * shape.k_dim);
                 let keys_stored = store_blocks(kernels, key, |block, i, quants| {
-                    scales.as_chunks_mut().0[block * PAGE_TOKENS + slot] = quants.0;
+                    scales.as_chunks_mut().0[block * tokens + slot] = quants.0;
                     for (d, q) in (i..).zip(quants.1) {
-                        bytes[d * PAGE_TOKENS + slot] = *q as u8;
+                        bytes[d * tokens + slot] = *q as u8;
                     }
                 });
-                let (bytes, scales) = data[values].split_at_mut(PAGE_TOKENS * shape.v_dim);
+                let (bytes, scales) = data[values].split_at_mut(tokens * shape.v_dim);
                 let blocks = shape.v_dim.div_ceil(GROUP);
                 keys_stored
                     & store_blocks(kernels, value, |block, i, quants| {
@@ -244,7 +262,7 @@ impl Page {
         }
     }
 
-    /// The keys of a head, (k_dim, PAGE_TOKENS), and its value rows, (PAGE_TOKENS, v_dim).
+    /// The keys of a head, (k_dim, tokens), and its value rows, (tokens, v_dim).
     pub fn planes(&self, layout: &Layout, layer: usize, head: usize) -> (Plane<'_>, Plane<'_>) {
         let (shape, keys, values) = layout.planes(layer, head);
         match &self.0 {
@@ -261,7 +279,7 @@ impl Page {
             ),
             Data::Q8(data) => {
                 let plane = |bytes: Range<usize>, dims: usize, rows: usize| {
-                    let (bytes, scales) = data[bytes].split_at(PAGE_TOKENS * dims);
+                    let (bytes, scales) = data[bytes].split_at(layout.page_tokens * dims);
                     let scales = scales.as_chunks().0;
                     Plane::Q8(Scaled {
                         bytes,
@@ -308,44 +326,52 @@ fn store_blocks(
 mod tests {
     use super::*;
 
-    fn layout(format: KvFormat) -> Layout {
+    fn layout(format: KvFormat, page_tokens: usize) -> Layout {
         let shape = LayerShape {
             heads: 2,
             k_dim: 3,
             v_dim: 35,
             state: StateShape::default(),
         };
-        Layout::new(format, [shape, shape].into_iter())
+        Layout::new(format, page_tokens, [shape, shape].into_iter())
     }
 
     #[test]
     fn what_is_stored_lies_where_the_planes_say() {
-        for (format, error) in [
+        let formats = [
             (KvFormat::F32, 0.0),
             (KvFormat::F16, 0.0),
             (KvFormat::Q8_0, 0.03),
-        ] {
-            let (layout, kernels) = (layout(format), crate::kernel::detect());
-            let mut page = Page::new(&layout, &Budget::default()).unwrap();
-            let row = |id: f32, len: usize| -> Vec<f32> {
-                (0..len).map(|i| id - (i % 7) as f32).collect()
-            };
-            let heads = [(0, 0), (0, 1), (1, 0), (1, 1)];
-            for (layer, head) in heads {
-                let id = (layer * 2 + head) as f32;
-                let (key, value) = (row(id, 3), row(id + 0.5, 35));
-                assert!(page.store(kernels, &layout, (layer, head), 7, (&key, &value)));
+        ];
+        for (format, error) in formats {
+            for tokens in PAGE_SIZES {
+                what_is_stored_is_there(&layout(format, tokens), error);
             }
-            let near = |a: &[f32], b: &[f32]| {
-                a.len() == b.len() && a.iter().zip(b).all(|(a, b)| (a - b).abs() <= error)
-            };
-            for (layer, head) in heads {
-                let id = (layer * 2 + head) as f32;
-                let (keys, values) = page.planes(&layout, layer, head);
-                let keys: Vec<f32> = (0..3).map(|d| decoded(&keys, d, PAGE_TOKENS)[7]).collect();
-                assert!(near(&keys, &row(id, 3)), "{keys:?}");
-                assert!(near(&decoded(&values, 7, 35), &row(id + 0.5, 35)));
-            }
+        }
+    }
+
+    fn what_is_stored_is_there(layout: &Layout, error: f32) {
+        let kernels = crate::kernel::detect();
+        let mut page = Page::new(layout, &Budget::default()).unwrap();
+        let row =
+            |id: f32, len: usize| -> Vec<f32> { (0..len).map(|i| id - (i % 7) as f32).collect() };
+        let heads = [(0, 0), (0, 1), (1, 0), (1, 1)];
+        for (layer, head) in heads {
+            let id = (layer * 2 + head) as f32;
+            let (key, value) = (row(id, 3), row(id + 0.5, 35));
+            assert!(page.store(kernels, layout, (layer, head), 7, (&key, &value)));
+        }
+        let near = |a: &[f32], b: &[f32]| {
+            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| (a - b).abs() <= error)
+        };
+        for (layer, head) in heads {
+            let id = (layer * 2 + head) as f32;
+            let (keys, values) = page.planes(layout, layer, head);
+            let keys: Vec<f32> = (0..3)
+                .map(|d| decoded(&keys, d, layout.page_tokens())[7])
+                .collect();
+            assert!(near(&keys, &row(id, 3)), "{keys:?}");
+            assert!(near(&decoded(&values, 7, 35), &row(id + 0.5, 35)));
         }
     }
 
@@ -357,7 +383,7 @@ mod tests {
 
     #[test]
     fn what_is_not_finite_is_not_quantized() {
-        let (layout, kernels) = (layout(KvFormat::Q8_0), crate::kernel::detect());
+        let (layout, kernels) = (layout(KvFormat::Q8_0, 64), crate::kernel::detect());
         let mut page = Page::new(&layout, &Budget::default()).unwrap();
         let mut value = [1.0; 35];
         value[34] = f32::NAN;

@@ -1,10 +1,13 @@
-//! What sessions have evaluated, kept for others whose tokens begin the same way.
+//! What sessions and requests have evaluated, kept for others whose tokens begin the same way.
 //!
 //! A node of the tree has a page and the tokens in it; its children are the pages that followed.
 //! They stand in the order of their tokens, so the one that has most in common with a prompt is a
 //! neighbour of the prompt's own place. Tokens are compared with tokens: nothing is hashed, nothing
 //! can collide. A page that is partly filled, or partly wanted, is shared too; who goes on behind
 //! the common part copies it ([`Cache::reserve`]).
+//!
+//! Recurrent layers go on from a state, which is kept for the end of what was offered: there, and only
+//! there, others go on from it.
 //!
 //! Only leaves are given up, the least recently used first; every doubling of a page's uses counts
 //! like a later use ([`PATIENCE`]).
@@ -13,9 +16,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::budget::Budget;
+use crate::budget::{Budget, Shared};
 use crate::error::{Code, Result};
-use crate::kv::{Cache, KvFormat, PAGE_TOKENS, Page};
+use crate::kv::{Cache, KvFormat, Page};
 
 /// Fewer tokens than these are not worth a page.
 pub const REUSE_MIN: usize = 8;
@@ -30,7 +33,7 @@ pub struct Domain {
     pub format: KvFormat,
     /// Whether positions are embedded as in contexts longer than the original one.
     pub is_long: bool,
-    /// Sessions share nothing with those of another salt.
+    /// Those of another salt share nothing.
     pub salt: u64,
 }
 
@@ -68,8 +71,8 @@ struct Tree {
     free: Vec<usize>,
     /// Nodes without children, the first to go first.
     leaves: BTreeSet<(u64, usize)>,
-    /// Pages that were given up, to be dropped without the lock.
-    gone: Vec<Page>,
+    /// Pages and states that were given up, to be dropped without the lock.
+    gone: Vec<(Page, Option<Shared<f32>>)>,
     /// Calls so far.
     now: u64,
     statistics: PrefixStatistics,
@@ -86,6 +89,8 @@ struct Node {
 #[derive(Debug)]
 struct Held {
     page: Page,
+    /// The state after its tokens.
+    state: Option<Shared<f32>>,
     bytes: u64,
     /// Its tokens; fewer than a page has room for in leaves only.
     tokens: Arc<[u32]>,
@@ -109,9 +114,9 @@ impl Prefixes {
         self.bytes_max == 0
     }
 
-    /// Gives `cache`, which holds the first `evaluated` of `tokens`, pages with more of them, if
-    /// there are [`REUSE_MIN`]: how many it holds then. Never all: the last token's logits are not
-    /// kept.
+    /// Gives `cache`, which holds the first `evaluated` of `tokens`, pages with more of them, and the
+    /// state that belongs to them, if there are [`REUSE_MIN`]: how many it holds then. Never all: the
+    /// last token's logits are not kept.
     pub fn adopt(
         &self,
         domain: &Domain,
@@ -121,43 +126,70 @@ impl Prefixes {
     ) -> usize {
         let mut tree = self.lock();
         tree.now += 1;
-        tree.statistics.lookups += 1;
-        let (path, found) = tree.find(domain, tokens);
-        let end = found.min(tokens.len().saturating_sub(1));
+        let page = cache.layout().page_tokens();
+        let wanted = &tokens[..tokens.len().saturating_sub(1)];
+        let recurs = cache.layout().state().size() > 0;
+        let (path, end) = match recurs {
+            false => tree.find(domain, wanted, page),
+            true => tree.find_state(domain, wanted, page),
+        };
         if end < evaluated + REUSE_MIN || cache.reserve_table(end).is_err() {
             return evaluated;
         }
-        let own = evaluated / PAGE_TOKENS;
-        let path = &path[own..end.div_ceil(PAGE_TOKENS)];
+        let own = evaluated / page;
+        let path = &path[own..end.div_ceil(page)];
         let pages: Vec<Page> = path.iter().map(|&node| tree.touch(node, 1)).collect();
-        tree.statistics.hits += 1;
-        tree.statistics.tokens += (end - evaluated) as u64;
+        let last = path.last().and_then(|&node| tree.nodes[node].page.as_ref());
+        let state = last.and_then(|held| held.state.clone());
         drop(tree);
         cache.adopt(own, pages);
+        if let Some(state) = state.filter(|_| recurs) {
+            cache.state_mut().take(end, state);
+        }
         end
     }
 
+    /// Counts a prompt that was looked up, of which `reused` tokens need not be evaluated.
+    pub fn count(&self, reused: usize) {
+        let statistics = &mut self.lock().statistics;
+        statistics.lookups += 1;
+        statistics.hits += u64::from(reused > 0);
+        statistics.tokens += reused as u64;
+    }
+
     /// Keeps the pages of `cache`, which holds `tokens`; also the last one that is partly filled, if
-    /// `with_rest`. Where the tree has a page with the same tokens, that takes the cache's place.
+    /// `with_rest` or there is a state behind it. Where the tree has a page with the same tokens, that
+    /// takes the cache's place.
     pub fn offer(&self, domain: &Domain, tokens: &[u32], with_rest: bool, cache: &mut Cache) {
+        let state = cache.state().share(tokens.len());
+        if state.is_none() && cache.layout().state().size() > 0 {
+            return;
+        }
         let mut tree = self.lock();
         tree.now += 1;
         let root = tree.root(domain);
-        let mut node = root;
-        for (number, tokens) in tokens.chunks(PAGE_TOKENS).enumerate() {
-            let is_rest = tokens.len() < PAGE_TOKENS;
-            if is_rest && (!with_rest || tokens.len() < REUSE_MIN || tree.covers(node, tokens)) {
+        let (mut node, mut is_there) = (root, true);
+        let page = cache.layout().page_tokens();
+        for (number, tokens) in tokens.chunks(page).enumerate() {
+            let is_rest = tokens.len() < page;
+            let is_news = || tokens.len() >= REUSE_MIN && !tree.covers(node, tokens);
+            if is_rest && state.is_none() && !(with_rest && is_news()) {
                 break;
             }
             if let Some(&child) = tree.nodes[node].children.get(tokens) {
                 let page = tree.touch(child, 0);
-                tree.gone.extend(cache.replace(number, page));
+                let replaced = cache.replace(number, page);
+                tree.gone.extend(replaced.map(|page| (page, None)));
                 node = child;
             } else if let Some(page) = cache.held(number) {
                 node = tree.add(node, tokens, page.clone(), cache.layout().page_charge());
             } else {
+                is_there = false;
                 break;
             }
+        }
+        if let Some(state) = state.filter(|_| is_there && node != root) {
+            tree.add_state(node, state, cache.layout().state().state_charge());
         }
         tree.drop_if_empty(root);
         while tree.statistics.bytes > self.bytes_max && tree.evict(|_| true) {}
@@ -170,8 +202,8 @@ impl Prefixes {
     /// and pages before it go that the session has forgotten.
     pub fn make_room(&self, budget: &Budget) -> bool {
         let mut tree = self.lock();
-        let found = tree.evict(|page| page.is_alone() && page.is_charged_to(budget))
-            || tree.evict(|page| page.is_charged_to(budget));
+        let found = tree.evict(|held| held.is_alone() && held.is_charged_to(budget))
+            || tree.evict(|held| held.is_charged_to(budget));
         let gone = std::mem::take(&mut tree.gone);
         drop((tree, gone));
         found
@@ -206,23 +238,55 @@ impl Prefixes {
 }
 
 impl Tree {
-    /// The nodes whose pages begin as `tokens` do, and how many tokens that makes.
-    fn find(&self, domain: &Domain, tokens: &[u32]) -> (Vec<usize>, usize) {
+    /// The nodes whose pages, of `page` tokens, begin as `tokens` do, and how many that makes.
+    fn find(&self, domain: &Domain, tokens: &[u32], page: usize) -> (Vec<usize>, usize) {
         let (mut path, mut found) = (Vec::new(), 0);
         let mut next = self.roots.get(domain).copied();
         while let Some(node) = next {
             let rest = &tokens[found..];
-            let nearest = self.nearest(node, &rest[..rest.len().min(PAGE_TOKENS)]);
+            let nearest = self.nearest(node, &rest[..rest.len().min(page)]);
             next = nearest.map(|(same, child)| {
                 path.push(child);
                 found += same;
                 child
             });
-            if nearest.is_some_and(|(same, _)| same < PAGE_TOKENS) {
+            if nearest.is_some_and(|(same, _)| same < page) {
                 break;
             }
         }
         (path, found)
+    }
+
+    /// The nodes up to that with the furthest state that a sequence which begins with `tokens` can go
+    /// on from, and how many tokens that is after.
+    fn find_state(&self, domain: &Domain, tokens: &[u32], page: usize) -> (Vec<usize>, usize) {
+        let (mut path, mut seen) = (Vec::new(), 0);
+        let mut best = None;
+        let mut next = self.roots.get(domain).copied();
+        while let Some(node) = next {
+            let (children, rest) = (&self.nodes[node].children, &tokens[seen..]);
+            let child = |len: usize| Some((*children.get(&rest[..len])?, len));
+            let has_state = |(child, _): &(usize, usize)| {
+                let held = self.nodes[*child].page.as_ref();
+                held.is_some_and(|held| held.state.is_some())
+            };
+            let mut parts = (1..=rest.len().min(page)).rev();
+            if let Some((child, len)) = parts.find_map(|len| child(len).filter(has_state)) {
+                best = Some((path.len(), child, seen + len));
+            }
+            next = (rest.len() >= page)
+                .then(|| child(page))
+                .flatten()
+                .map(|(child, _)| child);
+            path.extend(next);
+            seen += page;
+        }
+        let Some((len, last, end)) = best else {
+            return (Vec::new(), 0);
+        };
+        path.truncate(len);
+        path.push(last);
+        (path, end)
     }
 
     /// The child that has most tokens in common with `wanted`, if any, and how many.
@@ -290,10 +354,22 @@ impl Tree {
         }
     }
 
-    /// Adds a child, which takes the place of one that is a part of it.
+    /// Keeps the state after a node's tokens, unless one is there.
+    fn add_state(&mut self, node: usize, state: Shared<f32>, bytes: u64) {
+        let held = self.nodes[node].page.as_mut();
+        let held = held.expect("only roots have no page");
+        if held.state.is_none() {
+            held.state = Some(state);
+            held.bytes += bytes;
+            self.statistics.bytes += bytes;
+        }
+    }
+
+    /// Adds a child, which takes the place of one that is a part of it and has no state.
     fn add(&mut self, parent: usize, tokens: &[u32], page: Page, bytes: u64) -> usize {
         let held = Held {
             page,
+            state: None,
             bytes,
             tokens: tokens.into(),
             parent,
@@ -313,8 +389,9 @@ impl Tree {
         self.leaves.insert((rank, node));
         let children = &mut self.nodes[parent].children;
         children.insert(key, node);
-        let part = (REUSE_MIN..tokens.len()).find_map(|len| children.get(&tokens[..len]));
-        if let Some(&part) = part {
+        let part = (REUSE_MIN..tokens.len()).find_map(|len| children.get(&tokens[..len]).copied());
+        let held = part.and_then(|part| self.nodes[part].page.as_ref());
+        if let (Some(part), true) = (part, held.is_some_and(|held| held.state.is_none())) {
             self.remove(part);
         }
         node
@@ -339,7 +416,7 @@ impl Tree {
                 None => self.drop_if_empty(held.parent),
             }
         }
-        self.gone.push(held.page);
+        self.gone.push((held.page, held.state));
     }
 
     /// Takes a root out that has no children.
@@ -350,10 +427,9 @@ impl Tree {
         }
     }
 
-    /// Takes the first leaf out whose page may go; false if there is none.
-    fn evict(&mut self, may_go: impl Fn(&Page) -> bool) -> bool {
-        let page = |leaf: usize| self.nodes[leaf].page.as_ref();
-        let goes = |leaf: &usize| page(*leaf).is_some_and(|held| may_go(&held.page));
+    /// Takes the first leaf out that may go; false if there is none.
+    fn evict(&mut self, may_go: impl Fn(&Held) -> bool) -> bool {
+        let goes = |leaf: &usize| self.nodes[*leaf].page.as_ref().is_some_and(&may_go);
         let leaf = self.leaves.iter().map(|(_, leaf)| *leaf).find(goes);
         if let Some(leaf) = leaf {
             self.statistics.evictions += 1;
@@ -364,6 +440,17 @@ impl Tree {
 }
 
 impl Held {
+    /// Whether no sequence uses it.
+    fn is_alone(&self) -> bool {
+        self.page.is_alone() && self.state.as_ref().is_none_or(Shared::is_alone)
+    }
+
+    /// Whether some of its memory is on that account.
+    fn is_charged_to(&self, budget: &Budget) -> bool {
+        let of_state = self.state.as_ref().map(Shared::budget);
+        self.page.is_charged_to(budget) || of_state.is_some_and(|account| account.is(budget))
+    }
+
     /// Its place among leaves.
     fn rank(&self) -> u64 {
         self.used + PATIENCE * u64::from(self.uses.ilog2())

@@ -52,12 +52,22 @@ impl StateLayout {
         Self { layers, len }
     }
 
-    /// What all slots of a sequence are charged, in bytes.
-    pub fn charge(&self) -> u64 {
+    /// Values of a state; 0 if no layer is recurrent.
+    pub fn size(&self) -> usize {
+        self.len
+    }
+
+    /// What a state is charged, in bytes.
+    pub fn state_charge(&self) -> u64 {
         match self.len {
             0 => 0,
-            len => Budget::charge_of_shared::<f32>(len).saturating_mul(SLOTS as u64),
+            len => Budget::charge_of_shared::<f32>(len),
         }
+    }
+
+    /// What all slots of a sequence are charged, in bytes.
+    pub fn charge(&self) -> u64 {
+        self.state_charge().saturating_mul(SLOTS as u64)
     }
 }
 
@@ -127,7 +137,7 @@ impl State {
     /// What its slots are charged, in bytes, shared or not.
     pub fn bytes(&self) -> u64 {
         let slots = self.slots.iter().filter(|slot| slot.values.is_some());
-        slots.count() as u64 * (self.layout.charge() / SLOTS as u64)
+        slots.count() as u64 * self.layout.state_charge()
     }
 
     /// How many of the first `tokens` tokens a sequence need not evaluate again: all, if no layer is
@@ -153,23 +163,44 @@ impl State {
         self.kept = self.kept.min(tokens);
     }
 
+    /// Makes sure that a pass from token number `tokens` on has a place to write to, also if others
+    /// hold the one that it would take; or `MEMORY_CAP`, `OUT_OF_MEMORY`.
+    pub fn reserve(&mut self, tokens: usize) -> Result<()> {
+        self.vacate(self.at(tokens)).map(|_| ())
+    }
+
     /// Begins a pass over tokens from number `tokens` on, which is within [`State::reach`]; or
-    /// `MEMORY_CAP`, `OUT_OF_MEMORY`, if forks hold the place to write to. May be called again before
-    /// the pass has written anything.
+    /// `MEMORY_CAP`, `OUT_OF_MEMORY`, if nothing was reserved. May be called again before the pass
+    /// has written anything.
     pub fn begin(&mut self, tokens: usize) -> Result<()> {
-        let at = |slot: &Slot| slot.tokens == Some(tokens);
-        let from = self.slots.iter().position(at).filter(|_| tokens > 0);
+        let from = self.at(tokens);
         let begun = self.layout.len == 0 || tokens == 0 || from.is_some();
         assert!(begun, "there is a state after {tokens} tokens");
-        let free = |i: &usize| Some(*i) != from && self.slots[*i].tokens != Some(self.kept);
-        let to = (0..SLOTS)
+        self.pass = (from, self.vacate(from)?);
+        Ok(())
+    }
+
+    /// The slot of the state after `tokens` tokens.
+    fn at(&self, tokens: usize) -> Option<usize> {
+        let at = |slot: &Slot| slot.tokens == Some(tokens);
+        self.slots.iter().position(at).filter(|_| tokens > 0)
+    }
+
+    /// The slot that is missed least of those that are neither `read` nor kept.
+    fn least(&self, read: Option<usize>) -> usize {
+        let free = |i: &usize| Some(*i) != read && self.slots[*i].tokens != Some(self.kept);
+        let least = (0..SLOTS)
             .filter(free)
             .min_by_key(|&i| self.slots[i].tokens);
-        let to = to.expect("a slot is neither read nor kept");
+        least.expect("a slot is neither read nor kept")
+    }
+
+    /// The same, with a place that nobody else holds.
+    fn vacate(&mut self, read: Option<usize>) -> Result<usize> {
+        let to = self.least(read);
         self.slots[to].tokens = None;
         self.own(to)?;
-        self.pass = (from, to);
-        Ok(())
+        Ok(to)
     }
 
     /// Ends a pass, which has written the state after `tokens` tokens.
@@ -213,24 +244,43 @@ impl State {
         )
     }
 
-    /// The state after the most tokens, with their number; `None` before the first.
-    pub fn snapshot(&self) -> Option<(usize, &[f32])> {
-        let latest = self.slots.iter().max_by_key(|slot| slot.tokens)?;
-        latest.tokens.map(|tokens| (tokens, latest.values()))
+    /// Tokens after which there are states, up to `tokens`, rising.
+    pub fn held(&self, tokens: usize) -> Vec<usize> {
+        let there = self.slots.iter().filter(|_| self.layout.len > 0);
+        let held = there.filter_map(|slot| slot.tokens);
+        let mut held: Vec<usize> = held.filter(|held| *held <= tokens).collect();
+        held.sort_unstable();
+        held
     }
 
-    /// Takes over the state after `tokens` tokens that another sequence of the same model gave in a
-    /// [`State::snapshot`], in place of all that is there; or `MEMORY_CAP`, `OUT_OF_MEMORY`.
-    ///
-    /// # Panics
-    /// If it is no state of such a model.
-    pub fn restore(&mut self, tokens: usize, values: &[f32]) -> Result<()> {
-        self.truncate(0);
-        self.own(0)?;
-        self.slots[0].values_mut().copy_from_slice(values);
-        self.slots[0].tokens = (tokens > 0).then_some(tokens);
-        self.kept = tokens;
-        Ok(())
+    /// Tokens after which a state is kept, if it is there.
+    pub fn kept(&self) -> usize {
+        self.kept
+    }
+
+    /// The state after `tokens` tokens, if it is there, for others to take over.
+    pub fn share(&self, tokens: usize) -> Option<Shared<f32>> {
+        self.at(tokens).and_then(|at| self.slots[at].values.clone())
+    }
+
+    /// Takes over the state after `tokens` tokens of a sequence that begins with the same.
+    pub fn take(&mut self, tokens: usize, values: Shared<f32>) {
+        assert_eq!(values.len(), self.layout.len, "a state of such a model");
+        let to = self.least(self.at(tokens));
+        self.slots[to] = Slot {
+            values: Some(values),
+            tokens: None,
+        };
+        self.pass.1 = to;
+        self.commit(tokens);
+    }
+
+    /// A place for the state after `tokens` tokens, which the caller writes; or `MEMORY_CAP`,
+    /// `OUT_OF_MEMORY`.
+    pub fn receive(&mut self, tokens: usize) -> Result<&mut [f32]> {
+        let to = self.vacate(None)?;
+        self.slots[to].tokens = Some(tokens);
+        Ok(self.slots[to].values_mut())
     }
 }
 
@@ -332,14 +382,20 @@ mod tests {
     #[test]
     fn a_state_goes_over_to_another_sequence() {
         let (mut one, mut other) = (state(), state());
-        assert!(one.snapshot().is_none());
+        assert!(one.share(0).is_none() && one.held(9).is_empty());
         pass(&mut one, 0..3);
         pass(&mut one, 3..4);
-        pass(&mut other, 0..9);
-        let (tokens, values) = one.snapshot().unwrap();
-        other.restore(tokens, values).unwrap();
-        assert_eq!((other.reach(3), other.reach(9)), (0, 4));
+        assert_eq!((one.held(9), one.held(3)), (vec![3, 4], vec![3]));
+        pass(&mut other, 0..2);
+        other.keep(2);
+        other.take(4, one.share(4).unwrap());
+        assert_eq!((other.reach(3), other.reach(9)), (2, 4));
+        // Each goes on by itself.
         pass(&mut other, 4..5);
+        pass(&mut other, 5..6);
+        pass(&mut other, 6..7);
+        pass(&mut one, 4..9);
+        assert_eq!((other.reach(2), other.reach(9), one.reach(9)), (2, 7, 9));
     }
 
     #[test]

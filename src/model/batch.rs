@@ -3,7 +3,6 @@
 use std::ops::Range;
 
 use crate::error::{Code, Error, Result};
-use crate::kv::PAGE_TOKENS;
 use crate::ops::attention::Place;
 
 /// One token of a batch.
@@ -24,9 +23,9 @@ pub struct Row {
 }
 
 impl Row {
-    /// Its sequence, and the page of it that its keys and values go to.
-    pub fn page(&self) -> (usize, usize) {
-        (self.sequence, self.position / PAGE_TOKENS)
+    /// Its sequence, and the page of it, of `page_tokens` tokens, that its keys and values go to.
+    pub fn page(&self, page_tokens: usize) -> (usize, usize) {
+        (self.sequence, self.position / page_tokens)
     }
 }
 
@@ -56,8 +55,8 @@ impl Batch {
         })
     }
 
-    /// Replaces the rows.
-    pub fn set(&mut self, rows: impl Iterator<Item = Row>) {
+    /// Replaces the rows, whose keys and values go to pages of `page_tokens` tokens.
+    pub fn set(&mut self, rows: impl Iterator<Item = Row>, page_tokens: usize) {
         self.rows.clear();
         self.rows.extend(rows);
         self.pages.clear();
@@ -72,9 +71,10 @@ impl Batch {
             self.tokens.extend(same.iter().map(|_| last + 1));
             rest = others;
         }
+        let page = |row: &Row| row.page(page_tokens);
         for (i, row) in self.rows.iter().enumerate() {
             match self.pages.last_mut() {
-                Some(last) if self.rows[last.start].page() == row.page() => last.end = i + 1,
+                Some(last) if page(&self.rows[last.start]) == page(row) => last.end = i + 1,
                 _ => self.pages.push(i..i + 1),
             }
             match self.sequences.last_mut() {
@@ -148,7 +148,7 @@ mod tests {
             segment: 0,
             wants_output: position % 2 == 1,
         };
-        let page = PAGE_TOKENS;
+        let page = 32;
         batch.set(
             [
                 row(0, page - 2),
@@ -157,13 +157,14 @@ mod tests {
                 row(1, page),
             ]
             .into_iter(),
+            page,
         );
         assert_eq!(batch.pages(), [0..2, 2..3, 3..4]);
         assert_eq!(batch.sequences(), [0..3, 3..4]);
         assert_eq!(batch.outputs(), [1]);
         let tokens = (0..4).map(|row| batch.place(row).tokens);
         assert!(tokens.eq([page + 1; 4]));
-        batch.set(std::iter::empty());
+        batch.set(std::iter::empty(), page);
         assert!(batch.rows().is_empty() && batch.pages().is_empty());
     }
 }

@@ -93,12 +93,13 @@ impl Pass {
     /// tokens and reserved the caches; of a model that is not causal the rows are the whole sequence.
     /// Tasks are cut for `threads`, whoever runs them.
     pub fn new(
+        network: &Network,
         mut scratch: Scratch,
         rows: impl Iterator<Item = Row>,
         goal: Goal,
         threads: usize,
     ) -> Self {
-        scratch.batch.set(rows);
+        scratch.batch.set(rows, network.page_tokens);
         assert!(
             scratch.batch.rows().len() <= scratch.size.rows,
             "the scratch holds the batch"

@@ -17,7 +17,7 @@ use crate::control::Control;
 use crate::error::{Code, Error, Result};
 use crate::gguf::{Gguf, LoadOptions, Source};
 use crate::kernel::{self, Kernels};
-use crate::kv::{Domain, KvFormat, Layout, PAGE_TOKENS, Prefixes};
+use crate::kv::{Domain, KvFormat, Layout, PAGE_SIZES, PAGE_TOKENS, Prefixes};
 use crate::team::{FloatEnvironment, Team, TeamOptions};
 use crate::tokenizer::Tokenizer;
 
@@ -39,6 +39,10 @@ pub struct OpenOptions {
     /// The most bytes of pages that are kept for sessions whose tokens begin like those of others
     /// before; `None`: a quarter of the weights', at least [`PREFIX_BYTES`]. 0: none are.
     pub prefix_bytes_max: Option<u64>,
+    /// Tokens of a page of keys and values, one of [`PAGE_SIZES`]; 0: [`PAGE_TOKENS`]. Small pages
+    /// waste less at the end of many short texts, large ones are attended over faster. Does not
+    /// change any result.
+    pub page_tokens: usize,
 }
 
 /// Bytes of pages that any model keeps by default.
@@ -67,6 +71,8 @@ pub struct Network {
     pub kernels: &'static Kernels,
     /// Scratch of passes that are not running.
     pub scratch: scratch::Pool,
+    /// Tokens of a page of keys and values.
+    pub page_tokens: usize,
 }
 
 /// Bytes that a session on a model needs.
@@ -90,7 +96,8 @@ impl Model {
     ///
     /// # Errors
     /// `IO` and `FORMAT` for what is wrong with the file, `UNSUPPORTED` for what this build cannot
-    /// run, `MEMORY_CAP` and `OUT_OF_MEMORY`, `CANCELLED` by `control`.
+    /// run, `INVALID_ARGUMENT` for a size of pages that is none, `MEMORY_CAP` and `OUT_OF_MEMORY`,
+    /// `CANCELLED` by `control`.
     pub fn open(
         source: Source<'_>,
         options: &OpenOptions,
@@ -127,7 +134,7 @@ impl Model {
                 &gguf,
                 tokenizer.as_ref().ok(),
                 kernels,
-                &options.load.budget,
+                options,
             )?),
         };
         if let Some(network) = &mut network {
@@ -220,9 +227,21 @@ impl Model {
         weight_bytes(&self.gguf)
     }
 
-    /// What sessions have evaluated, for others whose tokens begin the same way.
+    /// What sessions and queues have evaluated, for others whose tokens begin the same way.
     pub fn prefixes(&self) -> &Prefixes {
         &self.prefixes
+    }
+
+    /// With whom a sequence of `context` tokens shares what is evaluated; `None`: nobody, as the
+    /// model keeps nothing, or its pages depend on the tokens behind them.
+    pub fn domain(&self, format: KvFormat, context: usize, salt: u64) -> Option<Domain> {
+        let network = self.network.as_ref()?;
+        let can_share = network.spec.is_causal() && !self.prefixes.is_off();
+        can_share.then(|| Domain {
+            format,
+            is_long: network.is_long(context),
+            salt,
+        })
     }
 
     /// What a session needs with `context` tokens of `kv` (0: as many as the model can attend over)
@@ -255,8 +274,9 @@ impl Model {
             outputs: 1,
             context,
         };
-        let layout = Layout::new(kv, spec.layer_shapes());
-        let pages = spec.kept_tokens(context, size.rows).div_ceil(PAGE_TOKENS) as u64;
+        let layout = self.network()?.layout(kv);
+        let kept = spec.kept_tokens(context, size.rows);
+        let pages = kept.div_ceil(layout.page_tokens()) as u64;
         let pages = pages.saturating_mul(layout.page_charge());
         let copied = self.budget.tag_bytes(crate::budget::Tag::Weights);
         Ok(MemoryEstimate {
@@ -288,14 +308,22 @@ fn tokenizer(gguf: &Gguf) -> Result<Result<Tokenizer>> {
     }
 }
 
-impl Network {
-    /// Whose pages are of use to a session of `context` tokens.
-    pub fn domain(&self, format: KvFormat, context: usize, salt: u64) -> Domain {
-        Domain {
-            format,
-            is_long: self.is_long(context),
-            salt,
+/// The size of pages that is asked for.
+fn page_tokens(given: usize) -> Result<usize> {
+    match given {
+        0 => Ok(PAGE_TOKENS),
+        given if PAGE_SIZES.contains(&given) => Ok(given),
+        given => {
+            let message = format!("expected one of {PAGE_SIZES:?}, found {given}");
+            Err(Error::new(Code::InvalidArgument, "page_tokens", message))
         }
+    }
+}
+
+impl Network {
+    /// Where everything lies in pages of a format.
+    pub fn layout(&self, format: KvFormat) -> Layout {
+        Layout::new(format, self.page_tokens, self.spec.layer_shapes())
     }
 
     /// Whether keys are turned as long contexts want it, in a session of `context` tokens.
@@ -308,8 +336,9 @@ impl Network {
         gguf: &Gguf,
         tokenizer: Option<&Tokenizer>,
         kernels: &'static Kernels,
-        budget: &Budget,
+        options: &OpenOptions,
     ) -> Result<Self> {
+        let page_tokens = page_tokens(options.page_tokens)?;
         let spec = arch::spec(gguf, || weights::vocab(gguf))?;
         if let Some(tokenizer) = tokenizer {
             let found = tokenizer.vocab_len();
@@ -317,12 +346,13 @@ impl Network {
             let expected = format!("{} tokens, the rows of the embedding", spec.vocab);
             spec::require(found == spec.vocab, place, expected, found)?;
         }
-        let weights = Weights::load(gguf, &spec, budget)?;
+        let weights = Weights::load(gguf, &spec, &options.load.budget)?;
         Ok(Self {
             spec,
             weights,
             kernels,
             scratch: scratch::Pool::default(),
+            page_tokens,
         })
     }
 }

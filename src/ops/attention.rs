@@ -10,8 +10,8 @@ use std::ops::Range;
 
 use crate::budget::Budget;
 use crate::error::Result;
-use crate::kernel::{Attention, Kernels, Room, Scoring, Window, result_len};
-use crate::kv::{Cache, PAGE_TOKENS, SPAN_TOKENS};
+use crate::kernel::{Attention, Kernels, Plane, Room, Scoring, Window, result_len};
+use crate::kv::{Cache, PAGE_SIZES, PAGE_TOKENS, SPAN_TOKENS};
 use crate::team::Tile;
 
 /// Floats of spans that are kept at once if a single row does not need more: 4 MiB.
@@ -92,7 +92,7 @@ impl Spans {
         room: usize,
         threads: usize,
     ) -> Self {
-        // The keys of a page are scored together.
+        // So many keys are scored together.
         let seen = rows
             .saturating_mul(keys.len().max(PAGE_TOKENS))
             .saturating_mul(heads.kv_heads);
@@ -294,24 +294,30 @@ fn attend_run<P: Fn(usize) -> Place>(
             continue;
         }
         let head = kv_head * group + member;
-        let page = start / PAGE_TOKENS;
-        let pages = page..end.min(start + SPAN_TOKENS).div_ceil(PAGE_TOKENS);
-        let planes = |page| {
-            cache
-                .page(page)
-                .planes(cache.layout(), queries.layer, kv_head)
+        let page_tokens = cache.layout().page_tokens();
+        let page = start / page_tokens;
+        let pages = page..end.min(start + SPAN_TOKENS).div_ceil(page_tokens);
+        // A few pages do not pay for the room of many.
+        let (few, many): ([_; 4], [_; SPAN_TOKENS / PAGE_SIZES[0]]);
+        let (head_of, count) = ((queries.layer, kv_head), pages.len());
+        let all: &[_] = match count {
+            ..=4 => {
+                few = planes(cache, head_of, pages);
+                &few
+            }
+            _ => {
+                many = planes(cache, head_of, pages);
+                &many
+            }
         };
-        let mut all = [planes(page); SPAN_TOKENS / PAGE_TOKENS];
-        for (planes_of, page) in all.iter_mut().zip(pages.clone()) {
-            *planes_of = planes(page);
-        }
         let work = Attention {
             queries: &queries.values[rows.start * queries.stride + head * k_dim..],
             stride: queries.stride,
             heads,
             k_dim,
             v_dim,
-            pages: &all[..pages.len()],
+            page_tokens,
+            pages: &all[..count],
             seen: position as isize + 1 - start as isize,
             start,
             tokens: place.tokens,
@@ -322,6 +328,21 @@ fn attend_run<P: Fn(usize) -> Place>(
         let rows = first_row..first_row + rows.len();
         kernels.attend(&work, room, &mut out.part_mut(rows, columns));
     }
+}
+
+/// The planes of some pages of a layer and key head, at least one and at most `N`; copies of the first
+/// make up `N`.
+fn planes<'a, const N: usize>(
+    cache: &'a Cache,
+    (layer, kv_head): (usize, usize),
+    pages: Range<usize>,
+) -> [(Plane<'a>, Plane<'a>); N] {
+    let planes = |page| cache.page(page).planes(cache.layout(), layer, kv_head);
+    let mut all = [planes(pages.start); N];
+    for (of_page, page) in all.iter_mut().zip(pages) {
+        *of_page = planes(page);
+    }
+    all
 }
 
 /// Joins the spans of the query heads of a row: `row` is (kv_heads, spans, group, result), `out`

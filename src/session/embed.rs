@@ -264,7 +264,7 @@ impl Session {
             let budget = self.model.budget();
             let take = || network.scratch.take(spec, size, budget);
             let scratch = self.model.prefixes().with_room(budget, take)?;
-            let mut pass = Pass::new(scratch, rows, Goal::Rows, self.team.threads());
+            let mut pass = Pass::new(network, scratch, rows, Goal::Rows, self.team.threads());
             let outcome = self.run_whole(&mut pass, &mut caches, call.signals);
             if outcome.is_ok() {
                 let outputs = pass.rows().iter().filter(|row| row.wants_output).count();

@@ -6,7 +6,6 @@ use std::time::Instant;
 use crate::budget::{Shared, Tag};
 use crate::control::{Control, Flow, Signals, cancelled};
 use crate::error::{Code, Error, Result};
-use crate::kv::PAGE_TOKENS;
 use crate::model::forward::{Goal, Pass};
 use crate::model::{Row, Size};
 use crate::sampler::log_probability;
@@ -188,7 +187,7 @@ impl Session {
             wants_output: all_logits && position >= self.reached || position == last,
         });
         let threads = self.team.threads();
-        self.pass = Some(Pass::new(scratch, rows, Goal::Logits, threads));
+        self.pass = Some(Pass::new(network, scratch, rows, Goal::Logits, threads));
         self.has_logits = false;
         Ok(())
     }
@@ -265,12 +264,13 @@ impl Session {
         if let (Some(domain), false) = (&self.domain, sought) {
             let (prefixes, cache) = (self.model.prefixes(), &mut self.caches[0]);
             let end = prefixes.adopt(domain, &self.tokens, self.evaluated, cache);
+            prefixes.count(end - self.evaluated);
             if end > self.evaluated {
                 self.metrics.reused_tokens += (end - self.evaluated) as u64;
                 self.evaluated = end;
                 self.reached = self.reached.max(end);
                 self.has_logits = false;
-                self.offered = end / PAGE_TOKENS;
+                self.offered = end / cache.layout().page_tokens();
                 self.forget();
             }
         }
@@ -279,9 +279,11 @@ impl Session {
     /// Lets others have the whole pages that are evaluated; `with_rest`, also the one that is partly
     /// filled, which this session then does not write any more.
     pub(super) fn offer(&mut self, with_rest: bool) {
-        let pages = self.evaluated / PAGE_TOKENS;
+        let pages = self.evaluated / self.caches[0].layout().page_tokens();
+        // A state is worth as much whether a page is full or not.
+        let recurs = self.caches[0].layout().state().size() > 0;
         if let Some(domain) = &self.domain
-            && (pages > self.offered || with_rest)
+            && (pages > self.offered || with_rest || recurs)
         {
             let (prefixes, tokens) = (self.model.prefixes(), &self.tokens[..self.evaluated]);
             prefixes.offer(domain, tokens, with_rest, &mut self.caches[0]);

@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 use crate::budget::{Budget, Shared, Tag};
 use crate::control::Signals;
 use crate::error::{Code, Error, Result};
-use crate::kv::{Cache, Domain, KvFormat, Layout, PAGE_TOKENS};
+use crate::kv::{Cache, Domain, KvFormat};
 use crate::model::forward::Pass;
 use crate::model::{Model, Network};
 use crate::sampler::SamplerState;
@@ -195,14 +195,11 @@ impl Session {
         at_most("context", context, spec.context)?;
         let chunk = options.chunk_tokens().min(context);
         let budget = options.budget.as_ref().unwrap_or(model.budget());
-        let layout = Arc::new(Layout::new(options.kv, spec.layer_shapes()));
-        // Pages alone are not all that recurrent layers go on from, and elsewhere a page may depend
-        // on the tokens behind it.
-        let can_share = spec.recurrence.is_none() && spec.is_causal();
-        let shares = can_share && !options.unshared && !model.prefixes().is_off();
+        let layout = Arc::new(network.layout(options.kv));
+        let domain = model.domain(options.kv, context, options.salt);
         Ok(Self {
             caches: [Cache::new(layout, budget.clone(), 0)?],
-            domain: shares.then(|| network.domain(options.kv, context, options.salt)),
+            domain: domain.filter(|_| !options.unshared),
             sought: false,
             offered: 0,
             logits: Some(
@@ -361,7 +358,8 @@ impl Session {
             self.prompt_end = self.tokens.len();
         }
         self.caches[0].truncate(self.evaluated);
-        self.offered = self.offered.min(self.evaluated / PAGE_TOKENS);
+        let page_tokens = self.caches[0].layout().page_tokens();
+        self.offered = self.offered.min(self.evaluated / page_tokens);
         self.sought = false;
     }
 

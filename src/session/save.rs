@@ -2,8 +2,8 @@
 //!
 //! Little-endian: [`MAGIC`], the version of this format and that of the numerics (u32 each), the
 //! identity of the model (u128), the length of the head (u64), the head (postcard), the pages of the
-//! evaluated tokens if they were wanted, and the SipHash 1-3 of all that (u128). The last logits are not
-//! there: the last token is evaluated again, to the same bits.
+//! evaluated tokens and the states of recurrent layers if they were wanted, and the SipHash 1-3 of all
+//! that (u128). The last logits are not there: the last token is evaluated again, to the same bits.
 
 use std::borrow::Cow;
 use std::hash::Hasher;
@@ -16,7 +16,7 @@ use siphasher::sip128::{Hasher128, SipHasher13};
 use crate::NUMERICS_VERSION;
 use crate::budget::Budget;
 use crate::error::{Code, Error, Result};
-use crate::kv::{KvFormat, refused};
+use crate::kv::{Extent, KvFormat, SLOTS, refused};
 use crate::model::{Model, Network};
 use crate::session::generation::{Generation, SavedGeneration};
 use crate::session::{Learnt, Session, SessionOptions};
@@ -26,7 +26,10 @@ use crate::team::Team;
 pub const MAGIC: [u8; 16] = *b"LightGPT session";
 
 /// Version of the format.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+
+/// Bytes in front of the head and behind the states: magic, versions, identity, length, checksum.
+const FRAME_BYTES: usize = 16 + 4 + 4 + 16 + 8 + 16;
 
 /// How a session is restored.
 #[derive(Debug, Clone, Default)]
@@ -59,35 +62,24 @@ struct Head<'a> {
     evaluated: usize,
     /// Tokens at the start whose pages no query to come sees.
     forgotten: usize,
+    /// Tokens of a page.
+    page_tokens: usize,
+    /// Tokens after which there are states of recurrent layers, rising.
+    states: Vec<usize>,
+    /// The one of them that the turn began with.
+    state_kept: usize,
 }
 
 impl Session {
-    /// Writes the session to `out`: with `pages` what it has evaluated too, which restores at the
-    /// speed of reading; else, and of models with recurrent layers, only the tokens, which are
-    /// evaluated again then, to the same bits. A prompt that is partly evaluated is saved as that. The
-    /// session stays as it is.
+    /// Writes the session to `out`: with `pages` what it has evaluated too, pages and states, which
+    /// restores at the speed of reading; else only the tokens, which are evaluated again then, to the
+    /// same bits. A prompt that is partly evaluated is saved as that. The session stays as it is.
     ///
     /// # Errors
     /// `UNSUPPORTED` if a generation is in progress whose sampler has a stage of the user's own;
     /// `IO` as `out` says.
     pub fn save(&self, pages: bool, out: &mut dyn Write) -> Result<()> {
-        self.check_sound()?;
-        let (cache, generation) = (&self.caches[0], self.generation.as_ref());
-        let pages = pages && self.network()?.spec.recurrence.is_none();
-        let head = Head {
-            kv: cache.layout().format(),
-            context: self.context,
-            tokens: Cow::Borrowed(&self.tokens),
-            prompt_end: self.prompt_end,
-            turn_start: self.turn_start,
-            learnt: Cow::Borrowed(&self.learnt),
-            generation: generation.map(Generation::saved).transpose()?,
-            evaluated: if pages { self.evaluated } else { 0 },
-            forgotten: if pages { cache.forgotten() } else { 0 },
-        };
-        let failed =
-            |error: postcard::Error| Error::new(Code::Internal, "saved session", error.to_string());
-        let head_bytes = postcard::to_stdvec(&head).map_err(failed)?;
+        let (head, head_bytes) = self.head(pages)?;
         let mut out = Hashed::new(out);
         let write = |out: &mut Hashed<&mut dyn Write>| -> io::Result<()> {
             out.write_all(&MAGIC)?;
@@ -96,12 +88,47 @@ impl Session {
             out.write_all(&self.model.identity().to_le_bytes())?;
             out.write_all(&(head_bytes.len() as u64).to_le_bytes())?;
             out.write_all(&head_bytes)?;
-            cache.write_pages(head.evaluated, out)?;
+            self.caches[0].write_to(head.evaluated, &head.states, out)?;
             let checksum = out.checksum();
             out.write_all(&checksum.to_le_bytes())?;
             out.flush()
         };
         write(&mut out).map_err(|error| refused(&error))
+    }
+
+    /// Bytes that [`Session::save`] writes.
+    ///
+    /// # Errors
+    /// As [`Session::save`].
+    pub fn saved_bytes(&self, pages: bool) -> Result<usize> {
+        let (head, head_bytes) = self.head(pages)?;
+        let cache_bytes = self.caches[0].written_bytes(head.evaluated, &head.states);
+        Ok(FRAME_BYTES + head_bytes.len() + cache_bytes)
+    }
+
+    /// The head of the session as it is, and its bytes.
+    fn head(&self, pages: bool) -> Result<(Head<'_>, Vec<u8>)> {
+        self.check_sound()?;
+        let (cache, generation) = (&self.caches[0], self.generation.as_ref());
+        let evaluated = if pages { self.evaluated } else { 0 };
+        let head = Head {
+            kv: cache.layout().format(),
+            context: self.context,
+            tokens: Cow::Borrowed(&self.tokens),
+            prompt_end: self.prompt_end,
+            turn_start: self.turn_start,
+            learnt: Cow::Borrowed(&self.learnt),
+            generation: generation.map(Generation::saved).transpose()?,
+            evaluated,
+            forgotten: if pages { cache.forgotten() } else { 0 },
+            page_tokens: cache.layout().page_tokens(),
+            states: cache.state().held(evaluated),
+            state_kept: cache.state().kept(),
+        };
+        let failed =
+            |error: postcard::Error| Error::new(Code::Internal, "saved session", error.to_string());
+        let bytes = postcard::to_stdvec(&head).map_err(failed)?;
+        Ok((head, bytes))
     }
 
     /// The session that was saved to `input`, which ends behind it. It goes on with the same bits: a
@@ -126,7 +153,8 @@ impl Session {
         let mut session = Self::new(model, team, &made)?;
         session.check_head(&head)?;
         let (prefixes, cache) = (session.model.prefixes(), &mut session.caches[0]);
-        cache.read_pages(head.evaluated, head.forgotten, prefixes, &mut input)?;
+        cache.state_mut().keep(head.state_kept);
+        cache.read_from(head.extent(), prefixes, &mut input)?;
         if head.evaluated > 0 {
             // Others need not believe what a file says the model has made of the tokens.
             session.domain = None;
@@ -152,7 +180,7 @@ impl Session {
             && head.evaluated <= len
             && head.prompt_end <= len
             && head.turn_start.is_none_or(|start| start <= len)
-            && (head.evaluated == 0 || self.network()?.spec.recurrence.is_none())
+            && head.states_fit(self.network()?.spec.recurrence.is_some())
             && (head.generation.is_none() || head.turn_start.is_some() && len > 0)
             && ordered
             && head
@@ -175,7 +203,10 @@ impl Session {
         self.learnt = head.learnt.into_owned();
         // Of the last token the logits are wanted again.
         let all = head.evaluated == self.tokens.len();
-        self.evaluated = head.evaluated.saturating_sub(usize::from(all));
+        (self.evaluated, self.reached) = (head.evaluated, head.evaluated);
+        if all {
+            self.go_back(head.evaluated.saturating_sub(1));
+        }
         self.turn_start = head.turn_start;
         if self.turn_start.is_some() {
             self.canceller.turn_begins();
@@ -191,6 +222,26 @@ impl Session {
 }
 
 impl Head<'_> {
+    /// What follows it.
+    fn extent(&self) -> Extent<'_> {
+        Extent {
+            tokens: self.evaluated,
+            forgotten: self.forgotten,
+            page_tokens: self.page_tokens,
+            states: &self.states,
+        }
+    }
+
+    /// Whether a model, recurrent or not, can have left these states.
+    fn states_fit(&self, recurs: bool) -> bool {
+        let last = self.states.last().copied().unwrap_or(0);
+        let rise = self.states.is_sorted_by(|a, b| a < b) && self.states.first() != Some(&0);
+        match recurs {
+            true => rise && self.states.len() <= SLOTS && last == self.evaluated,
+            false => self.states.is_empty(),
+        }
+    }
+
     /// What a session is made with that is to go on from here.
     fn options(&self, given: &RestoreOptions, network: &Network) -> Result<SessionOptions> {
         let refuse = |place: &str, message: String| {

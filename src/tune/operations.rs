@@ -7,7 +7,7 @@ use crate::budget::{Budget, Buffer, Tag};
 use crate::control::Signals;
 use crate::error::Result;
 use crate::kernel::{Scoring, Window};
-use crate::kv::{Cache, KvFormat, LayerShape, Layout, StateShape};
+use crate::kv::{Cache, KvFormat, LayerShape, Layout, PAGE_TOKENS, StateShape};
 use crate::ops::attention::{self, Heads, Place, Queries, Spans};
 use crate::ops::matmul;
 use crate::ops::norm::{HeadNorm, Norm, NormKind};
@@ -299,7 +299,7 @@ fn cache(heads: Heads, keys: usize) -> Result<Cache> {
         v_dim: heads.v_dim,
         state: StateShape::default(),
     };
-    let layout = Layout::new(KvFormat::F16, std::iter::once(shape));
+    let layout = Layout::new(KvFormat::F16, PAGE_TOKENS, std::iter::once(shape));
     let mut cache = Cache::new(Arc::new(layout), Budget::default(), keys)?;
     cache.reserve(0..keys)?;
     Ok(cache)

@@ -230,6 +230,43 @@ static void polling(void)
     CHECK(lightgpt_batch_queue_free(queue) == LIGHTGPT_OK);
 }
 
+/* --- What others have evaluated --- */
+
+/* Tokens that a request need not evaluate, whose prompt is the same each time. */
+static uint64_t reused(lightgpt_batch_queue *queue, uint32_t sharing, uint64_t salt)
+{
+    uint32_t tokens[30];
+    lightgpt_generate_options generate = options();
+    lightgpt_batch_request request = LIGHTGPT_BATCH_REQUEST_INIT;
+    lightgpt_batch_event event = LIGHTGPT_BATCH_EVENT_INIT;
+    uint64_t id = 0;
+    for (uint32_t i = 0; i < 30; i++)
+        tokens[i] = 300 + i * 7;
+    request.tokens = tokens;
+    request.tokens_len = 30;
+    request.generate = &generate;
+    request.sharing = sharing;
+    request.salt = salt;
+    CHECK(lightgpt_batch_queue_submit(queue, &request, &id) == LIGHTGPT_OK);
+    CHECK(lightgpt_batch_queue_step(queue, 0) == LIGHTGPT_DONE);
+    do
+        CHECK(lightgpt_batch_queue_poll(queue, 0, &event) == LIGHTGPT_OK);
+    while (event.kind != LIGHTGPT_EVENT_FINISHED);
+    return event.timings->reused_tokens;
+}
+
+static void sharing(void)
+{
+    lightgpt_batch_queue *queue = open_queue(0, 0);
+    lightgpt_batch_metrics metrics = LIGHTGPT_BATCH_METRICS_INIT;
+    CHECK(reused(queue, 0, 0) == 0 && reused(queue, 0, 0) == 29);
+    CHECK(reused(queue, LIGHTGPT_SESSION_UNSHARED, 0) == 0);
+    CHECK(reused(queue, 0, 5) == 0 && reused(queue, 0, 5) == 29);
+    CHECK(lightgpt_batch_queue_metrics(queue, &metrics) == LIGHTGPT_OK);
+    CHECK(metrics.reuses == 2 && metrics.reused_tokens == 58);
+    CHECK(lightgpt_batch_queue_free(queue) == LIGHTGPT_OK);
+}
+
 /* --- Wrong requests --- */
 
 static void wrong_requests(void)
@@ -257,9 +294,9 @@ static void wrong_requests(void)
     request.priority = 5;
     CHECK(lightgpt_batch_queue_submit(queue, &request, &id) == LIGHTGPT_INVALID_ARGUMENT);
     request.priority = 0;
-    request.reserved = 1;
+    request.sharing = 1u << 31;
     CHECK(lightgpt_batch_queue_submit(queue, &request, &id) == LIGHTGPT_UNSUPPORTED);
-    request.reserved = 0;
+    request.sharing = 0;
     request.flags = 1u << 31;
     request.text = "a";
     request.text_bytes = 1;
@@ -389,10 +426,15 @@ int main(int argc, char **argv)
 {
     if (argc != 2)
         return EXIT_FAILURE;
-    CHECK(lightgpt_model_open(argv[1], NULL, &model) == LIGHTGPT_OK);
+    lightgpt_open_options small = LIGHTGPT_OPEN_OPTIONS_INIT;
+    small.page_tokens = 48;
+    CHECK(lightgpt_model_open(argv[1], &small, &model) == LIGHTGPT_INVALID_ARGUMENT);
+    small.page_tokens = 16;
+    CHECK(lightgpt_model_open(argv[1], &small, &model) == LIGHTGPT_OK);
     make_expected();
     worker();
     polling();
+    sharing();
     wrong_requests();
     callbacks(0);
     callbacks(LIGHTGPT_BATCH_QUEUE_WORKER);

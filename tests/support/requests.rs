@@ -116,6 +116,7 @@ impl Heard {
 pub fn alone(asked: &Asked, model: &Arc<Model>, team: &Arc<Team>, kv: KvFormat) -> Heard {
     let options = SessionOptions {
         kv,
+        unshared: true,
         ..SessionOptions::default()
     };
     let mut session = Session::new(model.clone(), team.clone(), &options).unwrap();

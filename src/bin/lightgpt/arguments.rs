@@ -11,7 +11,7 @@ use clap::{Args, ValueEnum};
 use lightgpt::control::Control;
 use lightgpt::error::Error;
 use lightgpt::gguf::{LoadOptions, Source};
-use lightgpt::kv::KvFormat;
+use lightgpt::kv::{KvFormat, PAGE_SIZES, PAGE_TOKENS};
 use lightgpt::model::{Model, OpenOptions};
 use lightgpt::session::Session;
 use lightgpt::team::{Team, TeamOptions};
@@ -54,6 +54,9 @@ pub struct LoadArguments {
     /// Keep the weights in physical memory; fails when the system's limit does not allow it
     #[arg(long)]
     mlock: bool,
+    /// Tokens of a page of keys and values: 16, 32 or 64. Does not change any result
+    #[arg(long, value_name = "N", default_value_t = PAGE_TOKENS, value_parser = parse_page_tokens)]
+    page_tokens: usize,
 }
 
 impl LoadArguments {
@@ -67,10 +70,16 @@ impl LoadArguments {
         };
         let options = OpenOptions {
             load,
+            page_tokens: self.page_tokens,
             ..OpenOptions::default()
         };
         open(path, &options)
     }
+}
+
+fn parse_page_tokens(text: &str) -> Result<usize, String> {
+    let parsed = text.parse().ok().filter(|size| PAGE_SIZES.contains(size));
+    parsed.ok_or_else(|| "expected 16, 32 or 64".into())
 }
 
 /// Opens the model at `path` for its vocabulary only, of whatever architecture it is.

@@ -7,7 +7,9 @@ mod report;
 mod statistics;
 mod work;
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
@@ -39,7 +41,7 @@ by one behind it, with the logits of each; nothing is sampled. Speeds are median
 repetitions. They are held against two limits, measured in the same run with the same threads, the
 best of before and after: a plain read of a buffer of the model's size, and the multiply-adds of
 the best instruction on registers, for integers (weights in blocks) and floats (other weights, and
-attention). With --sequences, so many sequences also decode together in a batch queue, behind
+attention). What is behind the tokens is evaluated once. With --sequences, so many sequences also decode together in a batch queue, behind
 prompts of 16 tokens each; the greedy choice of each token is part of the time, and the speed is
 that of all together. Other programs that run meanwhile make all numbers worse.
 
@@ -49,7 +51,7 @@ so that programs can take turns; the end of the input ends the measurement.
 Examples:
   lightgpt bench models/tales-4m-q8_0.gguf --prefill 64 --decode 16
   lightgpt bench models/tales-4m-q8_0.gguf --prefill 16,64 --decode 8 --repetitions 2 --threads 1 --json
-  lightgpt bench models/tales-4m-q8_0.gguf --prefill 0 --decode 8 --depth 100 --kv f32 --warmup 0
+  lightgpt bench models/tales-4m-q8_0.gguf --prefill 0 --decode 8 --depth 100,200 --kv f32 --warmup 0
   lightgpt bench models/tales-4m-q8_0.gguf --prefill 0 --decode 8 --sequences 16 --steps 8";
 
 /// Measures the speed of prompts and of single tokens, beside the machine's limits
@@ -66,9 +68,10 @@ pub struct Arguments {
     /// model's context has room for]
     #[arg(long, value_name = "N,...", value_delimiter = ',', value_parser = parse_tokens)]
     decode: Option<Vec<u32>>,
-    /// Tokens that are there before each prompt
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    depth: u32,
+    /// Tokens that are there before each prompt; several numbers are measured one after the other
+    #[arg(long, value_name = "N,...", default_value = "0", value_delimiter = ',')]
+    #[arg(value_parser = parse_tokens)]
+    depth: Vec<u32>,
     /// Sequences that decode together; 0: none
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = value_parser!(u32).range(..=1024))]
     sequences: u32,
@@ -134,7 +137,8 @@ struct Limits {
 
 /// A model that is measured.
 struct Bench {
-    session: Session,
+    /// By the tokens behind which they measure; all begin with the same tokens.
+    sessions: BTreeMap<usize, Session>,
     batch: Option<Batch>,
     measurements: Vec<Measurement>,
     /// Tokens of the vocabulary, to feed some of.
@@ -179,7 +183,7 @@ pub fn perform(arguments: &Arguments) -> Result<(), Failure> {
     drop(bench);
     let report = Report {
         arguments,
-        work: Work::of(&model)?,
+        work: Work::of(&model, arguments.kv.into())?,
         limits: before.or_better(Limits::measure(&model, &team)?),
         model,
         threads: team.threads(),
@@ -283,8 +287,10 @@ impl Bench {
                 .map(|one| Batch::new(one, arguments, model, team))
                 .transpose()
                 .map_err(Failure::option)?,
-            session: Session::new(model.clone(), team.clone(), &options)
-                .map_err(Failure::option)?,
+            sessions: BTreeMap::from([(
+                0,
+                Session::new(model.clone(), team.clone(), &options).map_err(Failure::option)?,
+            )]),
             measurements,
             vocab: model.network()?.spec.vocab,
             progress: Progress::new(),
@@ -313,9 +319,7 @@ impl Bench {
     }
 
     fn measure_session(&mut self, one: Measurement) -> Result<f64, Error> {
-        let there = self.session.tokens().len().min(one.depth);
-        self.session.rewind(there)?;
-        self.feed(there..one.depth)?;
+        self.go_to(one.depth)?;
         let tokens = one.depth..one.depth + one.tokens;
         let began = Instant::now();
         let at_once = match one.kind {
@@ -323,18 +327,38 @@ impl Bench {
             Kind::Decode | Kind::Batch => 1,
         };
         for first in tokens.clone().step_by(at_once) {
-            self.feed(first..first + at_once)?;
+            self.feed(one.depth, first..first + at_once)?;
         }
         Ok(began.elapsed().as_secs_f64())
     }
 
-    /// Evaluates tokens for these positions, with the logits of the last.
-    fn feed(&mut self, positions: std::ops::Range<usize>) -> Result<(), Error> {
+    /// Brings the session that measures behind `depth` tokens there; a new one goes on from that which
+    /// has most of them.
+    fn go_to(&mut self, depth: usize) -> Result<(), Error> {
+        let there = |session: &Session| session.tokens().len().min(depth);
+        if !self.sessions.contains_key(&depth) {
+            let nearest = self.sessions.values().max_by_key(|session| there(session));
+            let fork = nearest.expect("the first one is always there").fork()?;
+            self.sessions.insert(depth, fork);
+        }
+        let session = self.sessions.get_mut(&depth).expect("made above");
+        let there = there(session);
+        session.rewind(there)?;
+        self.feed(depth, there..depth)
+    }
+
+    /// Evaluates tokens for these positions in the session that measures behind `depth` tokens, with
+    /// the logits of the last.
+    fn feed(&mut self, depth: usize, positions: Range<usize>) -> Result<(), Error> {
         // A large prime: tokens that follow each other are far apart in the vocabulary.
         let token = |position| (position * 7919 % self.vocab) as u32;
         let tokens: Vec<u32> = positions.map(token).collect();
-        self.session.feed(&tokens)?;
-        while self.session.prefill(&mut Control::none())? == Flow::Paused {}
+        let session = self
+            .sessions
+            .get_mut(&depth)
+            .expect("who measures is there");
+        session.feed(&tokens)?;
+        while session.prefill(&mut Control::none())? == Flow::Paused {}
         Ok(())
     }
 }

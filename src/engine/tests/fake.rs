@@ -1,10 +1,13 @@
 //! A model without floats: what it stores can be looked at, and its tokens tell what it has seen.
 
 use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 
 use super::super::scheduler::{Change, Job, Limits, Memory, Part, Scheduler};
 use crate::error::{Code, Error, Result};
-use crate::kv::PAGE_TOKENS;
+
+/// Tokens of a page.
+const PAGE_TOKENS: usize = 64;
 
 /// A job as its owner knows it.
 #[derive(Debug, Clone)]
@@ -22,11 +25,31 @@ struct Pages {
     held: Vec<usize>,
     /// Tokens by slot.
     stored: Vec<Vec<u64>>,
+    /// Whether what jobs leave behind is kept, where its pages do not count; some of it is found again.
+    keeps: bool,
+    behind: HashMap<u64, Vec<u64>>,
+    found: usize,
 }
 
 impl Memory for Pages {
-    fn reserve(&mut self, slot: usize, tokens: usize) -> Result<()> {
-        let more = tokens.div_ceil(PAGE_TOKENS).saturating_sub(self.held[slot]);
+    fn enter(&mut self, slot: usize, id: u64) -> usize {
+        assert!(self.stored[slot].is_empty() && self.held[slot] == 0);
+        let mut tokens = self.behind.remove(&id).unwrap_or_default();
+        // Sometimes all of it, and never more than there is room for.
+        tokens.truncate(self.left * PAGE_TOKENS);
+        tokens.truncate(tokens.len() - tokens.len() / 3 * (id % 3) as usize);
+        let found = tokens.len();
+        self.held[slot] = found.div_ceil(PAGE_TOKENS);
+        self.left -= self.held[slot];
+        self.stored[slot] = tokens;
+        self.found += found;
+        found
+    }
+
+    fn reserve(&mut self, slot: usize, tokens: Range<usize>) -> Result<()> {
+        assert_eq!(tokens.start, self.stored[slot].len(), "the next one");
+        let pages = tokens.end.div_ceil(PAGE_TOKENS);
+        let more = pages.saturating_sub(self.held[slot]);
         if more > self.left {
             return Err(Error::new(Code::MemoryCap, "pages", "no more"));
         }
@@ -35,9 +58,13 @@ impl Memory for Pages {
         Ok(())
     }
 
-    fn release(&mut self, slot: usize) {
+    fn release(&mut self, slot: usize, id: u64, evaluated: usize) {
         self.left += std::mem::take(&mut self.held[slot]);
-        self.stored[slot].clear();
+        let tokens = std::mem::take(&mut self.stored[slot]);
+        assert_eq!(tokens.len(), evaluated);
+        if self.keeps {
+            self.behind.insert(id, tokens);
+        }
     }
 }
 
@@ -91,6 +118,9 @@ impl World {
                 left: pages,
                 held: vec![0; limits.sequences],
                 stored: vec![Vec::new(); limits.sequences],
+                keeps: false,
+                behind: HashMap::new(),
+                found: 0,
             },
             cap: pages,
             alive: HashMap::new(),
@@ -101,6 +131,18 @@ impl World {
             cancelled: HashSet::new(),
             parts: Vec::new(),
         }
+    }
+
+    /// The same, where jobs that come back find some of their tokens again.
+    pub fn keeping(limits: Limits, pages: usize) -> Self {
+        let mut world = Self::new(limits, pages);
+        world.pages.keeps = true;
+        world
+    }
+
+    /// Tokens that were found again.
+    pub fn found(&self) -> usize {
+        self.pages.found
     }
 
     pub fn submitted(&self) -> usize {
@@ -149,7 +191,7 @@ impl World {
         let changes: Vec<Change> = self.scheduler.changes().collect();
         for change in changes {
             match change {
-                Change::Admitted(id) => assert!(self.alive.contains_key(&id)),
+                Change::Admitted(id, _) => assert!(self.alive.contains_key(&id)),
                 Change::Preempted(id, _) => self.preempted.push(id),
                 Change::Refused(id, error) => {
                     assert_eq!(error.code(), Code::MemoryCap);

@@ -1,6 +1,7 @@
 //! Who gets how much, when all want more than there is.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use super::super::scheduler::{Job, Limits, Memory, Scheduler};
@@ -110,11 +111,15 @@ fn the_lowest_priority_does_not_starve() {
 struct Endless;
 
 impl Memory for Endless {
-    fn reserve(&mut self, _: usize, _: usize) -> Result<()> {
+    fn enter(&mut self, _: usize, _: u64) -> usize {
+        0
+    }
+
+    fn reserve(&mut self, _: usize, _: Range<usize>) -> Result<()> {
         Ok(())
     }
 
-    fn release(&mut self, _: usize) {}
+    fn release(&mut self, _: usize, _: u64, _: usize) {}
 }
 
 /// The shortest time of a plan and its evaluation while 16 decode and others wait.

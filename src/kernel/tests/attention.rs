@@ -1,9 +1,7 @@
-//! Attention of every instance against the scalar twin, to the bit, and against f64.
+//! Attention of every instance and size of pages against the scalar twin, to the bit, and against f64.
 
 use super::*;
 use crate::budget::Budget;
-
-const PAGES: usize = SPAN_TOKENS / PAGE_TOKENS;
 
 /// Rows, heads, dimensions of keys and values, keys that the first row sees.
 const ATTENTION: [(usize, usize, usize, usize, isize); 14] = [
@@ -23,7 +21,8 @@ const ATTENTION: [(usize, usize, usize, usize, isize); 14] = [
     (2, 3, 576, 512, 256),
 ];
 
-/// Values of all pages of a span as planes are made of them: of keys, or of value rows.
+/// Values of all pages of a span as planes are made of them: of keys, or of value rows. They are the
+/// same values for all sizes of pages.
 struct Stored {
     floats: Vec<f32>,
     halves: Vec<[u8; 2]>,
@@ -31,24 +30,35 @@ struct Stored {
     scales: Vec<[u8; 2]>,
     /// Rows of a block.
     rows: usize,
+    page_tokens: usize,
 }
 
 impl Stored {
-    fn new(seed: u64, dim: usize, rows: usize) -> Self {
-        let floats = floats(seed, PAGES * PAGE_TOKENS * dim);
-        let blocks = PAGES * PAGE_TOKENS * dim.div_ceil(GROUP);
+    fn new(seed: u64, dim: usize, rows: usize, page_tokens: usize) -> Self {
+        let all = floats(seed, SPAN_TOKENS * dim);
+        let scales = floats(seed + 1, SPAN_TOKENS * dim.div_ceil(GROUP));
+        // (tokens, values) as pages have them.
+        let laid_out = |all: &[f32]| -> Vec<f32> {
+            match rows {
+                1 => all.to_vec(),
+                _ => transposed(all, page_tokens),
+            }
+        };
+        let floats = laid_out(&all);
         Self {
             halves: halves(&floats),
             bytes: floats.iter().map(|x| x.to_bits() as u8).collect(),
-            scales: halves(&super::floats(seed + 1, blocks)),
+            scales: halves(&laid_out(&scales)),
             floats,
             rows,
+            page_tokens,
         }
     }
 
     /// A page as f32, f16 and q8_0.
     fn planes(&self, page: usize) -> [Plane<'_>; 3] {
-        let (len, blocks) = (self.floats.len() / PAGES, self.scales.len() / PAGES);
+        let pages = SPAN_TOKENS / self.page_tokens;
+        let (len, blocks) = (self.floats.len() / pages, self.scales.len() / pages);
         [
             Plane::F32(&self.floats[page * len..][..len]),
             Plane::F16(&self.halves[page * len..][..len]),
@@ -59,6 +69,16 @@ impl Stored {
             }),
         ]
     }
+}
+
+/// Values of all tokens of a span, transposed page by page.
+fn transposed(all: &[f32], page_tokens: usize) -> Vec<f32> {
+    let width = all.len() / SPAN_TOKENS;
+    let page = |page: &[f32]| -> Vec<f32> {
+        let column = |d| page.iter().skip(d).step_by(width);
+        (0..width).flat_map(column).copied().collect()
+    };
+    all.chunks(page_tokens * width).flat_map(page).collect()
 }
 
 /// What may become of products: window, cap, slope, and where the span begins.
@@ -85,20 +105,27 @@ fn attention_to_a_span() {
     for (seed, (rows, heads, k_dim, v_dim, seen)) in (0..).zip(ATTENTION) {
         let stride = heads * k_dim + 3;
         let queries = floats(seed, rows * stride);
-        let keys = Stored::new(seed + 100, k_dim, GROUP);
-        let values = Stored::new(seed + 200, v_dim, 1);
+        let stored = PAGE_SIZES.map(|tokens| {
+            (
+                Stored::new(seed + 100, k_dim, GROUP, tokens),
+                Stored::new(seed + 200, v_dim, 1, tokens),
+            )
+        });
         for format in 0..3 {
-            let page = |page| (keys.planes(page)[format], values.planes(page)[format]);
-            let pages: Vec<(Plane<'_>, Plane<'_>)> = (0..PAGES).map(page).collect();
+            let pages = stored.each_ref().map(|(keys, values)| -> Vec<_> {
+                let page = |page| (keys.planes(page)[format], values.planes(page)[format]);
+                (0..SPAN_TOKENS / keys.page_tokens).map(page).collect()
+            });
             for (window, softcap, slope, start) in SCORINGS {
                 let slopes: Vec<f32> = (0..heads).map(|head| slope * head as f32).collect();
-                let work = Attention {
+                let work = |(page_tokens, pages)| Attention {
                     queries: &queries,
                     stride,
                     heads,
                     k_dim,
                     v_dim,
-                    pages: &pages,
+                    page_tokens,
+                    pages,
                     seen,
                     start,
                     tokens: start + REST.max(seen + rows as isize) as usize,
@@ -109,13 +136,17 @@ fn attention_to_a_span() {
                     },
                     slopes: if slope > 0.0 { &slopes } else { &[] },
                 };
-                check(&work, rows);
+                let all = PAGE_SIZES.into_iter().zip(&pages);
+                let mut outs = all.map(|(tokens, pages)| check(&work((tokens, pages)), rows));
+                let first = outs.next().unwrap();
+                assert!(outs.all(|out| out == first), "{rows} {window:?}");
             }
         }
     }
 }
 
-fn check(work: &Attention<'_>, rows: usize) {
+/// What every instance gives, as bits.
+fn check(work: &Attention<'_>, rows: usize) -> Vec<u32> {
     let columns = work.heads * result_len(work.v_dim);
     let run = |kernels: &Kernels| {
         let mut out = vec![-7.0; rows * columns];
@@ -126,7 +157,11 @@ fn check(work: &Attention<'_>, rows: usize) {
         out
     };
     same("attend", run);
-    check_attention(work, rows, &run(detect()));
+    let out = run(detect());
+    if work.page_tokens == PAGE_SIZES[0] {
+        check_attention(work, rows, &out);
+    }
+    out.iter().map(|x| x.to_bits()).collect()
 }
 
 /// Compares with a plain softmax in f64.
@@ -174,8 +209,8 @@ fn check_head(
     };
     let query = work.query(row, head);
     let score = |&key: &usize| -> f64 {
-        let (keys, _) = work.pages[key / PAGE_TOKENS];
-        let of_key = |d| value(keys, d, PAGE_TOKENS, key % PAGE_TOKENS);
+        let (keys, _) = work.pages[key / work.page_tokens];
+        let of_key = |d| value(keys, d, work.page_tokens, key % work.page_tokens);
         let product = (0..work.k_dim).map(|d| f64::from(query[d]) * of_key(d));
         let score = product.sum::<f64>() * f64::from(work.scoring.scale);
         let capped = match f64::from(work.scoring.softcap) {
@@ -194,8 +229,8 @@ fn check_head(
     assert!(close(f64::from(out[work.v_dim + 1]), sum, sum));
     for d in 0..work.v_dim {
         let term = |(key, weight): (&usize, &f64)| {
-            let (_, values) = work.pages[key / PAGE_TOKENS];
-            weight * value(values, key % PAGE_TOKENS, work.v_dim, d)
+            let (_, values) = work.pages[key / work.page_tokens];
+            weight * value(values, key % work.page_tokens, work.v_dim, d)
         };
         let terms: Vec<f64> = keys.iter().zip(&weights).map(term).collect();
         let size: f64 = terms.iter().map(|term| term.abs()).sum();

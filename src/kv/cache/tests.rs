@@ -5,37 +5,37 @@ use std::collections::HashSet;
 use super::*;
 use crate::error::Code;
 use crate::kernel::{Kernels, Plane, detect};
-use crate::kv::{KvFormat, LayerShape, StateShape};
+use crate::kv::{KvFormat, LayerShape, PAGE_SIZES, StateShape};
 use crate::random::Random;
 
-pub(in crate::kv) fn layout(format: KvFormat) -> Arc<Layout> {
+pub(in crate::kv) fn layout(format: KvFormat, page_tokens: usize) -> Arc<Layout> {
     let shape = LayerShape {
         heads: 1,
         k_dim: 1,
         v_dim: 1,
         state: StateShape::default(),
     };
-    Arc::new(Layout::new(format, std::iter::once(shape)))
+    Arc::new(Layout::new(format, page_tokens, std::iter::once(shape)))
 }
 
 /// Stores `value` at `position`, as a pass does.
 pub(in crate::kv) fn write(kernels: &Kernels, cache: &mut Cache, position: usize, value: f32) {
     let layout = Arc::clone(&cache.layout);
-    let number = position / PAGE_TOKENS;
+    let (number, slot) = (position / layout.page_tokens, position % layout.page_tokens);
     let mut page = cache.lend(number);
-    let slot = position % PAGE_TOKENS;
     assert!(page.store(kernels, &layout, (0, 0), slot, (&[value], &[-value])));
     cache.restore(number, page);
 }
 
 /// The key and the value at `position`.
 pub(in crate::kv) fn read(cache: &Cache, position: usize) -> [f32; 2] {
-    let page = cache.page(position / PAGE_TOKENS);
+    let tokens = cache.layout.page_tokens;
+    let page = cache.page(position / tokens);
     let (keys, values) = page.planes(&cache.layout, 0, 0);
-    let (mut key, mut value) = ([0.0], [0.0]);
-    keys.decode(0, PAGE_TOKENS, position % PAGE_TOKENS, &mut key);
-    values.decode(position % PAGE_TOKENS, 1, 0, &mut value);
-    [key[0], value[0]]
+    let (mut key, mut value) = ([0.0; PAGE_SIZES[2]], [0.0]);
+    keys.decode(0, tokens, 0, &mut key[..tokens]);
+    values.decode(position % tokens, 1, 0, &mut value);
+    [key[position % tokens], value[0]]
 }
 
 /// A cache, and what it must hold.
@@ -86,7 +86,7 @@ fn check_bytes(pairs: &[Pair], budget: &Budget, layout: &Layout) {
     for pair in pairs {
         pair.check();
         let all = pair.cache.pages.len();
-        let there = pair.forgotten / PAGE_TOKENS..all;
+        let there = pair.forgotten / layout.page_tokens..all;
         assert_eq!(
             pair.cache.bytes(),
             there.len() as u64 * layout.page_charge()
@@ -118,7 +118,10 @@ fn operate(pairs: &mut Vec<Pair>, dice: &mut Dice, stamp: f32, kernels: &Kernels
         }
         2 if pairs.len() > 1 => drop(pairs.swap_remove(one)),
         3 => pairs[one].truncate(dice.below(len + 1)),
-        4 => pairs[one].truncate(len - len % PAGE_TOKENS),
+        4 => {
+            let page = pairs[one].cache.layout.page_tokens;
+            pairs[one].truncate(len - len % page);
+        }
         5 => {
             let tokens = dice.below(len + 1);
             let spans = tokens / SPAN_TOKENS * SPAN_TOKENS;
@@ -156,11 +159,12 @@ fn operate(pairs: &mut Vec<Pair>, dice: &mut Dice, stamp: f32, kernels: &Kernels
 /// in the end none is.
 #[test]
 fn random_operations_leave_every_sequence_its_own() {
-    let (layout, kernels) = (layout(KvFormat::F32), detect());
-    // Sometimes enough for all.
-    let cap = 30 * layout.page_charge();
+    let kernels = detect();
     let mut refused = 0;
-    for round in 0..20 {
+    for round in 0..21 {
+        let layout = layout(KvFormat::F32, PAGE_SIZES[round as usize % 3]);
+        // Sometimes enough for all.
+        let cap = (1920 / layout.page_tokens) as u64 * layout.page_charge();
         let budget = Budget::new((round % 4 > 0).then_some(cap), None);
         let empty = || Pair {
             cache: Cache::new(Arc::clone(&layout), budget.clone(), 0).unwrap(),
@@ -192,7 +196,7 @@ fn random_operations_leave_every_sequence_its_own() {
 fn every_format_is_copied_before_it_is_written() {
     let kernels = detect();
     for format in [KvFormat::F32, KvFormat::F16, KvFormat::Q8_0] {
-        let layout = layout(format);
+        let layout = layout(format, 64);
         let mut cache = Cache::new(Arc::clone(&layout), Budget::default(), 0).unwrap();
         cache.reserve(0..70).unwrap();
         (0..70).for_each(|position| write(kernels, &mut cache, position, 4.0));
@@ -220,18 +224,18 @@ fn every_format_is_copied_before_it_is_written() {
 
 #[test]
 fn a_cap_leaves_the_sequence_whole() {
-    let layout = layout(KvFormat::F16);
+    let layout = layout(KvFormat::F16, 64);
     let budget = Budget::new(Some(2 * layout.page_charge()), None);
     let mut cache = Cache::new(layout, budget.clone(), 1000).unwrap();
-    cache.reserve(0..PAGE_TOKENS + 1).unwrap();
-    assert!(cache.reserve(PAGE_TOKENS + 1..3 * PAGE_TOKENS + 1).is_err());
+    cache.reserve(0..65).unwrap();
+    assert!(cache.reserve(65..193).is_err());
     assert_eq!(cache.pages.len(), 2);
     // A copy does not fit either, until one of the two gives way.
-    let fork = cache.fork(PAGE_TOKENS + 1).unwrap();
-    let refused = cache.reserve(PAGE_TOKENS + 1..PAGE_TOKENS + 2);
+    let fork = cache.fork(65).unwrap();
+    let refused = cache.reserve(65..66);
     assert_eq!(refused.map_err(|e| e.code()), Err(Code::MemoryCap));
     drop(fork);
-    cache.reserve(PAGE_TOKENS + 1..2 * PAGE_TOKENS).unwrap();
+    cache.reserve(65..128).unwrap();
     cache.truncate(3);
     assert_eq!((cache.pages.len(), budget.bytes()), (1, cache.bytes()));
     drop(cache);

@@ -5,8 +5,8 @@ use std::ops::Range;
 use super::*;
 use crate::budget::Budget;
 use crate::kernel::{Kernels, detect};
-use crate::kv::Layout;
 use crate::kv::cache::tests::{Dice, layout, read, write};
+use crate::kv::{LayerShape, Layout, PAGE_SIZES, StateShape};
 use crate::random::Random;
 
 /// With [`STEPS`]: 400,000 sessions that are made, go on or end, most of which look, make room,
@@ -49,7 +49,7 @@ impl Timeline {
 }
 
 /// The tree is what its counters and lists say.
-fn check(prefixes: &Prefixes) {
+fn check(prefixes: &Prefixes, page_tokens: usize) {
     let tree = prefixes.lock();
     let mut unused = tree.free.clone();
     unused.sort_unstable();
@@ -78,7 +78,7 @@ fn check(prefixes: &Prefixes) {
         if node.children.is_empty() {
             leaves.insert((held.rank(), place));
         } else {
-            assert_eq!(held.tokens.len(), PAGE_TOKENS);
+            assert_eq!(held.tokens.len(), page_tokens);
         }
     }
     assert_eq!((roots, &leaves), (tree.roots.len(), &tree.leaves));
@@ -147,6 +147,7 @@ impl World {
         one.evaluate(kernels, 0..own);
         let Timeline { tokens, cache, .. } = &mut one;
         let found = self.prefixes.adopt(&domain, tokens, own, cache);
+        self.prefixes.count(found - own);
         let of_domain = self.offered.iter().filter(|(of, _)| *of == domain);
         let most = of_domain.map(|(_, before)| common(before, tokens)).max();
         let most = most.unwrap_or(0).min(len - 1);
@@ -171,7 +172,8 @@ impl World {
             ..
         } = &mut one;
         let with_rest = dice.below(2) == 0;
-        let mut kept = tokens.len() / PAGE_TOKENS * PAGE_TOKENS;
+        let page = self.layout.page_tokens();
+        let mut kept = tokens.len() / page * page;
         if with_rest && tokens.len() >= kept + REUSE_MIN {
             kept = tokens.len();
         }
@@ -204,14 +206,16 @@ impl World {
 
 #[test]
 fn what_is_found_is_what_was_offered() {
-    let (layout, kernels) = (layout(KvFormat::F32), detect());
+    let layouts = PAGE_SIZES.map(|tokens| layout(KvFormat::F32, tokens));
+    let kernels = detect();
     let (mut hits, mut evictions) = (0, 0);
     for round in 0..ROUNDS {
-        let some = 40 * layout.page_charge();
+        let layout = &layouts[round as usize / 3 % 3];
+        let some = (2560 / layout.page_tokens()) as u64 * layout.page_charge();
         let (limit, cap) =
             [(u64::MAX, None), (some, None), (u64::MAX, Some(some))][round as usize % 3];
         let mut world = World {
-            layout: Arc::clone(&layout),
+            layout: Arc::clone(layout),
             budget: Budget::new(cap, None),
             prefixes: Prefixes::new(limit),
             living: Vec::new(),
@@ -225,7 +229,7 @@ fn what_is_found_is_what_was_offered() {
                 _ => world.session(&mut dice, kernels, round % 3 > 0),
             }
             if step % 16 == 0 {
-                check(&world.prefixes);
+                check(&world.prefixes, layout.page_tokens());
             }
         }
         let statistics = world.prefixes.statistics();
@@ -234,10 +238,109 @@ fn what_is_found_is_what_was_offered() {
         drop(world.living);
         assert_eq!(world.budget.bytes(), statistics.bytes);
         while world.prefixes.make_room(&world.budget) {}
-        check(&world.prefixes);
+        check(&world.prefixes, layout.page_tokens());
         let left = world.prefixes.statistics();
         assert_eq!((left.pages, world.budget.bytes()), (0, 0));
         assert_eq!(world.prefixes.lock().roots.len(), 0);
     }
     assert!(hits > 50_000 && evictions > 50_000, "{hits}, {evictions}");
+}
+
+/// A number that depends on all tokens.
+fn hash_of(tokens: &[u32]) -> f32 {
+    let mix = |hash: u64, token: &u64| (hash ^ token).wrapping_mul(0x0100_0000_01b3) >> 3;
+    let hash = tokens.iter().map(|token| u64::from(*token) + 1);
+    (hash.fold(7, |hash, token| mix(hash, &token)) % (1 << 20)) as f32
+}
+
+/// A pass over tokens, which leaves a state that depends on all of them.
+fn pass(cache: &mut Cache, kernels: &Kernels, tokens: &[u32], range: Range<usize>) {
+    for position in range.clone() {
+        write(kernels, cache, position, hash_of(&tokens[..=position]));
+    }
+    let state = cache.state_mut();
+    state.begin(range.start).unwrap();
+    let (old, new) = state.windows(0);
+    let expected = (range.start > 0).then(|| hash_of(&tokens[..range.start]));
+    assert_eq!(old.map(|old| old[0]), expected);
+    new[0] = hash_of(&tokens[..range.end]);
+    state.commit(range.end);
+}
+
+/// Sequences with states go on where others were offered, and nowhere else.
+#[test]
+fn states_are_found_where_they_were_offered() {
+    let (mut hits, mut evictions, kernels) = (0, 0, detect());
+    for round in 0..1000 {
+        let layout = recurrent_layout(PAGE_SIZES[round as usize % 3]);
+        let some = 16 * (layout.page_charge() + layout.state().state_charge());
+        let limit = [u64::MAX, some][round as usize % 2];
+        let (prefixes, budget) = (Prefixes::new(limit), Budget::default());
+        let mut offered = Vec::new();
+        for step in 0..STEPS {
+            let random = Random { seed: round, step };
+            let mut dice = Dice { random, draw: 0 };
+            let domain = Domain {
+                format: KvFormat::F32,
+                is_long: false,
+                salt: dice.below(2) as u64,
+            };
+            let tokens = prompt(&mut dice, &offered);
+            let mut cache = Cache::new(Arc::clone(&layout), budget.clone(), 0).unwrap();
+            let found = prefixes.adopt(&domain, &tokens, 0, &mut cache);
+            let is_begin = |(of, before): &&(Domain, Vec<u32>)| {
+                *of == domain && tokens.len() > before.len() && tokens.starts_with(before)
+            };
+            let ends = offered
+                .iter()
+                .filter(is_begin)
+                .map(|(_, before)| before.len());
+            let ends: Vec<usize> = ends.filter(|end| *end >= REUSE_MIN).collect();
+            match limit {
+                u64::MAX => assert_eq!(found, ends.iter().copied().max().unwrap_or(0)),
+                _ => assert!(found == 0 || ends.contains(&found)),
+            }
+            for position in 0..found {
+                let value = hash_of(&tokens[..=position]);
+                assert_eq!(read(&cache, position), [value, -value]);
+            }
+            // Where its prompt ends, and where it does.
+            let middle = found + dice.below(tokens.len() - found);
+            for range in [found..middle, middle..tokens.len()] {
+                if !range.is_empty() {
+                    cache.reserve(range.clone()).unwrap();
+                    pass(&mut cache, kernels, &tokens, range.clone());
+                    let with_rest = range.end == tokens.len();
+                    prefixes.offer(&domain, &tokens[..range.end], with_rest, &mut cache);
+                    offered.push((domain, tokens[..range.end].to_vec()));
+                }
+            }
+            check(&prefixes, layout.page_tokens());
+            hits += usize::from(found > 0);
+        }
+        let statistics = prefixes.statistics();
+        evictions += statistics.evictions;
+        assert_eq!(budget.bytes(), statistics.bytes);
+        while prefixes.make_room(&budget) {}
+        assert_eq!(budget.bytes(), 0);
+    }
+    assert!(hits > 5_000 && evictions > 5_000, "{hits}, {evictions}");
+}
+
+fn recurrent_layout(page_tokens: usize) -> Arc<Layout> {
+    let state = StateShape {
+        window: 1,
+        matrix: 2,
+    };
+    let shape = LayerShape {
+        heads: 1,
+        k_dim: 1,
+        v_dim: 1,
+        state,
+    };
+    Arc::new(Layout::new(
+        KvFormat::F32,
+        page_tokens,
+        std::iter::once(shape),
+    ))
 }

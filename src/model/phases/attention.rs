@@ -7,7 +7,7 @@ use crate::control::Flow;
 use crate::error::Result;
 use crate::float;
 use crate::kernel::Input;
-use crate::kv::{Cache, PAGE_TOKENS};
+use crate::kv::Cache;
 use crate::model::Network;
 use crate::model::forward::Pass;
 use crate::model::scratch::Scratch;
@@ -111,7 +111,11 @@ impl Pass {
             batch, lent, qkv, ..
         } = &mut self.scratch;
         let (rows, layer) = (batch.rows(), self.layer);
-        let pages = || batch.pages().iter().map(|range| rows[range.start].page());
+        let page_tokens = context.network.page_tokens;
+        let pages = || {
+            let first = |range: &Range<usize>| rows[range.start].page(page_tokens);
+            batch.pages().iter().map(first)
+        };
         lent.extend(pages().map(|(cache, page)| caches[cache].lend(page)));
         let width = spec.qkv_width();
         let (k_start, v_start) = (spec.q_width(), spec.q_width() + spec.kv_heads * spec.k_dim);
@@ -126,7 +130,7 @@ impl Pass {
                 for head in 0..spec.kv_heads {
                     let key = &qkv[k_start + head * spec.k_dim..][..spec.k_dim];
                     let value = &qkv[v_start + head * spec.v_dim..][..spec.v_dim];
-                    let slot = rows[i].position % PAGE_TOKENS;
+                    let slot = rows[i].position % page_tokens;
                     if !page[0].store(kernels, layout, (layer, head), slot, (key, value)) {
                         return Err(layer_not_finite(layer));
                     }

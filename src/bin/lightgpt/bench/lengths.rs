@@ -14,7 +14,7 @@ const DECODE: usize = 128;
 pub struct Lengths {
     prefill: Vec<usize>,
     decode: Vec<usize>,
-    depth: usize,
+    depths: Vec<usize>,
     sequences: usize,
     steps: usize,
 }
@@ -27,8 +27,12 @@ impl Lengths {
             Some(numbers.map(|&tokens| tokens as usize).collect())
         };
         let (prefill, decode) = (given(&arguments.prefill), given(&arguments.decode));
-        let depth = arguments.depth as usize;
-        let room = context.saturating_sub(depth);
+        let depths: Vec<usize> = arguments
+            .depth
+            .iter()
+            .map(|&depth| depth as usize)
+            .collect();
+        let room = context.saturating_sub(max(&depths));
         let behind =
             |given: &Option<Vec<usize>>| room.saturating_sub(given.as_deref().map_or(0, max));
         let decode_default = match prefill {
@@ -44,7 +48,7 @@ impl Lengths {
         let lengths = Self {
             prefill: prefill.unwrap_or_else(|| vec![prefill_default]),
             decode: decode.unwrap_or_else(|| vec![decode_default]),
-            depth,
+            depths,
             sequences: arguments.sequences as usize,
             steps: arguments.steps as usize,
         };
@@ -59,7 +63,7 @@ impl Lengths {
     }
 
     fn check(&self, context: usize) -> Result<(), Failure> {
-        let (prefill, decode, depth) = (max(&self.prefill), max(&self.decode), self.depth);
+        let (prefill, decode, depth) = (max(&self.prefill), max(&self.decode), max(&self.depths));
         let behind = batch::DEPTH + self.steps + 1;
         if self.sequences > 0 && behind > context {
             return Err(Failure::Usage(format!(
@@ -81,17 +85,18 @@ impl Lengths {
     /// All measurements of a repetition, in order.
     pub fn measurements(&self) -> Result<Vec<Measurement>, Failure> {
         let mut all = Vec::new();
-        for &prompt in &self.prefill {
+        let prompts = |&depth: &usize| self.prefill.iter().map(move |&prompt| (depth, prompt));
+        for (depth, prompt) in self.depths.iter().flat_map(prompts) {
             all.push(Measurement {
                 kind: Kind::Prefill,
                 tokens: prompt,
-                depth: self.depth,
+                depth,
                 sequences: 1,
             });
             all.extend(self.decode.iter().map(|&tokens| Measurement {
                 kind: Kind::Decode,
                 tokens,
-                depth: self.depth + prompt,
+                depth: depth + prompt,
                 sequences: 1,
             }));
         }

@@ -37,6 +37,8 @@ struct Speeds {
     /// Bytes of weights a second, and percent of a plain read; of single tokens only, for others
     /// share what they read.
     weights: Option<(f64, f64)>,
+    /// Bytes of keys and values that a token reads; of single tokens only.
+    kv_bytes: Option<u64>,
 }
 
 impl Report<'_> {
@@ -62,6 +64,7 @@ impl Report<'_> {
             multiply_adds: work.all() as f64 / seconds,
             percent_of_peak: 100.0 * at_peak / seconds,
             weights: (one.kind == Kind::Decode).then_some((read, 100.0 * read / limits.read)),
+            kv_bytes: (one.kind == Kind::Decode).then(|| self.work.kv_bytes(count, depth)),
         }
     }
 
@@ -91,7 +94,7 @@ impl Report<'_> {
         )?;
         writeln!(
             out,
-            "\n{:<8} {:>7} {:>7} {:>11} {:>9} {:>9} {:>9} {:>9} {:>7} {:>9} {:>7}",
+            "\n{:<8} {:>7} {:>7} {:>11} {:>9} {:>9} {:>9} {:>9} {:>7} {:>9} {:>7} {:>9} {:>9}",
             "",
             "tokens",
             "behind",
@@ -102,7 +105,9 @@ impl Report<'_> {
             "G mul/s",
             "of peak",
             "GB/s",
-            "of read"
+            "of read",
+            "ms each",
+            "MB of KV"
         )?;
         for (one, seconds) in &self.results {
             let speeds = self.speeds(one, seconds);
@@ -122,10 +127,15 @@ impl Report<'_> {
                 speeds.multiply_adds / 1e9,
                 speeds.percent_of_peak
             )?;
-            match speeds.weights {
-                Some((read, percent)) => writeln!(out, " {:>9.2} {percent:>6.1}%", read / 1e9)?,
-                None => writeln!(out)?,
+            if let (Some((read, percent)), Some(kv_bytes)) = (speeds.weights, speeds.kv_bytes) {
+                let (each, kv) = (1e3 / median, kv_bytes as f64 / 1e6);
+                write!(
+                    out,
+                    " {:>9.2} {percent:>6.1}% {each:>9.3} {kv:>9.1}",
+                    read / 1e9
+                )?;
             }
+            writeln!(out)?;
         }
         Ok(out.flush()?)
     }
@@ -192,6 +202,7 @@ impl Report<'_> {
             "percent_of_peak": speeds.percent_of_peak,
             "weight_bytes_per_second": speeds.weights.map(|weights| weights.0),
             "percent_of_read": speeds.weights.map(|weights| weights.1),
+            "kv_bytes_per_token": speeds.kv_bytes,
         })
     }
 }

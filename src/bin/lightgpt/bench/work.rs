@@ -1,6 +1,7 @@
 //! What a measurement has to do at least: multiply-adds, and bytes of weights to read.
 
 use lightgpt::gguf::TensorInfo;
+use lightgpt::kv::KvFormat;
 use lightgpt::model::Model;
 
 use crate::output::Failure;
@@ -25,11 +26,13 @@ pub struct Work {
     key: u64,
     /// Weights that a token reads.
     pub token_bytes: u64,
+    /// Keys and values that a token reads of each token before it, where all layers see it.
+    key_bytes: u64,
 }
 
 impl Work {
     /// The work of a model; of its experts, of those that a token takes.
-    pub fn of(model: &Model) -> Result<Self, Failure> {
+    pub fn of(model: &Model, kv: KvFormat) -> Result<Self, Failure> {
         let tensors = model.gguf().tensors();
         let named = |name: &str| tensors.iter().find(|tensor| &*tensor.name == name);
         let embedding = named("token_embd.weight");
@@ -65,7 +68,13 @@ impl Work {
             output: last,
             key: keys as u64,
             token_bytes: read.sum(),
+            key_bytes: model.network()?.layout(kv).token_bytes() as u64,
         })
+    }
+
+    /// Keys and values that each of `tokens` tokens behind `depth` others reads, in the mean, in bytes.
+    pub fn kv_bytes(&self, tokens: u64, depth: u64) -> u64 {
+        self.key_bytes * (2 * depth + tokens + 1) / 2
     }
 
     /// Work for `tokens` behind `depth` others, with logits after `outputs` of them.
