@@ -33,7 +33,7 @@ NAMELESS := --config 'build.rustflags=["--remap-path-prefix=$(CARGO_HOME)=cargo"
 
 # The instruction sets of this kind of CPU; what a CPU lacks is replaced by the next below.
 ISAS := $(if $(filter aarch64 arm64,$(shell uname -m)),scalar neon neon-dot,\
-	scalar avx2 avx2-vnni avx512 avx512-vnni)
+	scalar avx2 avx2-vnni avx512 avx512-vnni avx512-vbmi)
 
 # What runs programs for other CPUs.
 ARM := aarch64-unknown-linux-gnu

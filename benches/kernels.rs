@@ -108,12 +108,7 @@ impl Bench<'_> {
         let mut quants = vec![Activation::default(); floats.len() / GROUP];
         let finite = kernels.quantize_row(&floats, &mut quants);
         assert!(finite, "random floats are finite");
-        let input = Input {
-            columns: COLUMNS,
-            stride: COLUMNS,
-            floats: &floats,
-            quants: &quants,
-        };
+        let input = Input::new(COLUMNS, &floats, &quants);
         let mut out = vec![0.0; tokens * rows];
         let work = Work {
             bytes: weights.len(),
@@ -122,7 +117,13 @@ impl Bench<'_> {
         };
         self.group(&name, &work, &mut || {
             let mut tile = Tile::whole(&mut out, rows);
-            kernels.matmul(format, black_box(&weights), black_box(&input), 0, &mut tile);
+            kernels.matmul(
+                format,
+                black_box(&weights),
+                black_box(&input),
+                &[],
+                &mut tile,
+            );
             black_box(&mut out);
         });
     }

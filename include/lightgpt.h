@@ -2999,12 +2999,13 @@ int32_t lightgpt_session_embed_tokens(struct lightgpt_session *session,
  * Scores how well a text answers a query, by a model that was made for it: the higher, the better.
  * Sort texts by it; where a number from 0 to 1 is wanted, take 1 / (1 + exp(-score)).
  *
- * Both texts are seen together, by themselves; the session stays as it is.
+ * Both texts are seen together, by themselves; a decoder is asked for yes or no in the text that its
+ * file has for that. The session stays as it is.
  * query: `query_bytes` bytes of UTF-8. text: `text_bytes` bytes of UTF-8. NULL with 0. Control tokens in
  * them are plain text. buf, cap, needed: see TEXT above, counted in scores: a model that ranks
  * gives one, others whose file has a classifier one for each class (`scores` in
  * lightgpt_model_info).
- * Errors: LIGHTGPT_UNSUPPORTED (the model has no classifier, or no tokenizer), and those of
+ * Errors: LIGHTGPT_UNSUPPORTED (the model has no classifier, no tokenizer or no such text), and those of
  * lightgpt_session_embed.
  */
 LIGHTGPT_API

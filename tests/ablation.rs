@@ -179,13 +179,21 @@ const SWITCHES: &[(&str, Switch)] = &[
         !std::mem::take(&mut n.weights.projections).is_empty()
     }),
     ("pooling before the head", |n| {
-        n.spec
-            .head
-            .as_mut()
-            .is_some_and(|head| set(&mut head.pooling, Pooling::Last))
+        n.spec.head.as_mut().is_some_and(|head| {
+            let other = match head.pooling {
+                Pooling::Last => Pooling::Mean,
+                _ => Pooling::Last,
+            };
+            set(&mut head.pooling, other)
+        })
     }),
     ("curve of the head", |n| {
-        n.spec.head.as_mut().is_some_and(|head| {
+        let curved = n
+            .weights
+            .head
+            .as_ref()
+            .is_some_and(|head| head.inner.is_some());
+        n.spec.head.as_mut().filter(|_| curved).is_some_and(|head| {
             head.curve = match head.curve {
                 Curve::Tanh => Curve::Gelu,
                 Curve::Gelu => Curve::Tanh,

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use lightgpt::control::Control;
 use lightgpt::error::Code;
-use lightgpt::gguf::Source;
+use lightgpt::gguf::{Gguf, LoadOptions, Source};
 use lightgpt::model::{Model, OpenOptions};
 use lightgpt::session::{Session, SessionOptions};
 use lightgpt::team::{Team, TeamOptions};
@@ -41,7 +41,8 @@ fn logits(path: &Path) -> Vec<f32> {
 #[test]
 fn every_type_makes_models_that_run() {
     let place = folder("made");
-    for shape in ["test", "test-odd"] {
+    let shapes = ["test", "test-odd", "test-experts"];
+    for shape in shapes {
         for kind in TYPES {
             let path = place.join(format!("{shape}-{kind}.gguf"));
             let out = path.to_str().unwrap();
@@ -54,7 +55,11 @@ fn every_type_makes_models_that_run() {
         }
     }
     let left = fs::read_dir(&place).unwrap().count();
-    assert_eq!(left, 2 * TYPES.len(), "no part of a file is left");
+    assert_eq!(
+        left,
+        shapes.len() * TYPES.len(),
+        "no part of a file is left"
+    );
 }
 
 /// An architecture that this build cannot run is written all the same, and told of.
@@ -67,7 +72,7 @@ fn every_shape_can_be_made() {
         .find(|line| line.contains("[possible values: tiny"));
     let names = line.unwrap().split_once("values: ").unwrap().1;
     let names: Vec<&str> = names.trim_end_matches(']').split(", ").collect();
-    assert!(names.len() == 4 && !names.contains(&"test"), "{names:?}");
+    assert!(names.len() == 5 && !names.contains(&"test"), "{names:?}");
     for name in names {
         let path = place.join("model.gguf");
         let out = path.to_str().unwrap();
@@ -310,6 +315,52 @@ fn tokens_before_a_measurement_are_not_measured() {
     let message = "--depth 0, --prefill 200, --decode 100: expected at most 256 tokens in all (the \
                    model's context), found 300";
     assert!(error(&long).contains(message), "{long:?}");
+}
+
+/// Of experts, what a token takes is what counts.
+#[test]
+fn experts_that_are_not_taken_are_not_read() {
+    let path = folder("experts").join("model.gguf");
+    let out = path.to_str().unwrap();
+    let shape = ["make-model", "test-experts", "--type", "Q4_0", "--out", out];
+    assert_eq!(quiet(&run(&shape)), "");
+    let once = ["bench", out, "--prefill", "4", "--decode", "2", "--json"];
+    let report = quiet(&run(&[&once[..], &["--repetitions", "1"]].concat()));
+    let report: Value = serde_json::from_str(&report).unwrap();
+    let gguf = Gguf::open(
+        Source::Path(&path),
+        &LoadOptions::default(),
+        &mut Control::none(),
+    );
+    let gguf = gguf.unwrap();
+    // Two of four; of the embedding one row.
+    let read = gguf.tensors().iter().map(|tensor| match &*tensor.name {
+        "token_embd.weight" => 0,
+        name if name.contains("_exps") => tensor.bytes.len() / 2,
+        _ => tensor.bytes.len(),
+    });
+    let read = read.sum::<usize>() as f64;
+    assert_eq!(report["model"]["bytes_per_token"], read as u64);
+    let decode = &report["results"][1];
+    let rate = decode["weight_bytes_per_second"].as_f64().unwrap();
+    let expected = read * decode["tokens_per_second"].as_f64().unwrap();
+    assert!((rate / expected - 1.0).abs() < 1e-9, "{rate} {expected}");
+    // The matrices of a token, and a few of attention.
+    let values = |all: bool| -> u64 {
+        let matrices = gguf.tensors().iter().filter(|tensor| tensor.dimensions > 1);
+        let matrices = matrices.filter(|tensor| &*tensor.name != "token_embd.weight");
+        let share = |name: &str| if name.contains("_exps") && !all { 2 } else { 1 };
+        matrices
+            .map(|tensor| tensor.values() / share(&tensor.name))
+            .sum()
+    };
+    let seconds = 2.0 / decode["tokens_per_second"].as_f64().unwrap();
+    let each = decode["multiply_adds_per_second"].as_f64().unwrap() * seconds / 2.0;
+    let (taken, all) = (values(false) as f64, values(true) as f64);
+    assert!(
+        taken <= each && each < taken + (all - taken) / 8.0,
+        "{each}"
+    );
 }
 
 #[test]

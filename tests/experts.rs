@@ -8,6 +8,7 @@ mod weights;
 use std::sync::Arc;
 
 use lightgpt::control::Control;
+use lightgpt::error::Code;
 use lightgpt::gguf::{Source, Value, Writer};
 use lightgpt::kernel::{self, Isa, Kernels};
 use lightgpt::kv::KvFormat;
@@ -146,6 +147,12 @@ impl Plan {
     }
 }
 
+/// What the products of a matrix of a tensor are multiplied with: a power of two, which rounds nothing.
+fn factor(tensor: &str, matrix: usize) -> f32 {
+    let number = tensor.bytes().map(usize::from).sum::<usize>() + matrix;
+    [0.5, 1.0, 2.0][number % 3]
+}
+
 /// The logits after each of some tokens.
 fn logits(file: Vec<u8>, kernels: &'static Kernels, threads: usize, chunk: usize) -> Vec<f32> {
     let options = OpenOptions::default();
@@ -220,6 +227,86 @@ fn neither_chunks_nor_threads_nor_the_isa_show() {
                 }
             }
         }
+    }
+}
+
+/// Factors beside matrices are as good as factors in them.
+#[test]
+fn factors_of_matrices_are_heeded() {
+    for mut plan in [Plan::shared(), Plan::latent()] {
+        let in_matrices = |name: &str, bytes: &mut [u8]| {
+            let Some(name) = name.strip_prefix("blk.").filter(|_| !name.contains("norm")) else {
+                return;
+            };
+            let count = if name.contains("_exps") { 8 } else { 1 };
+            let matrix = bytes.len() / count;
+            for (i, matrix) in bytes.chunks_exact_mut(matrix).enumerate() {
+                for x in matrix.as_chunks_mut::<4>().0 {
+                    *x = (f32::from_le_bytes(*x) * factor(name, i)).to_le_bytes();
+                }
+            }
+        };
+        let run = |plan: &Plan, change: &dyn Fn(&str, &mut [u8])| {
+            let file = plan.file(Format::F32, false, change);
+            logits(file, kernel::detect(), 2, 7)
+        };
+        let truth = run(&plan, &in_matrices);
+        assert!(truth != run(&plan, &unchanged), "{}", plan.name);
+        let matrices = plan.tensors.clone();
+        let matrices = matrices.iter().filter_map(|(name, dims)| {
+            let name = name.strip_prefix("blk.").filter(|_| !name.contains("norm"));
+            Some((name?.strip_suffix(".weight")?, dims))
+        });
+        for (name, dims) in matrices {
+            // Those of latent heads are one matrix as far as their factor goes.
+            let count = dims.get(2).map_or(1, |count| *count);
+            for kind in ["scale", "input_scale"] {
+                plan.tensors
+                    .push((format!("blk.{name}.{kind}"), vec![count]));
+            }
+        }
+        let beside = |name: &str, bytes: &mut [u8]| {
+            let Some(name) = name.strip_suffix(".scale") else {
+                return;
+            };
+            let name = name.strip_prefix("blk.").unwrap();
+            let heads = if name.contains("_exps") {
+                bytes.len() / 4
+            } else {
+                1
+            };
+            for (i, x) in bytes.as_chunks_mut::<4>().0.iter_mut().enumerate() {
+                *x = factor(&format!("{name}.weight"), i % heads).to_le_bytes();
+            }
+        };
+        assert!(run(&plan, &beside) == truth, "{}", plan.name);
+    }
+}
+
+#[test]
+fn factors_that_mean_nothing_known_are_refused() {
+    let refused = |name: &str, count: u64, value: f32| {
+        let mut plan = Plan::shared();
+        plan.tensors.push((name.into(), vec![count]));
+        let change = |tensor: &str, bytes: &mut [u8]| {
+            if tensor == name {
+                bytes.copy_from_slice(&value.to_le_bytes().repeat(count as usize));
+            }
+        };
+        let file = Source::Owned(plan.file(Format::F32, false, &change));
+        let error = Model::open(file, &OpenOptions::default(), &mut Control::none()).unwrap_err();
+        assert!(error.to_string().contains(name), "{error}");
+        error.code()
+    };
+    for (name, count, value, code) in [
+        ("token_embd.scale", 1, 2.0, Code::Unsupported),
+        ("blk.0.attn_q.weight.scale", 1, 2.0, Code::Unsupported),
+        ("blk.0.attn_q.scale", 2, 2.0, Code::Format),
+        ("blk.0.attn_q.scale", 1, f32::NAN, Code::Format),
+        ("blk.1.ffn_up_exps.scale", 1, 2.0, Code::Format),
+        ("blk.1.ffn_up_exps.scale", 8, f32::INFINITY, Code::Format),
+    ] {
+        assert_eq!(refused(name, count, value), code, "{name}");
     }
 }
 

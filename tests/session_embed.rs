@@ -27,6 +27,9 @@ const SPECIAL: EncodeOptions = EncodeOptions {
     parse_special: false,
 };
 
+/// Decoders with layers that keep a state.
+const RECURRENT: [&str; 5] = ["mamba", "mamba2", "lfm2", "falcon-h1", "qwen35"];
+
 fn open(source: Source<'_>, kernels: &'static Kernels) -> Arc<Model> {
     let options = OpenOptions::default();
     Model::open_with(source, &options, &mut Control::none(), kernels).unwrap()
@@ -91,6 +94,11 @@ fn only_model_text_and_options_show() {
         (encoder::golden("jina-bert-v2-code"), 96),
         (encoder::golden("modern-bert"), 70),
         (encoder::golden("gemma-embedding"), 96),
+        (encoder::golden("mamba"), 90),
+        (encoder::golden("mamba2"), 90),
+        (encoder::golden("lfm2"), 90),
+        (encoder::golden("falcon-h1"), 90),
+        (encoder::golden("qwen35"), 90),
         (root.join("models/tales-4m-q8_0.gguf"), 250),
     ] {
         let mut expected = None;
@@ -115,6 +123,40 @@ fn only_model_text_and_options_show() {
                     same,
                     "{path:?}: {isa:?}, {threads} threads, chunks of {chunk}"
                 );
+            }
+        }
+    }
+}
+
+/// The rows of decoders are what their logits are made of, also where layers keep a state.
+#[test]
+fn rows_of_decoders_are_those_of_their_logits() {
+    for name in ["qwen3", "granite"].into_iter().chain(RECURRENT) {
+        let model = model(name);
+        let options = SessionOptions {
+            kv: KvFormat::F32,
+            chunk: 9,
+            ..SessionOptions::default()
+        };
+        let (mut session, tokens) = (session(&model, 2, &options), tokens(&model, 40));
+        let rows = embed(&mut session, &tokens, &by(Pooling::None, true));
+        let mut logits = Vec::new();
+        session.feed(&tokens).unwrap();
+        let mut each = |_, row: &[f32]| logits.extend_from_slice(row);
+        session
+            .logits_of_each(&mut Control::none(), &mut each)
+            .unwrap();
+        let network = model.network().unwrap();
+        let (dim, vocab) = (network.spec.dim, network.spec.vocab);
+        let output = &network.weights.output.as_ref().unwrap().weight;
+        let mut weights = vec![0.0; dim];
+        for token in 0..vocab {
+            output.decode_row(token, &mut weights).unwrap();
+            for (row, logits) in rows.chunks_exact(dim).zip(logits.chunks_exact(vocab)) {
+                let products = row.iter().zip(&weights);
+                let sum: f64 = products.map(|(x, w)| f64::from(*x) * f64::from(*w)).sum();
+                let logit = sum * f64::from(network.spec.logit_scale);
+                assert!((logit - f64::from(logits[token])).abs() < 1e-4, "{name}");
             }
         }
     }
@@ -198,6 +240,33 @@ fn a_session_does_not_notice() {
         (session.tokens().to_vec(), logits)
     };
     assert!(story(true) == story(false));
+}
+
+#[test]
+fn states_of_a_session_stay() {
+    for name in RECURRENT {
+        let model = model(name);
+        let tokens = tokens(&model, 50);
+        let run = |embeds: bool| {
+            let (mut session, mut all) = (plain(&model), Vec::new());
+            let mut look = |session: &mut Session| {
+                if embeds {
+                    embed(session, &tokens[..30], &EmbedOptions::default());
+                }
+                all.extend(bits(session.logits(&mut Control::none()).unwrap()));
+            };
+            for part in tokens.chunks(13) {
+                session.feed(part).unwrap();
+                look(&mut session);
+            }
+            for keep in [45, 20] {
+                session.rewind(keep).unwrap();
+                look(&mut session);
+            }
+            all
+        };
+        assert!(run(true) == run(false), "{name}");
+    }
 }
 
 fn refused<T: std::fmt::Debug>(result: Result<T, Error>, code: Code, part: &str) {
@@ -296,6 +365,60 @@ fn memory_is_given_back_and_its_cap_holds() {
     refused(result, Code::MemoryCap, "cap of 30000");
     assert_eq!(budget.bytes(), before);
     embed(&mut session, &tokens[..60], &options);
+}
+
+/// A decoder is asked for yes or no in a text of its file.
+#[test]
+fn decoders_score_pairs_in_a_template() {
+    let template = "[CLS]does {document} tell of {query}[SEP]";
+    let with = |template: Option<&str>| {
+        let keys = template.map(|text| ("tokenizer.chat_template.rerank", text.into()));
+        let bytes = encoder::with_words_and("qwen3-rank", keys.as_slice());
+        open(Source::Owned(bytes), kernel::detect())
+    };
+    let model = with(Some(template));
+    let mut session = plain(&model);
+    let pair = ["the dog ran", "one cat ran home"];
+    let mut rerank = |pair| session.rerank(pair, &mut Control::none());
+    let score = rerank(pair).unwrap();
+    let (swapped, marked) = (
+        ["one cat ran home", "the dog ran"],
+        ["the dog ran[SEP]", pair[1]],
+    );
+    let [swapped, marked] = [swapped, marked].map(|pair| rerank(pair).unwrap());
+    assert!(score.len() == 1 && score != swapped && score != marked);
+    refused(
+        rerank(["a", &"the dog ran home ".repeat(100)]),
+        Code::ContextFull,
+        "at most 256 tokens",
+    );
+    // What is asked is one text; but what looks like a mark in the texts of users is none.
+    let options = EncodeOptions {
+        add_special: true,
+        parse_special: true,
+    };
+    let mut rank = |text: &str| {
+        let tokens = session.tokenize(text, options).unwrap();
+        let (second, control) = (tokens.len(), &mut Control::none());
+        (session.rank(&tokens, second, control).unwrap(), tokens)
+    };
+    let (expected, tokens) = rank("[CLS]does one cat ran home tell of the dog ran[SEP]");
+    assert!(score == expected && tokens.contains(&3), "{tokens:?}");
+    let (parsed, _) = rank("[CLS]does one cat ran home tell of the dog ran[SEP][SEP]");
+    assert_ne!(marked, parsed);
+    // It predicts tokens, too, and embeds if asked how.
+    session.feed(&tokens).unwrap();
+    assert_eq!(session.logits(&mut Control::none()).unwrap().len(), 96);
+    embed(&mut session, &tokens, &by(Pooling::Last, false));
+
+    let mut session = plain(&with(None));
+    let without = session.rerank(pair, &mut Control::none());
+    refused(without, Code::Unsupported, "chat_template.rerank");
+    for template in ["{query}", "{document}[SEP]", ""] {
+        let mut session = plain(&with(Some(template)));
+        let lacks = session.rerank(pair, &mut Control::none());
+        refused(lacks, Code::Unsupported, "{query} and {document}");
+    }
 }
 
 #[test]

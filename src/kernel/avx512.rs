@@ -1,17 +1,19 @@
-//! 512-bit vectors (Skylake-X, Zen 4 and later), with or without VNNI.
+//! 512-bit vectors (Skylake-X, Zen 4 and later), with or without VNNI, and with VBMI besides.
+
+pub(super) mod vbmi;
 
 use std::arch::x86_64::*;
 
 use super::avx2::{sum_halves, sums};
-use super::simd::{Rows, Simd};
+use super::simd::{self, Points, Rows, Simd};
 use crate::quant::{self, Activation, GROUP};
 
-/// Proof of AVX-512 F, BW, DQ, VL and, if so, VNNI: made only inside functions that are compiled
-/// with them.
+/// Proof of AVX-512 F, BW, DQ, VL and, if so, VNNI and VBMI: made only inside functions that are
+/// compiled with them.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Avx512<const VNNI: bool>(());
+pub(super) struct Avx512<const VNNI: bool, const VBMI: bool>(());
 
-impl<const VNNI: bool> Avx512<VNNI> {
+impl<const VNNI: bool, const VBMI: bool> Avx512<VNNI, VBMI> {
     /// # Safety
     /// The CPU has the features.
     #[inline(always)]
@@ -35,7 +37,7 @@ fn count(bits: u32) -> __m128i {
     unsafe { _mm_cvtsi32_si128(bits as i32) }
 }
 
-impl<const VNNI: bool> Avx512<VNNI> {
+impl<const VNNI: bool, const VBMI: bool> Avx512<VNNI, VBMI> {
     /// 16 bytes of rows e, 4 + e, 8 + e and 12 + e.
     #[inline(always)]
     fn quarter(self, start: *const u8, stride: usize, e: usize) -> __m512i {
@@ -51,7 +53,25 @@ impl<const VNNI: bool> Avx512<VNNI> {
     }
 }
 
-impl<const VNNI: bool> Simd for Avx512<VNNI> {
+impl<const VNNI: bool, const VBMI: bool> Avx512<VNNI, VBMI> {
+    /// Four of [`Simd::points`], looked up in registers or gathered. (No closure: those have no
+    /// features, and are not inlined.)
+    #[inline(always)]
+    fn points4<const N: usize>(
+        self,
+        points: &Points<N>,
+        low: __m512i,
+        high: __m512i,
+        in_registers: bool,
+    ) -> [__m512i; 4] {
+        match in_registers {
+            true => vbmi::points(self, points, low, high),
+            false => simd::gathered(self, points, low, high),
+        }
+    }
+}
+
+impl<const VNNI: bool, const VBMI: bool> Simd for Avx512<VNNI, VBMI> {
     const LANES: usize = 16;
     type Int = __m512i;
     type Float = __m512;
@@ -149,6 +169,19 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
         let index = self.and(a, self.splat(N as u32 - 1));
         // SAFETY: the features are proven; indices are below the table's length.
         unsafe { _mm512_i32gather_epi32::<4>(index, table.as_ptr().cast()) }
+    }
+
+    #[inline(always)]
+    fn points<const N: usize>(
+        self,
+        points: &Points<N>,
+        low: [__m512i; 2],
+        high: __m512i,
+    ) -> [__m512i; 8] {
+        // Of 512, every other four are gathered, which keeps other parts of the CPU busy.
+        let [a, b, c, d] = self.points4(points, low[0], high, VBMI);
+        let [e, f, g, h] = self.points4(points, low[1], self.shr(high, 4), VBMI && N == 256);
+        [a, b, c, d, e, f, g, h]
     }
 
     #[inline(always)]
@@ -342,7 +375,11 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
 
 /// As [`quant::quantize_row`].
 #[inline(always)]
-fn quantize_row<const VNNI: bool>(v: Avx512<VNNI>, x: &[f32], out: &mut [Activation]) -> bool {
+fn quantize_row<const VNNI: bool>(
+    v: Avx512<VNNI, false>,
+    x: &[f32],
+    out: &mut [Activation],
+) -> bool {
     let mut finite = true;
     for (x, out) in x.as_chunks::<GROUP>().0.iter().zip(out) {
         let (a, b) = (v.load(&x[..16]), v.load(&x[16..]));
@@ -378,7 +415,7 @@ pub(super) mod plain {
     crate::kernel::instance::instance!(
         Isa::Avx512,
         crate::float::Hard,
-        super::Avx512<false>,
+        super::Avx512<false, false>,
         panels [3, 2],
         floats [1, 6, 4],
         attention [4],
@@ -391,7 +428,7 @@ pub(super) mod vnni {
     crate::kernel::instance::instance!(
         Isa::Avx512Vnni,
         crate::float::Hard,
-        super::Avx512<true>,
+        super::Avx512<true, false>,
         panels [3, 4],
         floats [1, 6, 4],
         attention [4],

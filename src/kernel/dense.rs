@@ -47,13 +47,13 @@ impl Widen for BF16 {
 
 /// `out` = the tokens of `x`, (tokens, stride), of which `columns` count, times `weights`, the rows
 /// of the tile's columns. `U` vectors are the lanes of an output; a register tile has `R` rows and
-/// `T` tokens. `others`: see [`super::Kernels::matmul`].
+/// `T` tokens. `next`: see [`super::Kernels::matmul`].
 #[inline(always)]
 pub(super) fn matmul<V: Simd, F: Widen, const U: usize, const R: usize, const T: usize>(
     v: V,
     weights: &[u8],
     x: &[f32],
-    (stride, columns, others): (usize, usize, usize),
+    (stride, columns, next): (usize, usize, &[u8]),
     out: &mut Tile<'_, f32>,
 ) {
     let product = Product::<V, F> {
@@ -62,7 +62,7 @@ pub(super) fn matmul<V: Simd, F: Widen, const U: usize, const R: usize, const T:
         x,
         stride,
         columns,
-        others,
+        next,
     };
     let (rows, tokens) = (out.column_range().len(), out.row_range().len());
     let mut row = 0;
@@ -100,7 +100,7 @@ struct Product<'a, V, F: Floats> {
     x: &'a [f32],
     stride: usize,
     columns: usize,
-    others: usize,
+    next: &'a [u8],
 }
 
 impl<V: Simd, F: Widen> Product<'_, V, F> {
@@ -121,7 +121,7 @@ impl<V: Simd, F: Widen> Product<'_, V, F> {
         // Behind the last is what this thread will probably take next.
         let mut next = rows[ROWS - 1].as_ptr_range().end.cast::<u8>();
         if row + 2 * ROWS > out.column_range().len() {
-            next = next.wrapping_add(self.others * size_of_val(self.weights));
+            next = self.next.as_ptr();
         }
         let step = ROWS * LANES * F::FORMAT.block_bytes();
         let x = &self.x[..self.columns];

@@ -109,7 +109,7 @@ macro_rules! instance {
             format: Format,
             weights: &[u8],
             x: &Input<'_>,
-            others: usize,
+            next: &[u8],
             out: &mut Tile<'_, f32>,
         ) {
             let first = out.row_range().start;
@@ -117,11 +117,11 @@ macro_rules! instance {
                 B => {
                     let groups = x.columns / quant::GROUP;
                     let quants = &x.quants[first * groups..];
-                    matmul_blocks::<B>(weights, quants, (groups, others), out)
+                    matmul_blocks::<B>(weights, quants, (groups, next), out)
                 },
                 F => {
                     let floats = &x.floats[first * x.stride..];
-                    let sizes = (x.stride, x.columns, others);
+                    let sizes = (x.stride, x.columns, next);
                     matmul_floats::<F>(weights, floats, sizes, out)
                 },
                 _ => unreachable!("a matrix has a computable format"))
@@ -133,7 +133,7 @@ macro_rules! instance {
         fn matmul_blocks<B: Unpack>(
             $weights: &[u8],
             $x: &[Activation],
-            $groups: (usize, usize),
+            $groups: (usize, &[u8]),
             $out: &mut Tile<'_, f32>,
         ) {
             $blocks
@@ -144,7 +144,7 @@ macro_rules! instance {
         fn matmul_floats<F: Widen>(
             $rows: &[u8],
             $floats: &[f32],
-            $sizes: (usize, usize, usize),
+            $sizes: (usize, usize, &[u8]),
             $tile: &mut Tile<'_, f32>,
         ) {
             $dense

@@ -33,6 +33,7 @@ pub type Reach<'a> = (&'a [f32], f32);
 const DEEPEST: f32 = -80.0;
 
 /// All pointers are unsafe to call without the CPU's features; see [`Kernels`].
+#[derive(Clone, Copy)]
 pub(super) struct LogitFunctions {
     pub block_maxima: unsafe fn(&[f32], &mut [f32]) -> bool,
     pub sums: unsafe fn(&[f32], &mut [f32]) -> f64,

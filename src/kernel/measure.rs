@@ -43,7 +43,7 @@ impl Kernels {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => x86::PAIRS_512,
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512Vnni => x86::DOT_512,
+            Isa::Avx512Vnni | Isa::Avx512Vbmi => x86::DOT_512,
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => x86::PAIRS_256,
             #[cfg(target_arch = "x86_64")]
@@ -60,7 +60,7 @@ impl Kernels {
     pub fn float_peak(&self) -> Peak {
         match self.isa {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 | Isa::Avx512Vnni => x86::FLOAT_512,
+            Isa::Avx512 | Isa::Avx512Vnni | Isa::Avx512Vbmi => x86::FLOAT_512,
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 | Isa::Avx2Vnni => x86::FLOAT_256,
             #[cfg(target_arch = "aarch64")]
@@ -74,7 +74,7 @@ impl Kernels {
         match self.isa {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: `self` proves the CPU's features.
-            Isa::Avx512 | Isa::Avx512Vnni => unsafe { x86::read_512(memory) },
+            Isa::Avx512 | Isa::Avx512Vnni | Isa::Avx512Vbmi => unsafe { x86::read_512(memory) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: `self` proves the CPU's features.
             Isa::Avx2 | Isa::Avx2Vnni => unsafe { x86::read_256(memory) },

@@ -7,6 +7,7 @@
 // Kernels count: loops over lanes and tiles must unroll.
 #![allow(clippy::needless_range_loop)]
 
+mod ahead;
 mod attention;
 mod dense;
 mod elementwise;
@@ -64,11 +65,13 @@ pub enum Isa {
     Avx512,
     /// The same with dot products of bytes.
     Avx512Vnni,
+    /// The same with lookups in tables of bytes.
+    Avx512Vbmi,
 }
 
 impl Isa {
     /// All of them, in order.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Scalar,
         Self::Neon,
         Self::NeonDot,
@@ -76,6 +79,7 @@ impl Isa {
         Self::Avx2Vnni,
         Self::Avx512,
         Self::Avx512Vnni,
+        Self::Avx512Vbmi,
     ];
 
     /// Its name, as `LIGHTGPT_ISA` takes it.
@@ -88,6 +92,7 @@ impl Isa {
             Self::Avx2Vnni => "avx2-vnni",
             Self::Avx512 => "avx512",
             Self::Avx512Vnni => "avx512-vnni",
+            Self::Avx512Vbmi => "avx512-vbmi",
         }
     }
 
@@ -104,8 +109,9 @@ pub struct Kernels {
 }
 
 /// All pointers are unsafe to call without the CPU's features; see [`Kernels`].
+#[derive(Clone, Copy)]
 struct Functions {
-    matmul: unsafe fn(Format, &[u8], &Input<'_>, usize, &mut Tile<'_, f32>),
+    matmul: unsafe fn(Format, &[u8], &Input<'_>, &[u8], &mut Tile<'_, f32>),
     quantize_row: unsafe fn(&[f32], &mut [Activation]) -> bool,
     rms_norm: unsafe fn(&mut [f32], &[f32], f32) -> bool,
     layer_norm: unsafe fn(&mut [f32], &[f32], f32) -> bool,
@@ -140,6 +146,18 @@ pub struct Input<'a> {
     pub floats: &'a [f32],
     /// (rows, columns / 32); for block formats.
     pub quants: &'a [Activation],
+}
+
+impl<'a> Input<'a> {
+    /// Rows of `columns` values, one right behind the other.
+    pub fn new(columns: usize, floats: &'a [f32], quants: &'a [Activation]) -> Self {
+        Self {
+            columns,
+            stride: columns,
+            floats,
+            quants,
+        }
+    }
 }
 
 /// Stored keys or values.
@@ -182,7 +200,7 @@ pub fn detect() -> &'static Kernels {
         let wish = std::env::var("LIGHTGPT_ISA")
             .ok()
             .and_then(|name| Isa::from_name(&name));
-        force(wish.unwrap_or(Isa::Avx512Vnni))
+        force(wish.unwrap_or(Isa::Avx512Vbmi))
     })
 }
 
@@ -209,7 +227,7 @@ fn native() -> [Option<&'static Kernels>; 2] {
 }
 
 #[cfg(target_arch = "x86_64")]
-fn native() -> [Option<&'static Kernels>; 4] {
+fn native() -> [Option<&'static Kernels>; 5] {
     let avx2 = is_x86_feature_detected!("avx2")
         && is_x86_feature_detected!("fma")
         && is_x86_feature_detected!("f16c")
@@ -220,11 +238,15 @@ fn native() -> [Option<&'static Kernels>; 4] {
         && is_x86_feature_detected!("avx512bw")
         && is_x86_feature_detected!("avx512dq")
         && is_x86_feature_detected!("avx512vl");
+    let vnni = avx512 && is_x86_feature_detected!("avx512vnni");
+    let vbmi =
+        vnni && is_x86_feature_detected!("avx512vbmi") && is_x86_feature_detected!("avx512bitalg");
     [
         avx2.then_some(&avx2::plain::KERNELS),
         (avx2 && is_x86_feature_detected!("avxvnni")).then_some(&avx2::vnni::KERNELS),
         avx512.then_some(&avx512::plain::KERNELS),
-        (avx512 && is_x86_feature_detected!("avx512vnni")).then_some(&avx512::vnni::KERNELS),
+        vnni.then_some(&avx512::vnni::KERNELS),
+        vbmi.then_some(&avx512::vbmi::KERNELS),
     ]
 }
 
@@ -245,7 +267,7 @@ impl Kernels {
             Isa::Scalar => 1 << 21,
             Isa::Neon | Isa::Avx2 => 1 << 23,
             Isa::NeonDot | Isa::Avx2Vnni | Isa::Avx512 => 1 << 24,
-            Isa::Avx512Vnni => 48 << 20,
+            Isa::Avx512Vnni | Isa::Avx512Vbmi => 48 << 20,
         }
     }
 
@@ -258,8 +280,8 @@ impl Kernels {
     }
 
     /// Multiplies: element (token, column) of `out` becomes the dot product of row `token` of `x`
-    /// and a weight row. `weights` holds the rows of the tile's columns, in order. Other threads
-    /// probably have the next `others` tiles: what is fetched ahead is what lies behind these.
+    /// and a weight row. `weights` holds the rows of the tile's columns, in order; `next` is what this
+    /// thread will probably multiply with then, if that is known: single tokens fetch it ahead.
     ///
     /// # Panics
     /// If the sizes do not fit, or `format` is not computable.
@@ -268,9 +290,10 @@ impl Kernels {
         format: Format,
         weights: &[u8],
         x: &Input<'_>,
-        others: usize,
+        next: &[u8],
         out: &mut Tile<'_, f32>,
     ) {
+        let next = if next.is_empty() { weights } else { next };
         let row_bytes = format
             .bytes(x.columns as u64)
             .expect("rows are whole blocks") as usize;
@@ -293,7 +316,7 @@ impl Kernels {
             );
         }
         // SAFETY: `self` proves the CPU's features.
-        unsafe { (self.functions.matmul)(format, weights, x, others, out) }
+        unsafe { (self.functions.matmul)(format, weights, x, next, out) }
     }
 
     /// Quantizes a row of 32 values per element of `out`; false if one is not finite.

@@ -8,6 +8,7 @@ use crate::float::Hard;
 use crate::quant::{Activation, Blocks};
 use crate::team::Tile;
 
+use super::ahead::{Ahead, LINE, lines};
 use super::lanes;
 use super::simd::{Rows, Simd};
 
@@ -19,8 +20,6 @@ const SHORT_STRIP: usize = 8;
 const FEW: usize = 16;
 /// For one token, panels from here to the one that is fetched into the second cache.
 const FAR: usize = 3;
-/// Bytes of a cache line.
-const LINE: usize = 64;
 
 /// The float sequence that takes the integers of a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,14 +81,25 @@ pub(super) trait Unpack: Blocks {
     const KIND: Kind;
     /// The largest byte, if they are unsigned below 128; else they are made by [`Simd::signed`].
     const LARGEST: Option<u32>;
+    /// What has been added to the integers to make them unsigned.
+    const OFFSET: i32 = 0;
 
     /// Where the dot products of a group start, so that they come out without the bytes' offset:
     /// that of all 32 columns, or those of 16 each, if the kind has sums of halves.
     #[inline(always)]
     fn start<V: Simd>(v: V, x: &Activation) -> [V::Int; 2] {
+        // Minus the offset times a sum, given minus `factor` times that sum.
+        let below = |start: i32, factor: i32| {
+            let start = match Self::OFFSET % factor {
+                0 => start * (Self::OFFSET / factor),
+                _ => (start >> factor.ilog2()) * Self::OFFSET,
+            };
+            v.splat(start as u32)
+        };
         match Self::LARGEST {
-            Some(_) => [v.splat(0); 2],
             None => [v.start_signed(x), v.splat(0)],
+            Some(_) if Self::KIND.is_halved() => [below(x.start0, 32), below(x.start1, 32)],
+            Some(_) => [below(x.start8, 8), v.splat(0)],
         }
     }
 
@@ -98,13 +108,13 @@ pub(super) trait Unpack: Blocks {
 }
 
 /// `out` = the tokens of `x`, (tokens, groups), times `weights`, the rows of the tile's columns.
-/// A register tile has `P` panels and `T` tokens. `others`: see [`super::Kernels::matmul`].
+/// A register tile has `P` panels and `T` tokens. `next`: see [`super::Kernels::matmul`].
 #[inline(always)]
 pub(super) fn matmul<V: Simd, F: Unpack, const P: usize, const T: usize>(
     v: V,
     weights: &[u8],
     x: &[Activation],
-    (groups, others): (usize, usize),
+    (groups, next): (usize, &[u8]),
     out: &mut Tile<'_, f32>,
 ) {
     let rows = out.column_range().len();
@@ -117,7 +127,7 @@ pub(super) fn matmul<V: Simd, F: Unpack, const P: usize, const T: usize>(
         row_bytes: groups / F::GROUPS * F::FORMAT.block_bytes(),
         x,
         groups,
-        others,
+        next,
     };
     match F::KIND {
         // In a large tile, the second accumulators take the place of a panel.
@@ -135,7 +145,7 @@ struct Product<'a, V> {
     row_bytes: usize,
     x: &'a [Activation],
     groups: usize,
-    others: usize,
+    next: &'a [u8],
 }
 
 impl<V: Simd> Product<'_, V> {
@@ -169,28 +179,32 @@ impl<V: Simd> Product<'_, V> {
         Rows::new(bytes, self.row_bytes, V::LANES)
     }
 
+    /// Where a row begins; behind the last one is what comes next.
+    fn address(&self, row: usize) -> *const u8 {
+        let at = row * self.row_bytes;
+        match at.checked_sub(self.weights.len()) {
+            None => self.weights.as_ptr().wrapping_add(at),
+            Some(at) => self.next.as_ptr().wrapping_add(at),
+        }
+    }
+
     /// A panel of rows from `row` on, and one token.
     #[inline(always)]
     fn one<F: Unpack>(&mut self, row: usize, out: &mut Tile<'_, f32>) {
         let v = self.v;
         let block_bytes = F::FORMAT.block_bytes();
         let rows = self.rows(row);
-        let all = out.column_range().len();
-        let ahead = |panels: usize| {
-            let row = row + panels * V::LANES;
-            // Behind these rows: what this thread will probably take next.
-            let others = if row < all { 0 } else { self.others };
-            let at = row * self.row_bytes + others * self.weights.len();
-            self.weights.as_ptr().wrapping_add(at)
-        };
         let mut sum = One::<V, F> {
-            x: self.x.iter(),
+            x: &[],
+            group: 0,
             sum: v.splat_float(0.0),
-            next: ahead(1),
-            later: ahead(FAR),
+            next: self.address(row + V::LANES),
+            later: self.address(row + FAR * V::LANES),
             format: std::marker::PhantomData,
         };
-        for at in (0..self.row_bytes).step_by(block_bytes) {
+        let blocks = (0..self.row_bytes).step_by(block_bytes);
+        for (at, x) in blocks.zip(self.x.chunks_exact(F::GROUPS)) {
+            (sum.x, sum.group) = (x, 0);
             F::unpack_rows(v, &rows, at, &mut sum);
         }
         v.store(sum.sum, &mut out.row_mut(0)[row..]);
@@ -225,7 +239,7 @@ impl<V: Simd> Product<'_, V> {
                 }
             }
             let strip = &strip[..count];
-            let mut ahead = self.ahead::<P>((row, to), to - from, count * tokens.div_ceil(T), out);
+            let mut ahead = self.ahead::<P>((row, to), to - from, count * tokens.div_ceil(T));
             for token in (0..tokens).step_by(T) {
                 self.tile::<F, P, T>(strip, (row, token), (first, &mut ahead), out);
             }
@@ -241,7 +255,6 @@ impl<V: Simd> Product<'_, V> {
         (row, to): (usize, usize),
         bytes: usize,
         times: usize,
-        out: &Tile<'_, f32>,
     ) -> Ahead {
         let rows = P * V::LANES;
         let (row, at) = if to < self.row_bytes {
@@ -249,15 +262,9 @@ impl<V: Simd> Product<'_, V> {
         } else {
             (row + rows, 0)
         };
-        let others = if row < out.column_range().len() {
-            0
-        } else {
-            self.others
-        };
-        let start = row * self.row_bytes + at + others * self.weights.len();
         let bytes = bytes.min(self.row_bytes - at);
         Ahead {
-            row: self.weights.as_ptr().wrapping_add(start),
+            row: self.address(row).wrapping_add(at),
             at: 0,
             bytes,
             stride: self.row_bytes,
@@ -349,13 +356,23 @@ fn dots<V: Simd, F: Unpack, const P: usize, const T: usize>(
     let mut integers = [starts; P];
     let steps = steps::<V, F>();
     if steps == 0 {
+        // Products of one panel and token would wait for each other: two sums wait half as long.
+        let is_alone = P * T == 1;
+        let mut others = [[v.splat(0); T]; P];
         for j in vectors {
+            let sums = match is_alone && j % 2 == 1 {
+                true => &mut others,
+                false => &mut integers,
+            };
             for t in 0..T {
                 let word = word(x[t], j);
                 for p in 0..P {
-                    integers[p][t] = v.dot(integers[p][t], panels[p].q[j], word);
+                    sums[p][t] = v.dot(sums[p][t], panels[p].q[j], word);
                 }
             }
+        }
+        if is_alone {
+            integers[0][0] = v.add(integers[0][0], others[0][0]);
         }
         return integers;
     }
@@ -419,7 +436,9 @@ fn word(x: &Activation, j: usize) -> u32 {
 
 /// The sum of one token, which takes groups as they are unpacked.
 struct One<'a, V: Simd, F> {
-    x: std::slice::Iter<'a, Activation>,
+    /// Of the groups of a block.
+    x: &'a [Activation],
+    group: usize,
     sum: V::Float,
     /// Part of the panel after this one: a panel is one piece of memory, asked for in order.
     next: *const u8,
@@ -431,7 +450,8 @@ struct One<'a, V: Simd, F> {
 impl<V: Simd, F: Unpack> Sink<V> for One<'_, V, F> {
     #[inline(always)]
     fn take(&mut self, v: V, panel: Group<V>) {
-        let x = self.x.next().expect("as many groups as the rows have");
+        let x = &self.x[self.group];
+        self.group += 1;
         let mut sums = [[self.sum]];
         group::<V, F, 1, 1>(v, &[panel], [x], &mut sums);
         self.sum = sums[0][0];
@@ -442,44 +462,6 @@ impl<V: Simd, F: Unpack> Sink<V> for One<'_, V, F> {
         });
         self.next = self.next.wrapping_add(bytes);
         self.later = self.later.wrapping_add(bytes);
-    }
-}
-
-/// Where the cache lines of `bytes` bytes begin.
-#[inline(always)]
-fn lines(bytes: usize) -> impl Iterator<Item = usize> {
-    (0..bytes).step_by(LINE)
-}
-
-/// What is fetched while a strip is worked on, a few lines at a time: a core waits for no more than
-/// some ten at once, and who asks for more stands still.
-struct Ahead {
-    row: *const u8,
-    /// The next byte of the row.
-    at: usize,
-    /// Of each row.
-    bytes: usize,
-    stride: usize,
-    /// Those that are left.
-    rows: usize,
-    /// Lines at a time.
-    lines: usize,
-}
-
-impl Ahead {
-    #[inline(always)]
-    fn fetch<V: Simd>(&mut self, v: V) {
-        for _ in 0..self.lines {
-            if self.rows == 0 {
-                return;
-            }
-            v.prefetch(self.row.wrapping_add(self.at));
-            self.at += LINE;
-            if self.at >= self.bytes {
-                self.row = self.row.wrapping_add(self.stride);
-                (self.at, self.rows) = (0, self.rows - 1);
-            }
-        }
     }
 }
 

@@ -23,6 +23,7 @@ type SelectiveStep = unsafe fn(&mut [Lane], &[Lane], [&Lane; 2], Rows<'_>) -> La
 type DeltaStep = unsafe fn(&mut [Lane], [f32; 2], &Lane, Rows<'_>) -> Lane;
 
 /// All pointers are unsafe to call without the CPU's features; see [`Kernels`].
+#[derive(Clone, Copy)]
 pub(super) struct RecurrenceFunctions {
     pub multiply_add: unsafe fn(&mut [f32], &[f32], &[f32]),
     pub gate: unsafe fn(&mut [f32], &[f32]),

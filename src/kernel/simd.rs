@@ -54,8 +54,34 @@ pub(super) trait Simd: Copy {
     /// Each byte that has a bit of that byte of `mask` in `bits` becomes `total` minus itself,
     /// modulo 256. A byte of `mask` is one bit.
     fn mirror(self, a: Self::Int, bits: Self::Int, mask: u32, total: u8) -> Self::Int;
+    /// Column `i` of each row, of which vector `i / 4` has byte `i % 4`, becomes `total` minus itself
+    /// where bit `i` of that row is set.
+    #[inline(always)]
+    fn mirror_columns(self, q: &mut [Self::Int; 8], bits: Self::Int, total: u8) {
+        for byte in 0..4 {
+            let bits = self.shuffle(bits, [byte as u8; 4]);
+            let [first, second] = &mut q.as_chunks_mut::<2>().0[byte];
+            *first = self.mirror(*first, bits, 0x0804_0201, total);
+            *second = self.mirror(*second, bits, 0x8040_2010, total);
+        }
+    }
+
     /// Each lane, modulo `N`, a power of two, replaced by that element of the table.
     fn gather<const N: usize>(self, table: &[u32; N], a: Self::Int) -> Self::Int;
+
+    /// The eight points of each row whose numbers are the bytes of `low`, each with a bit of `high`
+    /// on top if there are 512: vector `j` has the bytes of number `j`, whose bit is bit `j`.
+    #[inline(always)]
+    fn points<const N: usize>(
+        self,
+        points: &Points<N>,
+        low: [Self::Int; 2],
+        high: Self::Int,
+    ) -> [Self::Int; 8] {
+        let [a, b, c, d] = gathered(self, points, low[0], high);
+        let [e, f, g, h] = gathered(self, points, low[1], self.shr(high, 4));
+        [a, b, c, d, e, f, g, h]
+    }
 
     /// `LANES` integers as floats, exactly below 2^24.
     fn to_float(self, a: Self::Int) -> Self::Float;
@@ -113,6 +139,78 @@ pub(super) trait Simd: Copy {
     fn prefetch(self, address: *const u8);
     /// The same for the cache behind the first.
     fn prefetch_far(self, address: *const u8);
+}
+
+/// The points of four numbers, gathered.
+#[inline(always)]
+pub(super) fn gathered<V: Simd, const N: usize>(
+    v: V,
+    points: &Points<N>,
+    low: V::Int,
+    high: V::Int,
+) -> [V::Int; 4] {
+    let mut q = [low; 4];
+    for j in 0..4 {
+        let byte = v.shr(low, 8 * j as u32);
+        let number = match N {
+            256 => byte,
+            _ => {
+                let ninth = v.and(v.shl(high, 8 - j as u32), v.splat(256));
+                v.or(v.and(byte, v.splat(255)), ninth)
+            }
+        };
+        q[j] = v.gather(&points.bytes, number);
+    }
+    q
+}
+
+/// `N` points (256 or 512) of four columns, each of which is one of eight values. Vectors of codes do
+/// not cross cache lines.
+#[derive(Debug)]
+#[repr(C, align(64))]
+pub(super) struct Points<const N: usize> {
+    /// The numbers of values, four bits each: of columns 0 and 2, and of 1 and 3.
+    pub codes: [[u8; N]; 2],
+    /// The values, a byte each.
+    pub bytes: [u32; N],
+    /// The values by their numbers.
+    pub values: [i8; 16],
+    /// Whether codes are twice these numbers, and a value is what it differs from the first in.
+    pub is_even: bool,
+}
+
+impl<const N: usize> Points<N> {
+    /// The points of a grid, which has the eight `values`, with `more` added to all of them.
+    pub const fn new(grid: &[u32; N], values: [u8; 8], more: u8) -> Self {
+        let mut points = Self {
+            codes: [[0; N]; 2],
+            bytes: *grid,
+            values: [0; 16],
+            is_even: (values[0] + more).is_multiple_of(16),
+        };
+        let mut code = 0;
+        while code < values.len() {
+            let value = values[code] + more;
+            points.is_even = points.is_even && value == values[0] + more + 2 * code as u8;
+            points.values[code] = value as i8;
+            code += 1;
+        }
+        let mut at = 0;
+        while at < 4 * N {
+            let (point, column) = (at / 4, at % 4);
+            points.bytes[point] += (more as u32) << (8 * column);
+            let (value, mut code) = ((grid[point] >> (8 * column)) as u8, 0);
+            while values[code] != value {
+                code += 1;
+            }
+            if points.is_even {
+                code *= 2;
+            }
+            points.codes[column % 2][point] |= (code << (4 * (column / 2))) as u8;
+            at += 1;
+        }
+        points
+    }
 }
 
 /// The rows of a panel: as many as a vector has lanes, `stride` bytes each, one after the other.

@@ -103,6 +103,10 @@ impl Network {
         if let Some(outputs) = &weights.outputs {
             row = self.multiply(outputs, &row, (team, signals))?;
         }
+        if let (true, [yes, no]) = (head.odds, &row[..]) {
+            row[0] = yes - no;
+            row.truncate(1);
+        }
         finite(row, "scores")
     }
 
@@ -121,18 +125,12 @@ impl Network {
         if packs && !self.kernels.quantize_row(row, &mut quants) {
             return Err(not_finite("embedding"));
         }
-        let x = Input {
-            columns,
-            stride: columns,
-            floats: row,
-            quants: &quants,
-        };
+        let x = Input::new(columns, row, &quants);
         let outputs = linear.weight.rows();
         let mut out = reserved(outputs)?;
         out.resize(outputs, 0.0);
         let linears = std::slice::from_ref(linear);
-        let most = matmul::task_max(self.kernels, linears, 1);
-        let tile = matmul::tiling(most, (1, outputs, columns), team.threads());
+        let tile = matmul::tile(self.kernels, linears, (1, columns), team.threads());
         let tiles = Tiles::new(&mut out, outputs, tile);
         // One row is not worth a pause.
         let signals = Signals {

@@ -3,6 +3,8 @@
 //! Source: Shazeer et al., "Outrageously Large Neural Networks", 2017; bounded groups and biases of
 //! the choice: arXiv 2405.04434, section 2.2, and arXiv 2412.19437, section 2.1.2.
 
+use std::ops::Range;
+
 use crate::float;
 use crate::kernel::{Input, Kernels};
 use crate::ops::matmul::{self, Linear};
@@ -135,34 +137,79 @@ pub fn sort(picks: &mut [Pick], counts: &mut [u32], order: &mut [u32]) {
     }
 }
 
-/// Computes a tile whose rows are slots: each is multiplied with its own expert's part of `stacks`,
-/// each (experts, rows, columns), which stand side by side. `threads` work on such tiles.
-pub fn side_by_side(
-    kernels: &Kernels,
-    (stacks, experts): (&[Linear], usize),
-    expert_of: impl Fn(usize) -> usize,
-    (x, threads): (&Input<'_>, usize),
-    tile: &mut Tile<'_, f32>,
-) {
-    let (rows, wanted) = (tile.row_range(), tile.column_range());
-    let mut start = rows.start;
-    while start < rows.end {
-        let expert = expert_of(start);
-        let same = (start..rows.end).take_while(|slot| expert_of(*slot) == expert);
-        let end = start + same.count();
+/// Matrices of experts, and who takes which.
+#[derive(Debug, Clone, Copy)]
+pub struct Stacks<'a, E> {
+    /// Each (experts, rows, columns); those of an expert stand side by side.
+    pub linears: &'a [Linear],
+    /// How many experts there are.
+    pub experts: usize,
+    /// Rows that are multiplied.
+    pub slots: usize,
+    /// The expert of each.
+    pub expert_of: E,
+}
+
+impl<E: Fn(usize) -> usize> Stacks<'_, E> {
+    /// Outputs of a slot.
+    pub fn outputs(&self) -> usize {
+        let rows = self.linears.iter().map(|linear| linear.weight.rows());
+        rows.sum::<usize>() / self.experts
+    }
+
+    /// Computes a tile whose rows are slots: each is multiplied with its own expert's matrices.
+    /// `threads` work on such tiles.
+    pub fn multiply(
+        &self,
+        kernels: &Kernels,
+        (x, threads): (&Input<'_>, usize),
+        tile: &mut Tile<'_, f32>,
+    ) {
+        let (rows, wanted) = (tile.row_range(), tile.column_range());
+        let mut start = rows.start;
+        while start < rows.end {
+            let expert = (self.expert_of)(start);
+            let same = (start..rows.end).take_while(|slot| (self.expert_of)(*slot) == expert);
+            let end = start + same.count();
+            let mut first = 0;
+            for stack in self.linears {
+                let height = stack.weight.rows() / self.experts;
+                let (from, to) = (wanted.start.max(first), wanted.end.min(first + height));
+                if from < to {
+                    let columns = from - wanted.start..to - wanted.start;
+                    let mut part = tile.part_mut(start - rows.start..end - rows.start, columns);
+                    let outputs = expert * height + from - first..expert * height + to - first;
+                    let next = match (to < wanted.end, end < rows.end) {
+                        (true, _) => self.weights_from(start, to),
+                        (false, true) => self.weights_from(end, wanted.start),
+                        (false, false) => self.behind(&rows, &wanted, threads - 1),
+                    };
+                    matmul::some(kernels, stack, outputs, (x, next), &mut part);
+                }
+                first += height;
+            }
+            start = end;
+        }
+    }
+
+    /// The weights behind a tile and those that `others` have, if tiles are as large as this one.
+    fn behind(&self, rows: &Range<usize>, columns: &Range<usize>, others: usize) -> &[u8] {
+        let (across, outputs) = (columns.end + others * columns.len(), self.outputs());
+        self.weights_from(rows.start + across / outputs * rows.len(), across % outputs)
+    }
+
+    /// The weights of a slot's outputs from `output` on, as far as they are those of one matrix.
+    fn weights_from(&self, slot: usize, output: usize) -> &[u8] {
         let mut first = 0;
-        for stack in stacks {
-            let height = stack.weight.rows() / experts;
-            let (from, to) = (wanted.start.max(first), wanted.end.min(first + height));
-            if from < to {
-                let columns = from - wanted.start..to - wanted.start;
-                let mut part = tile.part_mut(start - rows.start..end - rows.start, columns);
-                let outputs = expert * height + from - first..expert * height + to - first;
-                matmul::some(kernels, stack, outputs, (x, threads - 1), &mut part);
+        for Linear { weight, .. } in self.linears.iter().filter(|_| slot < self.slots) {
+            let height = weight.rows() / self.experts;
+            if output < first + height {
+                let start = (self.expert_of)(slot) * height;
+                return weight.row_bytes(start + output - first..start + height);
             }
             first += height;
         }
-        start = end;
+        &[]
     }
 }
 
@@ -192,6 +239,9 @@ fn softmax(values: &mut [f32]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gguf::TensorInfo;
+    use crate::quant::Format;
+    use crate::tensor::Matrix;
 
     const PLAIN: Routing = Routing {
         used: 2,
@@ -266,6 +316,53 @@ mod tests {
         assert_eq!(experts(best_two), [4, 5]);
         // Of equal groups the first.
         assert_eq!(picks(routing, &[1.0, 0.0, 1.0, 0.5, 1.0, 0.0], &[])[1].0, 1);
+    }
+
+    /// Matrices of one column, whose rows hold their numbers from `first` on.
+    fn linear(rows: usize, first: usize) -> Linear {
+        let bytes = (first..first + rows).flat_map(|row| (row as f32).to_le_bytes());
+        let tensor = TensorInfo {
+            name: "numbers".into(),
+            format: Format::F32,
+            dims: [1, rows as u64, 1, 1],
+            dimensions: 2,
+            bytes: bytes.collect::<Vec<u8>>().into(),
+            offset: 0,
+            part: 0,
+        };
+        Linear::new(Matrix::new(&tensor, rows, 1).unwrap())
+    }
+
+    #[test]
+    fn what_is_fetched_ahead_is_what_the_thread_takes_next() {
+        // Of five experts, two matrices of 32 and 16 outputs.
+        let linears = [linear(5 * 32, 0), linear(5 * 16, 1000)];
+        let taken = [3, 0, 4];
+        let stacks = Stacks {
+            linears: &linears,
+            experts: 5,
+            slots: 3,
+            expert_of: |slot: usize| taken[slot],
+        };
+        assert_eq!(stacks.outputs(), 48);
+        let first = |weights: &[u8]| {
+            let bytes = weights.first_chunk();
+            bytes.map(|bytes| f32::from_le_bytes(*bytes) as usize)
+        };
+        let of = |slot, output| match output {
+            0..32 => Some(taken[slot] * 32 + output),
+            _ => Some(1000 + taken[slot] * 16 + output - 32),
+        };
+        let tiles = || (0..3).flat_map(|slot| [0, 16, 32].map(|output| (slot, output)));
+        for (i, (slot, output)) in tiles().enumerate() {
+            assert_eq!(first(stacks.weights_from(slot, output)), of(slot, output));
+            for others in 0..4 {
+                let next = tiles().nth(i + 1 + others);
+                let expected = next.and_then(|(slot, output)| of(slot, output));
+                let found = stacks.behind(&(slot..slot + 1), &(output..output + 16), others);
+                assert_eq!(first(found), expected, "{i} {others}");
+            }
+        }
     }
 
     #[test]

@@ -13,7 +13,8 @@ const PANEL: usize = 48;
 const PANEL_ONE: usize = 16;
 /// Tokens of a task, at most: enough to make up for unpacking the weights.
 const TOKENS_MAX: usize = 128;
-/// How much longer a multiply-add takes with floats, or where one token brings in all weights.
+/// How much longer a multiply-add takes with floats, or where one token brings in all weights, of four
+/// bits each.
 const COST: usize = 4;
 /// Fewer tokens (but one) take as long as so many, for which weights are unpacked once.
 const FEW: usize = 8;
@@ -23,13 +24,43 @@ const TASKS: usize = 16;
 /// Bytes of weights of a task, at most: what a thread reads in some 100 microseconds.
 const READ_MAX: usize = 2 << 20;
 
-/// A matrix and its bias.
+/// A matrix, or several of one shape, one behind the other, and what is done to their products.
 #[derive(Debug)]
 pub struct Linear {
     /// The weights.
     pub weight: Matrix,
-    /// (rows)
+    /// What products are multiplied with.
+    pub factors: Factors,
+    /// What is added then: (rows)
     pub bias: Option<Buffer<f32>>,
+}
+
+/// Factors of the products of matrices.
+#[derive(Debug)]
+pub enum Factors {
+    /// One for all; 1 changes nothing.
+    One(f32),
+    /// One for each matrix: (matrices)
+    Each(Buffer<f32>),
+}
+
+impl Linear {
+    /// A matrix alone.
+    pub fn new(weight: Matrix) -> Self {
+        Self {
+            weight,
+            factors: Factors::One(1.0),
+            bias: None,
+        }
+    }
+
+    /// The factor of an output.
+    fn factor(&self, output: usize) -> f32 {
+        match &self.factors {
+            Factors::One(factor) => *factor,
+            Factors::Each(factors) => factors[output / (self.weight.rows() / factors.len())],
+        }
+    }
 }
 
 /// What the outputs of a tile are a multiple of.
@@ -78,10 +109,25 @@ pub fn tiles<'a>(
     out: &'a mut [f32],
 ) -> Tiles<'a, f32> {
     let outputs = linears.iter().map(|linear| linear.weight.rows()).sum();
-    let shape = (tokens, outputs, columns);
-    let work_ns = work_ns(kernels, linears, shape);
-    let tile = tiling(task_max(kernels, linears, tokens), shape, threads);
+    let work_ns = work_ns(kernels, linears, (tokens, outputs, columns));
+    let tile = tile(kernels, linears, (tokens, columns), threads);
     Tiles::new(&mut out[..tokens * outputs], outputs, tile).taking(work_ns)
+}
+
+/// Tokens and outputs of such a tile. For a single token, what it brings in counts.
+pub fn tile(
+    kernels: &Kernels,
+    linears: &[Linear],
+    (tokens, columns): (usize, usize),
+    threads: usize,
+) -> (usize, usize) {
+    let outputs = linears.iter().map(|linear| linear.weight.rows()).sum();
+    let columns = match tokens {
+        1 => columns.saturating_mul(breadth(linears)),
+        _ => columns,
+    };
+    let most = task_max(kernels, linears, tokens);
+    tiling(most, (tokens, outputs, columns), threads)
 }
 
 /// About how many nanoseconds (tokens, outputs) of dot products over `columns` take on one thread,
@@ -92,13 +138,21 @@ pub fn work_ns(
     (tokens, outputs, columns): (usize, usize, usize),
 ) -> usize {
     let is_float = |linear: &Linear| linear.weight.format().block_len() == 1;
-    let cost = match tokens == 1 || linears.iter().any(is_float) {
-        true => COST,
-        false => 1,
+    let cost = match tokens {
+        1 => COST * breadth(linears),
+        _ if linears.iter().any(is_float) => COST,
+        _ => 1,
     };
     let tokens = if tokens > 1 { tokens.max(FEW) } else { tokens };
     let multiply_adds = tokens.saturating_mul(outputs).saturating_mul(columns);
     kernels.work_ns(multiply_adds.saturating_mul(cost))
+}
+
+/// How much more a token brings in of these than of weights with four bits: as many times.
+fn breadth(linears: &[Linear]) -> usize {
+    let formats = linears.iter().map(|linear| linear.weight.format());
+    let breadths = formats.map(|format| 2 * format.block_bytes() / format.block_len());
+    breadths.fold(1, usize::max)
 }
 
 /// Computes a tile of the outputs of `linears`, which stand side by side in the tile's matrix:
@@ -111,6 +165,8 @@ pub fn side_by_side(
     tile: &mut Tile<'_, f32>,
 ) {
     let wanted = tile.column_range();
+    // Others have the tiles that follow.
+    let behind = wanted.end + (threads - 1) * wanted.len();
     let mut start = 0;
     for linear in linears {
         let end = start + linear.weight.rows();
@@ -118,24 +174,44 @@ pub fn side_by_side(
         if from < to {
             let mut part = tile.columns_mut(from - wanted.start..to - wanted.start);
             let outputs = from - start..to - start;
-            some(kernels, linear, outputs, (x, threads - 1), &mut part);
+            let next = weights_from(linears, if to < wanted.end { to } else { behind });
+            some(kernels, linear, outputs, (x, next), &mut part);
         }
         start = end;
     }
 }
 
-/// Computes the outputs `outputs` of a matrix, which are the columns of the tile; `others`: see
-/// [`Kernels::matmul`].
+/// The weights of the outputs of `linears` from `output` on, as far as they are those of one of them.
+fn weights_from(linears: &[Linear], output: usize) -> &[u8] {
+    let mut start = 0;
+    for Linear { weight, .. } in linears {
+        let end = start + weight.rows();
+        if output < end {
+            return weight.row_bytes(output - start..weight.rows());
+        }
+        start = end;
+    }
+    &[]
+}
+
+/// Computes the outputs `outputs` of a matrix, or of one of several, which are the columns of the tile;
+/// `next`: see [`Kernels::matmul`].
 pub fn some(
     kernels: &Kernels,
     linear: &Linear,
     outputs: std::ops::Range<usize>,
-    (x, others): (&Input<'_>, usize),
+    (x, next): (&Input<'_>, &[u8]),
     tile: &mut Tile<'_, f32>,
 ) {
     let weight = &linear.weight;
     let rows = weight.row_bytes(outputs.clone());
-    kernels.matmul(weight.format(), rows, x, others, tile);
+    kernels.matmul(weight.format(), rows, x, next, tile);
+    let factor = linear.factor(outputs.start);
+    if factor != 1.0 {
+        for row in 0..tile.row_range().len() {
+            kernels.scale(tile.row_mut(row), factor);
+        }
+    }
     if let Some(bias) = &linear.bias {
         for row in 0..tile.row_range().len() {
             kernels.add(tile.row_mut(row), &bias[outputs.clone()]);
@@ -160,7 +236,7 @@ mod tests {
             part: 0,
         };
         let weight = Matrix::new(&tensor, 1, 256).unwrap();
-        Linear { weight, bias: None }
+        Linear::new(weight)
     }
 
     #[test]

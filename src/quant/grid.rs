@@ -30,13 +30,19 @@ pub static IQ2_S_GRID: [u32; 1024] = eights(&tables::IQ2_S);
 pub static IQ1_GRID: [u32; 2048] = eights(&tables::IQ1);
 
 /// The points of IQ3_XXS: four magnitudes, a byte each.
-pub static IQ3_XXS_GRID: [u32; 256] = fours(&tables::IQ3_XXS, [4, 12, 20, 28, 36, 44, 52, 62]);
+pub static IQ3_XXS_GRID: [u32; 256] = fours(&tables::IQ3_XXS, IQ3_XXS_VALUES);
 
 /// The points of IQ3_S: four magnitudes, a byte each.
-pub static IQ3_S_GRID: [u32; 512] = fours(&tables::IQ3_S, [1, 3, 5, 7, 9, 11, 13, 15]);
+pub static IQ3_S_GRID: [u32; 512] = fours(&tables::IQ3_S, IQ3_S_VALUES);
 
 /// The magnitudes that codes of the IQ2 grids stand for.
 pub const IQ2_VALUES: [i8; 3] = [8, 25, 43];
+
+/// The magnitudes of IQ3_XXS.
+pub const IQ3_XXS_VALUES: [u8; 8] = [4, 12, 20, 28, 36, 44, 52, 62];
+
+/// The magnitudes of IQ3_S.
+pub const IQ3_S_VALUES: [u8; 8] = [1, 3, 5, 7, 9, 11, 13, 15];
 
 /// Spreads eight codes of two bits.
 const fn eights<const N: usize>(codes: &[u16; N]) -> [u32; N] {
@@ -52,13 +58,13 @@ const fn eights<const N: usize>(codes: &[u16; N]) -> [u32; N] {
 }
 
 /// Spreads four codes of three bits, and replaces them by what they stand for.
-const fn fours<const N: usize>(codes: &[u16; N], values: [u32; 8]) -> [u32; N] {
+const fn fours<const N: usize>(codes: &[u16; N], values: [u8; 8]) -> [u32; N] {
     let mut grid = [0; N];
     let mut at = 0;
     while at < 4 * N {
         let (point, i) = (at / 4, at % 4);
         let code = codes[point] >> (3 * i) & 7;
-        grid[point] |= values[code as usize] << (8 * i);
+        grid[point] |= (values[code as usize] as u32) << (8 * i);
         at += 1;
     }
     grid

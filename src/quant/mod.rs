@@ -51,7 +51,7 @@ pub use fp4::{FP4_VALUES, MXFP4, NVFP4};
 pub use generate::random_blocks;
 pub use grid::{
     IQ1_GRID, IQ1_M, IQ1_S, IQ2_S, IQ2_S_GRID, IQ2_VALUES, IQ2_XS, IQ2_XS_GRID, IQ2_XXS,
-    IQ2_XXS_GRID, IQ3_S, IQ3_S_GRID, IQ3_XXS, IQ3_XXS_GRID,
+    IQ2_XXS_GRID, IQ3_S, IQ3_S_GRID, IQ3_S_VALUES, IQ3_XXS, IQ3_XXS_GRID, IQ3_XXS_VALUES,
 };
 pub use iq4::{IQ4_NL, IQ4_VALUES, IQ4_XS};
 pub use k::{Q2_K, Q3_K, Q4_K, Q5_K, Q6_K};

@@ -21,6 +21,9 @@ pub struct EmbedOptions {
     pub raw: bool,
 }
 
+/// The key of what a pair of texts is put into for models that rank.
+const PAIR_TEMPLATE: &str = "tokenizer.chat_template.rerank";
+
 /// A text as tokens, and where its second part begins, if it has one.
 #[derive(Clone, Copy)]
 struct Input<'a> {
@@ -126,14 +129,28 @@ impl Session {
         Ok(head.scores())
     }
 
-    /// Tokenizes a question and a document for [`Session::rank`].
+    /// Tokenizes a question and a document for [`Session::rank`], by the template of the model's file
+    /// if it has one for pairs.
     ///
     /// # Errors
-    /// As [`Session::rank`]; `UNSUPPORTED` without a tokenizer.
+    /// As [`Session::rank`]; `UNSUPPORTED` without a tokenizer, and for a decoder without such a
+    /// template.
     pub fn rerank(&mut self, pair: [&str; 2], control: &mut Control<'_>) -> Result<Vec<f32>> {
         let mut tokens = Vec::new();
         let (signals, tokenizer) = (control.signals, self.model.tokenizer()?);
-        let second = tokenizer.encode_pair(pair, self.context, signals, &mut tokens)?;
+        let head = self.network()?.spec.head.ok_or_else(no_head)?;
+        let second = match self.model.gguf().metadata().str(PAIR_TEMPLATE)? {
+            Some(template) => {
+                let texts = (template, pair);
+                tokenizer.encode_template(texts, self.context, signals, &mut tokens)?;
+                tokens.len()
+            }
+            None if head.odds => {
+                let message = "expected a text that asks a decoder for yes or no, found none";
+                return Err(Error::new(Code::Unsupported, PAIR_TEMPLATE, message));
+            }
+            None => tokenizer.encode_pair(pair, self.context, signals, &mut tokens)?,
+        };
         self.rank(&tokens, second, control)
     }
 

@@ -40,9 +40,9 @@ pub use vocabulary::Attribute;
 use bpe::Bpe;
 use cache::Cache;
 use hash::Seed;
-use job::Job;
+use job::{Job, Watch};
 use load::Roles;
-use special::Finder;
+use special::{Finder, Found};
 use spm::Spm;
 use unigram::Unigram;
 use vocabulary::{Vocabulary, out_of_memory};
@@ -140,10 +140,6 @@ impl Tokenizer {
         signals: Signals<'_>,
         out: &mut Vec<u32>,
     ) -> Result<()> {
-        if text.len() > COUNT_MAX {
-            let message = format!("expected at most {COUNT_MAX} bytes, found {}", text.len());
-            return Err(Error::new(Code::InvalidArgument, "text", message));
-        }
         let before = out.len();
         let result = self.encode_all(text, options, &mut Job::new(tokens_max, signals, out));
         if result.is_err() {
@@ -153,17 +149,36 @@ impl Tokenizer {
     }
 
     fn encode_all(&self, text: &str, options: EncodeOptions, job: &mut Job<'_, '_>) -> Result<()> {
-        let (bos, eos) = (self.bos(), self.eos());
-        if let Some(bos) = bos.filter(|_| options.add_special && self.adds_bos()) {
-            job.token(bos)?;
-        }
         let finder = if options.parse_special {
             &self.special
         } else {
             &self.user_defined
         };
+        let find =
+            |from: usize, watch: &mut Watch<'_>| finder.find(&self.vocabulary, text, from, watch);
+        self.encode_around((text, find), options.add_special, job)
+    }
+
+    /// Encodes a text with the tokens that `find` finds at or after a place, which are never cut.
+    fn encode_around(
+        &self,
+        (text, find): (
+            &str,
+            impl Fn(usize, &mut Watch<'_>) -> Result<Option<Found>>,
+        ),
+        add_special: bool,
+        job: &mut Job<'_, '_>,
+    ) -> Result<()> {
+        if text.len() > COUNT_MAX {
+            let message = format!("expected at most {COUNT_MAX} bytes, found {}", text.len());
+            return Err(Error::new(Code::InvalidArgument, "text", message));
+        }
+        let (bos, eos) = (self.bos(), self.eos());
+        if let Some(bos) = bos.filter(|_| add_special && self.adds_bos()) {
+            job.token(bos)?;
+        }
         let mut from = 0;
-        while let Some(found) = finder.find(&self.vocabulary, text, from, &mut job.watch)? {
+        while let Some(found) = find(from, &mut job.watch)? {
             self.encode_plain(&text[from..found.start], job)?;
             job.token(found.id)?;
             from = found.end;
@@ -172,7 +187,7 @@ impl Tokenizer {
             }
         }
         self.encode_plain(&text[from..], job)?;
-        if let Some(eos) = eos.filter(|_| options.add_special && self.adds_eos()) {
+        if let Some(eos) = eos.filter(|_| add_special && self.adds_eos()) {
             job.token(eos)?;
         }
         Ok(())

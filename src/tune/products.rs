@@ -46,7 +46,7 @@ impl Weights {
         kernels().quantize_row(&floats, &mut quants);
         let weight = Matrix::new(&tensor, outputs, columns)?;
         Ok(Self {
-            linear: [Linear { weight, bias: None }],
+            linear: [Linear::new(weight)],
             tokens,
             floats,
             quants,
@@ -59,12 +59,7 @@ impl Weights {
 
     pub fn input(&self) -> Input<'_> {
         let columns = self.linear[0].weight.columns();
-        Input {
-            columns,
-            stride: columns,
-            floats: &self.floats,
-            quants: &self.quants,
-        }
+        Input::new(columns, &self.floats, &self.quants)
     }
 
     /// Multiplies as `team` does it, in tiles of `tile` if given.
@@ -200,7 +195,8 @@ pub fn cut(shape: Shape, teams: &Teams, effort: Effort) -> Result<Cut> {
     let mut run =
         |team: &Team, tile: &(usize, usize)| weights.multiply(team, Some(*tile), &mut out);
     let most = matmul::task_max(kernels(), weights.linears(), tokens);
-    let built_in = matmul::tiling(most, (tokens, outputs, columns), teams.threads());
+    let sizes = (tokens, columns);
+    let built_in = matmul::tile(kernels(), weights.linears(), sizes, teams.threads());
     let tiles = tiles(shape, most);
     let ways: Vec<_> = tiles.iter().map(|&tile| (&*teams.chosen, tile)).collect();
     let times = take_turns(&ways, effort.turns.div_ceil(10), &mut run)?;

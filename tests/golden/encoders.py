@@ -1,5 +1,6 @@
 """Encoders: golden models with their rows, embeddings and scores."""
 
+import dataclasses
 import math
 from typing import Iterator
 
@@ -9,7 +10,8 @@ import transformers
 from torch import nn
 from torch.nn import functional
 
-from parts import Architecture, Case, rename
+import families
+from parts import Architecture, Case, mapped, rename
 
 SMALL = dict(
     vocab_size=96,
@@ -393,7 +395,38 @@ ARCHITECTURES = {
     ),
 }
 
+YES, NO = 40, 41
+
+
+def answer(model, tokens, split):
+    """The logarithm of the odds of yes and no behind the text."""
+    made = model(torch.tensor([tokens]), output_hidden_states=True, use_cache=False)
+    logits = made.logits[0, -1]
+    return made.hidden_states[-1][0], (logits[YES] - logits[NO])[None]
+
+
+def ranking(config) -> Iterator:
+    yield from QWEN3.metadata(config)
+    yield "{arch}.pooling_type", POOLINGS["rank"]
+    yield "{arch}.classifier.output_labels", ["yes", "no"]
+
+
+def answers(config, name, values):
+    """The embedding, which is the output too, and its rows of the two answers."""
+    return [("token_embd.weight", values), ("cls.output.weight", values[[YES, NO]])]
+
+
+QWEN3 = families.ARCHITECTURES["qwen3"]
+ARCHITECTURES["qwen3-rank"] = dataclasses.replace(
+    QWEN3,
+    metadata=ranking,
+    tensors=mapped("QWEN3", {r"model\.embed_tokens\.weight": answers}),
+    name="qwen3",
+    encode=answer,
+)
+
 CASES = [
+    Case("qwen3-rank", "qwen3-rank", {}, "a decoder that says yes or no: the odds of both"),
     Case("bert", "bert", {}, "norms of sums, positions, two kinds of text, the mean"),
     Case("bert-first", "bert-first", {}, "the first row"),
     Case("bert-rank", "bert-rank", {}, "scores of pairs of texts by a head with two layers"),

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use lightgpt::control::Control;
-use lightgpt::gguf::{Gguf, LoadOptions, Source, Strings, Writer};
+use lightgpt::gguf::{Gguf, LoadOptions, Source, Strings, Value, Writer};
 
 /// The file of a golden.
 pub fn golden(name: &str) -> PathBuf {
@@ -14,6 +14,11 @@ pub fn golden(name: &str) -> PathBuf {
 
 /// The golden `name` with a vocabulary of 96 tokens, pieces of words of small letters: its bytes.
 pub fn with_words(name: &str) -> Vec<u8> {
+    with_words_and(name, &[])
+}
+
+/// The same with more keys.
+pub fn with_words_and(name: &str, keys: &[(&str, Value)]) -> Vec<u8> {
     let options = LoadOptions::default();
     let path = golden(name);
     let gguf = Gguf::open(Source::Path(&path), &options, &mut Control::none()).unwrap();
@@ -43,6 +48,9 @@ pub fn with_words(name: &str) -> Vec<u8> {
         writer
             .set(&format!("tokenizer.ggml.{key}_token_id"), id)
             .unwrap();
+    }
+    for (key, value) in keys {
+        writer.set(key, value.clone()).unwrap();
     }
     for tensor in gguf.tensors() {
         let dims = &tensor.dims[..tensor.dimensions as usize];

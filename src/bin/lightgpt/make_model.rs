@@ -23,7 +23,7 @@ use crate::arguments::is_standard;
 use crate::output::{Failure, bytes, complain, standard};
 use crate::progress::Progress;
 
-use shapes::{SCORED_TOKENIZER, SHAPES, Shape};
+use shapes::{Experts, QkNorms, SCORED_TOKENIZER, SHAPES, Shape};
 use target::Target;
 use types::{Place, Role, TYPES, Type};
 
@@ -280,6 +280,15 @@ impl Plan {
         for (key, value) in values {
             writer.set(&format!("{architecture}.{key}"), value)?;
         }
+        if let Some(Experts { count, used }) = shape.experts {
+            for (key, value) in [
+                ("expert_count", count),
+                ("expert_used_count", used),
+                ("expert_feed_forward_length", shape.hidden),
+            ] {
+                writer.set(&format!("{architecture}.{key}"), value as u32)?;
+            }
+        }
         set_vocabulary(writer, shape.vocab)
     }
 
@@ -294,6 +303,11 @@ impl Plan {
             true => Role::Output,
             false => Role::Other,
         };
+        let qk_norms = match shape.qk_norms {
+            QkNorms::None => None,
+            QkNorms::OfHeads => Some([shape.head_dim; 2]),
+            QkNorms::OfRows => Some([q, kv]),
+        };
         let mut all = vec![self.matrix("token_embd", embedding, 0, dim, shape.vocab)];
         for layer in 0..shape.layers {
             let matrix = |part: &str, role, columns, rows| {
@@ -304,15 +318,27 @@ impl Plan {
             all.push(matrix("attn_q", Role::Other, dim, q));
             all.push(matrix("attn_k", Role::Other, dim, kv));
             all.push(matrix("attn_v", Role::Values, dim, kv));
-            if shape.qk_norms {
-                all.push(norm("attn_q_norm", shape.head_dim));
-                all.push(norm("attn_k_norm", shape.head_dim));
+            if let Some([queries, keys]) = qk_norms {
+                all.push(norm("attn_q_norm", queries));
+                all.push(norm("attn_k_norm", keys));
             }
             all.push(matrix("attn_output", Role::AttentionOut, q, dim));
             all.push(norm("ffn_norm", dim));
-            all.push(matrix("ffn_gate", Role::Other, dim, hidden));
-            all.push(matrix("ffn_up", Role::Other, dim, hidden));
-            all.push(matrix("ffn_down", Role::Down, hidden, dim));
+            let experts = shape.experts.map(|experts| experts.count);
+            let network = |part: &str, role, columns, rows| {
+                let suffix = if experts.is_some() { "_exps" } else { "" };
+                let mut tensor = matrix(&format!("{part}{suffix}"), role, columns, rows);
+                tensor.dims.extend(experts);
+                tensor
+            };
+            all.extend(experts.map(|count| Tensor {
+                name: format!("blk.{layer}.ffn_gate_inp.weight"),
+                format: Format::F32,
+                dims: vec![dim, count],
+            }));
+            all.push(network("ffn_gate", Role::Other, dim, hidden));
+            all.push(network("ffn_up", Role::Other, dim, hidden));
+            all.push(network("ffn_down", Role::Down, hidden, dim));
         }
         all.push(norm("output_norm", dim));
         if !shape.tied {
@@ -360,9 +386,10 @@ impl Tensor {
             .format
             .bytes(columns)
             .expect("the writer has checked it") as usize;
-        let Some(&rows) = self.dims.get(1) else {
+        if self.dims.len() == 1 {
             return out.write_all(&1f32.to_le_bytes().repeat(columns as usize));
-        };
+        }
+        let rows = self.dims[1..].iter().product();
         // A row of it times activations of size 1 gives about 1.
         let deviation = 1.0 / (columns as f32).sqrt();
         let mut row = vec![0; row_bytes];

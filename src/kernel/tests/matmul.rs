@@ -50,7 +50,7 @@ fn product(
     (tokens, rows): (usize, usize),
 ) -> Vec<f32> {
     let mut out = vec![0.0; tokens * rows];
-    kernels.matmul(format, weights, x, 0, &mut Tile::whole(&mut out, rows));
+    kernels.matmul(format, weights, x, &[], &mut Tile::whole(&mut out, rows));
     out
 }
 
@@ -75,12 +75,7 @@ fn extreme_integers_stay_exact() {
             }
             for q in [127, -127] {
                 let quants = vec![Activation::new([q; GROUP], 0.25); tokens * columns / GROUP];
-                let x = Input {
-                    columns,
-                    stride: columns,
-                    floats: &[],
-                    quants: &quants,
-                };
+                let x = Input::new(columns, &[], &quants);
                 let shape = (tokens, rows);
                 same(format.name(), |kernels| {
                     product(kernels, format, &weights, &x, shape)
@@ -106,12 +101,7 @@ fn any_bytes_are_multiplied_alike() {
             let weights: Vec<u8> = (0..len as u64).map(fill).collect();
             for tokens in [1, 3] {
                 let quants = quantized(&floats(seed, tokens * columns));
-                let x = Input {
-                    columns,
-                    stride: columns,
-                    floats: &[],
-                    quants: &quants,
-                };
+                let x = Input::new(columns, &[], &quants);
                 same(format.name(), |kernels| {
                     let out = product(kernels, format, &weights, &x, (tokens, rows));
                     let known = |x: f32| if x.is_nan() { f32::NAN } else { x };
@@ -161,12 +151,7 @@ fn matmul_is_the_dot_product_of_its_rows() {
     let (rows, columns, tokens) = (3, 512, 2);
     let floats = floats(5, tokens * columns);
     let quants = quantized(&floats);
-    let x = Input {
-        columns,
-        stride: columns,
-        floats: &floats,
-        quants: &quants,
-    };
+    let x = Input::new(columns, &floats, &quants);
     for (format, bound) in [
         (Format::F32, 1e-5),
         (Format::Q8_0, 2e-2),

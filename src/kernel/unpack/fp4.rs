@@ -1,9 +1,9 @@
 //! MXFP4 and NVFP4: 4-bit floats, taken twice.
 
-use super::{nibbles, start_below, starts_below};
+use super::nibbles;
 use crate::kernel::panel::{Group, Kind, Sink, Unpack};
 use crate::kernel::simd::{Rows, Simd};
-use crate::quant::{Activation, FP4_VALUES, MXFP4, NVFP4};
+use crate::quant::{FP4_VALUES, MXFP4, NVFP4};
 
 /// What is added to values to make them unsigned.
 const OFFSET: i32 = 12;
@@ -22,11 +22,7 @@ const VALUES: [i8; 16] = {
 impl Unpack for MXFP4 {
     const KIND: Kind = Kind::Scale;
     const LARGEST: Option<u32> = Some(24);
-
-    #[inline(always)]
-    fn start<V: Simd>(v: V, x: &Activation) -> [V::Int; 2] {
-        start_below(v, x, OFFSET)
-    }
+    const OFFSET: i32 = OFFSET;
 
     #[inline(always)]
     fn unpack_rows<V: Simd>(v: V, rows: &Rows<'_>, at: usize, sink: &mut impl Sink<V>) {
@@ -50,11 +46,7 @@ fn power<V: Simd>(v: V, e: V::Int) -> V::Float {
 impl Unpack for NVFP4 {
     const KIND: Kind = Kind::EachScale;
     const LARGEST: Option<u32> = Some(24);
-
-    #[inline(always)]
-    fn start<V: Simd>(v: V, x: &Activation) -> [V::Int; 2] {
-        starts_below(v, x, OFFSET)
-    }
+    const OFFSET: i32 = OFFSET;
 
     #[inline(always)]
     fn unpack_rows<V: Simd>(v: V, rows: &Rows<'_>, at: usize, sink: &mut impl Sink<V>) {

@@ -1,11 +1,11 @@
 //! IQ1_S, IQ1_M, IQ2_XXS, IQ2_XS, IQ2_S, IQ3_XXS, IQ3_S: points of grids, gathered row by row.
 
-use super::{columns32, mirror, start_below, starts_below};
+use super::columns32;
 use crate::kernel::panel::{Group, Kind, Sink, Unpack};
-use crate::kernel::simd::{Rows, Simd};
+use crate::kernel::simd::{Points, Rows, Simd};
 use crate::quant::{
-    Activation, IQ1_GRID, IQ1_M, IQ1_S, IQ2_S, IQ2_S_GRID, IQ2_VALUES, IQ2_XS, IQ2_XS_GRID,
-    IQ2_XXS, IQ2_XXS_GRID, IQ3_S, IQ3_S_GRID, IQ3_XXS, IQ3_XXS_GRID,
+    IQ1_GRID, IQ1_M, IQ1_S, IQ2_S, IQ2_S_GRID, IQ2_VALUES, IQ2_XS, IQ2_XS_GRID, IQ2_XXS,
+    IQ2_XXS_GRID, IQ3_S, IQ3_S_GRID, IQ3_S_VALUES, IQ3_XXS, IQ3_XXS_GRID, IQ3_XXS_VALUES,
 };
 
 /// What is added to signed values to make them unsigned, in IQ2 and IQ3_XXS.
@@ -32,27 +32,13 @@ const IQ1_MIDDLE: i32 = 9;
 const IQ1_BYTES: [i8; 16] = [2, 10, 18, 0, 0, 8, 16, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 
 /// The points with their magnitudes made bytes for the dot product.
-static IQ3_XXS_BYTES: [u32; 256] = raised(&IQ3_XXS_GRID, MIDDLE);
-static IQ3_S_BYTES: [u32; 512] = raised(&IQ3_S_GRID, IQ3_S_MIDDLE);
-
-const fn raised<const N: usize>(points: &[u32; N], by: u8) -> [u32; N] {
-    let mut raised = [0; N];
-    let mut i = 0;
-    while i < N {
-        raised[i] = points[i] + 0x0101_0101 * by as u32;
-        i += 1;
-    }
-    raised
-}
+static IQ3_XXS_POINTS: Points<256> = Points::new(&IQ3_XXS_GRID, IQ3_XXS_VALUES, MIDDLE);
+static IQ3_S_POINTS: Points<512> = Points::new(&IQ3_S_GRID, IQ3_S_VALUES, IQ3_S_MIDDLE);
 
 impl Unpack for IQ2_XXS {
     const KIND: Kind = Kind::Scale;
     const LARGEST: Option<u32> = Some(107);
-
-    #[inline(always)]
-    fn start<V: Simd>(v: V, x: &Activation) -> [V::Int; 2] {
-        start_below(v, x, MIDDLE.into())
-    }
+    const OFFSET: i32 = MIDDLE as i32;
 
     #[inline(always)]
     fn unpack_rows<V: Simd>(v: V, rows: &Rows<'_>, at: usize, sink: &mut impl Sink<V>) {
@@ -65,7 +51,7 @@ impl Unpack for IQ2_XXS {
                     let point = v.gather(&IQ2_XXS_GRID, v.shr(indices, 8 * i as u32));
                     put_eight(v, &mut q, i, point, IQ2_BYTES);
                 }
-                mirror(v, &mut q, sevens(v, rest), 2 * MIDDLE);
+                v.mirror_columns(&mut q, sevens(v, rest), 2 * MIDDLE);
                 sink.take(v, Group::new(q, v.mul(d, steps(v, v.shr(rest, 27), 30))));
             }
         }
@@ -75,11 +61,7 @@ impl Unpack for IQ2_XXS {
 impl Unpack for IQ2_XS {
     const KIND: Kind = Kind::TwoScales;
     const LARGEST: Option<u32> = Some(107);
-
-    #[inline(always)]
-    fn start<V: Simd>(v: V, x: &Activation) -> [V::Int; 2] {
-        starts_below(v, x, MIDDLE.into())
-    }
+    const OFFSET: i32 = MIDDLE as i32;
 
     #[inline(always)]
     fn unpack_rows<V: Simd>(v: V, rows: &Rows<'_>, at: usize, sink: &mut impl Sink<V>) {
@@ -98,7 +80,7 @@ impl Unpack for IQ2_XS {
                     v.or(part(v, a, 9, 0, 0x7f), part(v, a, 25, 8, 0x7f)),
                     v.or(part(v, b, 9, 16, 0x7f), part(v, b, 25, 24, 0x7f)),
                 );
-                mirror(v, &mut q, with_parity(v, signs), 2 * MIDDLE);
+                v.mirror_columns(&mut q, with_parity(v, signs), 2 * MIDDLE);
                 let scales = if pair < 2 { scales } else { more };
                 let byte = 8 * (2 * pair as u32 % 4 + side as u32);
                 sink.take(v, Group::with_extra(q, d, two_steps(v, scales, byte)));
@@ -110,11 +92,7 @@ impl Unpack for IQ2_XS {
 impl Unpack for IQ2_S {
     const KIND: Kind = Kind::TwoScales;
     const LARGEST: Option<u32> = Some(107);
-
-    #[inline(always)]
-    fn start<V: Simd>(v: V, x: &Activation) -> [V::Int; 2] {
-        starts_below(v, x, MIDDLE.into())
-    }
+    const OFFSET: i32 = MIDDLE as i32;
 
     #[inline(always)]
     fn unpack_rows<V: Simd>(v: V, rows: &Rows<'_>, at: usize, sink: &mut impl Sink<V>) {
@@ -137,7 +115,7 @@ impl Unpack for IQ2_S {
                 );
                 put_eight(v, &mut q, i, v.gather(&IQ2_S_GRID, index), IQ2_BYTES);
             }
-            mirror(v, &mut q, signs[group], 2 * MIDDLE);
+            v.mirror_columns(&mut q, signs[group], 2 * MIDDLE);
             sink.take(v, Group::with_extra(q, d, two_steps(v, scales, byte)));
         }
     }
@@ -146,11 +124,7 @@ impl Unpack for IQ2_S {
 impl Unpack for IQ3_XXS {
     const KIND: Kind = Kind::Scale;
     const LARGEST: Option<u32> = Some(126);
-
-    #[inline(always)]
-    fn start<V: Simd>(v: V, x: &Activation) -> [V::Int; 2] {
-        start_below(v, x, MIDDLE.into())
-    }
+    const OFFSET: i32 = MIDDLE as i32;
 
     #[inline(always)]
     fn unpack_rows<V: Simd>(v: V, rows: &Rows<'_>, at: usize, sink: &mut impl Sink<V>) {
@@ -159,13 +133,9 @@ impl Unpack for IQ3_XXS {
         for pair in 0..4 {
             let [a, b, c, e] = v.columns(rows, at + 2 + 16 * pair);
             for (side, words) in [[a, b], [c, e]].into_iter().enumerate() {
-                let mut q = [a; 8];
-                for j in 0..8 {
-                    let index = v.shr(words[j / 4], 8 * (j as u32 % 4));
-                    q[j] = v.gather(&IQ3_XXS_BYTES, index);
-                }
+                let mut q = v.points(&IQ3_XXS_POINTS, words, a);
                 let rest = rest[2 * pair + side];
-                mirror(v, &mut q, sevens(v, rest), 2 * MIDDLE);
+                v.mirror_columns(&mut q, sevens(v, rest), 2 * MIDDLE);
                 sink.take(v, Group::new(q, v.mul(d, steps(v, v.shr(rest, 27), 30))));
             }
         }
@@ -175,35 +145,24 @@ impl Unpack for IQ3_XXS {
 impl Unpack for IQ3_S {
     const KIND: Kind = Kind::Scale;
     const LARGEST: Option<u32> = Some(30);
-
-    #[inline(always)]
-    fn start<V: Simd>(v: V, x: &Activation) -> [V::Int; 2] {
-        start_below(v, x, IQ3_S_MIDDLE.into())
-    }
+    const OFFSET: i32 = IQ3_S_MIDDLE as i32;
 
     #[inline(always)]
     fn unpack_rows<V: Simd>(v: V, rows: &Rows<'_>, at: usize, sink: &mut impl Sink<V>) {
         let d = v.half_to_float(v.words(rows, at));
         let [high, high2, _, _] = v.columns(rows, at + 66);
         let signs = columns32(v, rows, at + 74);
-        let scales = v.words(rows, at + 106);
-        for pair in 0..4 {
-            let [a, b, c, e] = v.columns(rows, at + 2 + 16 * pair);
-            for (side, words) in [[a, b], [c, e]].into_iter().enumerate() {
-                let group = 2 * pair + side;
-                let high = if group < 4 { high } else { high2 };
-                let byte = 8 * (group as u32 % 4);
-                let mut q = [a; 8];
-                for j in 0..8 {
-                    let index = v.or(
-                        part(v, words[j / 4], 8 * (j as u32 % 4), 0, 0xff),
-                        part(v, high, byte + j as u32, 8, 1),
-                    );
-                    q[j] = v.gather(&IQ3_S_BYTES, index);
+        let mut scales = v.words(rows, at + 106);
+        for (half, mut high) in [high, high2].into_iter().enumerate() {
+            for pair in [2 * half, 2 * half + 1] {
+                let [a, b, c, e] = v.columns(rows, at + 2 + 16 * pair);
+                for (side, words) in [[a, b], [c, e]].into_iter().enumerate() {
+                    let mut q = v.points(&IQ3_S_POINTS, words, high);
+                    v.mirror_columns(&mut q, signs[2 * pair + side], 2 * IQ3_S_MIDDLE);
+                    let scale = steps(v, v.shl(scales, 1), 30);
+                    sink.take(v, Group::new(q, v.mul(d, scale)));
+                    (high, scales) = (v.shr(high, 8), v.shr(scales, 4));
                 }
-                mirror(v, &mut q, signs[group], 2 * IQ3_S_MIDDLE);
-                let scale = steps(v, part(v, scales, 4 * group as u32, 1, 15), 30);
-                sink.take(v, Group::new(q, v.mul(d, scale)));
             }
         }
     }
@@ -212,11 +171,7 @@ impl Unpack for IQ3_S {
 impl Unpack for IQ1_S {
     const KIND: Kind = Kind::Scale;
     const LARGEST: Option<u32> = Some(18);
-
-    #[inline(always)]
-    fn start<V: Simd>(v: V, x: &Activation) -> [V::Int; 2] {
-        start_below(v, x, IQ1_MIDDLE)
-    }
+    const OFFSET: i32 = IQ1_MIDDLE;
 
     #[inline(always)]
     fn unpack_rows<V: Simd>(v: V, rows: &Rows<'_>, at: usize, sink: &mut impl Sink<V>) {
@@ -245,11 +200,7 @@ impl Unpack for IQ1_S {
 impl Unpack for IQ1_M {
     const KIND: Kind = Kind::TwoScales;
     const LARGEST: Option<u32> = Some(18);
-
-    #[inline(always)]
-    fn start<V: Simd>(v: V, x: &Activation) -> [V::Int; 2] {
-        starts_below(v, x, IQ1_MIDDLE)
-    }
+    const OFFSET: i32 = IQ1_MIDDLE;
 
     #[inline(always)]
     fn unpack_rows<V: Simd>(v: V, rows: &Rows<'_>, at: usize, sink: &mut impl Sink<V>) {

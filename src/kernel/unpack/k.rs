@@ -93,11 +93,7 @@ impl<V: Simd> Scales<V> {
 impl Unpack for Q6_K {
     const KIND: Kind = Kind::TwoScales;
     const LARGEST: Option<u32> = Some(63);
-
-    #[inline(always)]
-    fn start<V: Simd>(v: V, x: &Activation) -> [V::Int; 2] {
-        [v.splat(x.start0 as u32), v.splat(x.start1 as u32)]
-    }
+    const OFFSET: i32 = 32;
 
     #[inline(always)]
     fn unpack_rows<V: Simd>(v: V, rows: &Rows<'_>, at: usize, sink: &mut impl Sink<V>) {

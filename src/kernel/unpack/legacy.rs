@@ -3,16 +3,12 @@
 use super::nibbles;
 use crate::kernel::panel::{Group, Kind, Sink, Unpack};
 use crate::kernel::simd::{Rows, Simd};
-use crate::quant::{Activation, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
+use crate::quant::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
 
 impl Unpack for Q4_0 {
     const KIND: Kind = Kind::Scale;
     const LARGEST: Option<u32> = Some(15);
-
-    #[inline(always)]
-    fn start<V: Simd>(v: V, x: &Activation) -> [V::Int; 2] {
-        [v.splat(x.start8 as u32), v.splat(0)]
-    }
+    const OFFSET: i32 = 8;
 
     #[inline(always)]
     fn unpack_rows<V: Simd>(v: V, rows: &Rows<'_>, at: usize, sink: &mut impl Sink<V>) {
@@ -37,11 +33,7 @@ impl Unpack for Q4_1 {
 impl Unpack for Q5_0 {
     const KIND: Kind = Kind::Scale;
     const LARGEST: Option<u32> = Some(31);
-
-    #[inline(always)]
-    fn start<V: Simd>(v: V, x: &Activation) -> [V::Int; 2] {
-        [v.shl(v.splat(x.start8 as u32), 1), v.splat(0)]
-    }
+    const OFFSET: i32 = 16;
 
     #[inline(always)]
     fn unpack_rows<V: Simd>(v: V, rows: &Rows<'_>, at: usize, sink: &mut impl Sink<V>) {

@@ -10,24 +10,6 @@ mod legacy;
 mod ternary;
 
 use super::simd::{Rows, Simd};
-use crate::quant::Activation;
-
-/// Where dot products start with bytes that are the integers plus `offset`.
-#[inline(always)]
-fn start_below<V: Simd>(v: V, x: &Activation, offset: i32) -> [V::Int; 2] {
-    let sum = x.start8 >> 3;
-    [v.splat((sum * offset) as u32), v.splat(0)]
-}
-
-/// As [`start_below`], for each 16 columns.
-#[inline(always)]
-fn starts_below<V: Simd>(v: V, x: &Activation, offset: i32) -> [V::Int; 2] {
-    let (first, last) = (x.start0 >> 5, x.start1 >> 5);
-    [
-        v.splat((first * offset) as u32),
-        v.splat((last * offset) as u32),
-    ]
-}
 
 /// The low and the high halves of the bytes of 16 columns: four vectors each.
 #[inline(always)]
@@ -57,15 +39,4 @@ fn fields<V: Simd>(v: V, bytes: [V::Int; 8], shift: u32, mask: u32) -> [V::Int; 
         *q = v.and(v.shr(*q, shift), v.splat(mask));
     }
     q
-}
-
-/// Column `i` of each row becomes `total` minus itself where bit `i` of that row is set.
-#[inline(always)]
-fn mirror<V: Simd>(v: V, q: &mut [V::Int; 8], bits: V::Int, total: u8) {
-    for byte in 0..4 {
-        let bits = v.shuffle(bits, [byte as u8; 4]);
-        let [first, second] = &mut q.as_chunks_mut::<2>().0[byte];
-        *first = v.mirror(*first, bits, 0x0804_0201, total);
-        *second = v.mirror(*second, bits, 0x8040_2010, total);
-    }
 }

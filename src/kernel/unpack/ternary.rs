@@ -1,18 +1,14 @@
 //! TQ1_0, TQ2_0, Q1_0, Q2_0: one and two bits a column.
 
-use super::{columns32, fields, start_below};
+use super::{columns32, fields};
 use crate::kernel::panel::{Group, Kind, Sink, Unpack};
 use crate::kernel::simd::{Rows, Simd};
-use crate::quant::{Activation, Q1_0, Q2_0, TQ1_0, TQ2_0};
+use crate::quant::{Q1_0, Q2_0, TQ1_0, TQ2_0};
 
 impl Unpack for TQ1_0 {
     const KIND: Kind = Kind::Scale;
     const LARGEST: Option<u32> = Some(2);
-
-    #[inline(always)]
-    fn start<V: Simd>(v: V, x: &Activation) -> [V::Int; 2] {
-        start_below(v, x, 1)
-    }
+    const OFFSET: i32 = 1;
 
     #[inline(always)]
     fn unpack_rows<V: Simd>(v: V, rows: &Rows<'_>, at: usize, sink: &mut impl Sink<V>) {
@@ -70,11 +66,7 @@ impl<V: Simd, const N: usize> Fractions<V, N> {
 impl Unpack for TQ2_0 {
     const KIND: Kind = Kind::Scale;
     const LARGEST: Option<u32> = Some(3);
-
-    #[inline(always)]
-    fn start<V: Simd>(v: V, x: &Activation) -> [V::Int; 2] {
-        start_below(v, x, 1)
-    }
+    const OFFSET: i32 = 1;
 
     #[inline(always)]
     fn unpack_rows<V: Simd>(v: V, rows: &Rows<'_>, at: usize, sink: &mut impl Sink<V>) {
@@ -92,18 +84,14 @@ impl Unpack for TQ2_0 {
 impl Unpack for Q1_0 {
     const KIND: Kind = Kind::Scale;
     const LARGEST: Option<u32> = Some(2);
-
-    #[inline(always)]
-    fn start<V: Simd>(v: V, x: &Activation) -> [V::Int; 2] {
-        start_below(v, x, 1)
-    }
+    const OFFSET: i32 = 1;
 
     #[inline(always)]
     fn unpack_rows<V: Simd>(v: V, rows: &Rows<'_>, at: usize, sink: &mut impl Sink<V>) {
         let d = v.half_to_float(v.words(rows, at));
         for bits in v.columns(rows, at + 2) {
             let mut q = [v.splat(0); 8];
-            super::mirror(v, &mut q, bits, 2);
+            v.mirror_columns(&mut q, bits, 2);
             sink.take(v, Group::new(q, d));
         }
     }
@@ -112,11 +100,7 @@ impl Unpack for Q1_0 {
 impl Unpack for Q2_0 {
     const KIND: Kind = Kind::Scale;
     const LARGEST: Option<u32> = Some(3);
-
-    #[inline(always)]
-    fn start<V: Simd>(v: V, x: &Activation) -> [V::Int; 2] {
-        start_below(v, x, 1)
-    }
+    const OFFSET: i32 = 1;
 
     #[inline(always)]
     fn unpack_rows<V: Simd>(v: V, rows: &Rows<'_>, at: usize, sink: &mut impl Sink<V>) {

@@ -144,6 +144,7 @@ fn head(keys: &Keys<'_>, pooling: Pooling, curve: Curve) -> Result<Option<Head>>
         curve,
         norm: keys.has("cls.norm.weight"),
         outputs,
+        odds: false,
     };
     Ok((inner > 0 || outputs > 0).then_some(head))
 }

@@ -40,7 +40,7 @@ pub fn qwen2moe(keys: &Keys<'_>) -> Result<Spec> {
 }
 
 pub fn qwen3moe(keys: &Keys<'_>) -> Result<Spec> {
-    keys.with_experts(rms::qwen3(keys)?, SOFTMAX, every_layer)
+    keys.with_experts(rms::normed_heads(keys)?, SOFTMAX, every_layer)
 }
 
 /// Queries and keys are normed as whole rows.
@@ -49,7 +49,7 @@ pub fn olmoe(keys: &Keys<'_>) -> Result<Spec> {
         normalise: false,
         ..SOFTMAX
     };
-    keys.with_experts(rms::qwen3(keys)?, routing, every_layer)
+    keys.with_experts(rms::normed_heads(keys)?, routing, every_layer)
 }
 
 pub fn granitemoe(keys: &Keys<'_>) -> Result<Spec> {
@@ -84,7 +84,7 @@ pub fn ernie4_5_moe(keys: &Keys<'_>) -> Result<Spec> {
 
 pub fn dots1(keys: &Keys<'_>) -> Result<Spec> {
     let dense = keys.or("leading_dense_block_count", 0)?;
-    keys.with_experts(rms::qwen3(keys)?, SOFTMAX, |layer| layer >= dense)
+    keys.with_experts(rms::normed_heads(keys)?, SOFTMAX, |layer| layer >= dense)
 }
 
 /// Every other layer has a window.

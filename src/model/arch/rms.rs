@@ -3,7 +3,9 @@
 use crate::error::Result;
 use crate::float;
 use crate::kernel::{Nonlinearity, Window, Xielu};
-use crate::model::spec::{Embedding, Gating, Placement, QkNorm, Spec};
+use crate::model::spec::{
+    Curve, Embedding, Gating, Head, Placement, Pooling, QkNorm, Spec, require,
+};
 use crate::ops::norm::NormKind;
 use crate::ops::rope::{Scaling, Style};
 
@@ -18,11 +20,32 @@ pub fn qwen2(keys: &Keys<'_>) -> Result<Spec> {
     keys.decoder(NormKind::Rms, Style::Halves)
 }
 
-pub fn qwen3(keys: &Keys<'_>) -> Result<Spec> {
+pub fn normed_heads(keys: &Keys<'_>) -> Result<Spec> {
     let spec = keys.decoder(NormKind::Rms, Style::Halves)?;
     Ok(Spec {
         qk_norm: QkNorm::Before,
         ..spec
+    })
+}
+
+/// The same; files of rerankers hold the output's rows for yes and for no.
+pub fn qwen3(keys: &Keys<'_>) -> Result<Spec> {
+    const ANSWERS: usize = 2;
+    let name = "cls.output.weight";
+    let outputs = keys.rows(name)?;
+    let place = || format!("tensor '{name}'");
+    let holds = outputs.is_none_or(|outputs| outputs == ANSWERS);
+    require(holds, place, "2 rows", outputs.unwrap_or(ANSWERS))?;
+    Ok(Spec {
+        head: outputs.map(|outputs| Head {
+            pooling: Pooling::Last,
+            inner: 0,
+            curve: Curve::Tanh,
+            norm: false,
+            outputs,
+            odds: true,
+        }),
+        ..normed_heads(keys)?
     })
 }
 

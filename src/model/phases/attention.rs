@@ -26,12 +26,7 @@ impl Pass {
         linears: &[Linear],
     ) -> Result<Flow> {
         let spec = &context.network.spec;
-        let x = Input {
-            columns: spec.dim,
-            stride: spec.dim,
-            floats: &self.scratch.normed,
-            quants: &self.scratch.quants,
-        };
+        let x = Input::new(spec.dim, &self.scratch.normed, &self.scratch.quants);
         let n = self.scratch.batch.rows().len();
         context.matmul(
             (&mut self.task, self.threads),
@@ -267,12 +262,7 @@ impl Pass {
         out: &Linear,
     ) -> Result<Flow> {
         let width = out.weight.columns();
-        let x = Input {
-            columns: width,
-            stride: width,
-            floats: &self.scratch.attended,
-            quants: &self.scratch.quants,
-        };
+        let x = Input::new(width, &self.scratch.attended, &self.scratch.quants);
         let n = self.scratch.batch.rows().len();
         context.matmul(
             (&mut self.task, self.threads),

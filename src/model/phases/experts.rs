@@ -10,8 +10,8 @@ use crate::model::forward::Pass;
 use crate::model::scratch::Scratch;
 use crate::model::spec::Experts;
 use crate::model::weights::ExpertWeights;
-use crate::ops::experts;
-use crate::ops::matmul::{self, Linear};
+use crate::ops::experts::{self, Stacks};
+use crate::ops::matmul;
 use crate::quant::GROUP;
 use crate::team::{Chunks, Tiles};
 
@@ -23,12 +23,7 @@ impl Pass {
         weights: &ExpertWeights,
     ) -> Result<Flow> {
         let dim = context.network.spec.dim;
-        let x = Input {
-            columns: dim,
-            stride: dim,
-            floats: &self.scratch.normed,
-            quants: &self.scratch.quants,
-        };
+        let x = Input::new(dim, &self.scratch.normed, &self.scratch.quants);
         let n = self.scratch.batch.rows().len();
         context.matmul(
             (&mut self.task, self.threads),
@@ -139,17 +134,16 @@ impl Pass {
             order,
             ..
         } = &mut self.scratch;
-        let x = Input {
-            columns: dim,
-            stride: dim,
-            floats: slots,
-            quants: slot_quants,
+        let x = Input::new(dim, slots, slot_quants);
+        let rows = batch.rows().len();
+        let stacks = Stacks {
+            linears: &weights.inputs,
+            experts: experts.count,
+            slots: rows * experts.routing.used,
+            expert_of: |slot: usize| picks[order[slot] as usize].expert as usize,
         };
-        let expert_of = |slot: usize| picks[order[slot] as usize].expert as usize;
-        let rows = (batch.rows().len(), experts.routing.used);
         let task = (&mut self.task, self.threads);
-        let stacks = (&weights.inputs[..], experts.count);
-        context.products(task, stacks, expert_of, x, (rows, ffn))
+        context.products(task, stacks, (rows, x), ffn)
     }
 
     /// The first half of ffn = activation(gate) * up, or all of it the activation; quantized if wanted.
@@ -201,11 +195,15 @@ impl Pass {
             floats: ffn,
             quants: slot_quants,
         };
-        let expert_of = |slot: usize| picks[order[slot] as usize].expert as usize;
-        let rows = (batch.rows().len(), experts.routing.used);
+        let rows = batch.rows().len();
+        let stacks = Stacks {
+            linears: std::slice::from_ref(&weights.down),
+            experts: experts.count,
+            slots: rows * experts.routing.used,
+            expert_of: |slot: usize| picks[order[slot] as usize].expert as usize,
+        };
         let task = (&mut self.task, self.threads);
-        let stacks = (std::slice::from_ref(&weights.down), experts.count);
-        context.products(task, stacks, expert_of, x, (rows, slots))
+        context.products(task, stacks, (rows, x), slots)
     }
 
     /// delta = what the shared network gave, if there is one, by its gate, and what the experts gave,
@@ -253,29 +251,27 @@ impl Pass {
 }
 
 impl Context<'_> {
-    /// out = the rows of x, each times the matrices of its expert, side by side.
-    pub(super) fn products(
+    /// out = the slots of x, which come of `rows` of the batch, each times the matrices of its expert,
+    /// side by side.
+    pub(super) fn products<E: Fn(usize) -> usize + Sync>(
         &self,
         (task, threads): (&mut usize, usize),
-        (stacks, experts): (&[Linear], usize),
-        expert_of: impl Fn(usize) -> usize + Sync,
-        x: Input<'_>,
-        ((rows, used), out): ((usize, usize), &mut [f32]),
+        stacks: Stacks<'_, E>,
+        (rows, x): (usize, Input<'_>),
+        out: &mut [f32],
     ) -> Result<Flow> {
-        let slots = rows * used;
-        let outputs: usize = stacks.iter().map(|stack| stack.weight.rows()).sum();
-        let outputs = outputs / experts;
+        let (slots, outputs) = (stacks.slots, stacks.outputs());
+        let shape = (slots, outputs, x.columns);
         // A single row has every expert once: a task reads consecutive weights then.
-        let most = matmul::task_max(self.kernels, stacks, slots / experts);
+        let most = matmul::task_max(self.kernels, stacks.linears, slots / stacks.experts);
         let tile = match rows {
             1 => matmul::tiling(most, (1, slots * outputs, x.columns), threads),
-            _ => matmul::tiling(most, (slots, outputs, x.columns), threads),
+            _ => matmul::tiling(most, shape, threads),
         };
-        let work_ns = matmul::work_ns(self.kernels, stacks, (slots, outputs, x.columns));
+        let work_ns = matmul::work_ns(self.kernels, stacks.linears, shape);
         let tiles = Tiles::new(&mut out[..slots * outputs], outputs, tile).taking(work_ns);
         self.run(task, tiles, |_, tile| {
-            let stacks = (stacks, experts);
-            experts::side_by_side(self.kernels, stacks, &expert_of, (&x, threads), tile);
+            stacks.multiply(self.kernels, (&x, threads), tile);
             Ok(())
         })
     }

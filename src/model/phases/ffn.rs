@@ -14,12 +14,7 @@ impl Pass {
     /// ffn = normed x (gate, up).
     pub(in crate::model) fn gate_up(&mut self, context: &Context<'_>, ffn: &Ffn) -> Result<Flow> {
         let dim = context.network.spec.dim;
-        let x = Input {
-            columns: dim,
-            stride: dim,
-            floats: &self.scratch.normed,
-            quants: &self.scratch.quants,
-        };
+        let x = Input::new(dim, &self.scratch.normed, &self.scratch.quants);
         let n = self.scratch.batch.rows().len();
         context.matmul(
             (&mut self.task, self.threads),

@@ -15,6 +15,7 @@ use crate::model::forward::Pass;
 use crate::model::scratch::Scratch;
 use crate::model::spec::Latent;
 use crate::model::weights::LatentWeights;
+use crate::ops::experts::Stacks;
 use crate::ops::matmul::Linear;
 use crate::ops::rope::Style;
 use crate::quant::GROUP;
@@ -31,12 +32,7 @@ impl Pass {
         linears: &[Linear],
     ) -> Result<Flow> {
         let dim = context.network.spec.dim;
-        let x = Input {
-            columns: dim,
-            stride: dim,
-            floats: &self.scratch.normed,
-            quants: &self.scratch.quants,
-        };
+        let x = Input::new(dim, &self.scratch.normed, &self.scratch.quants);
         let n = self.scratch.batch.rows().len();
         let task = (&mut self.task, self.threads);
         context.matmul(task, linears, x, n, &mut self.scratch.low)
@@ -160,15 +156,15 @@ impl Pass {
             ..
         } = &mut self.scratch;
         let columns = matrix.weight.columns();
-        let x = Input {
-            columns,
-            stride: columns,
-            floats: slots,
-            quants: slot_quants,
+        let x = Input::new(columns, slots, slot_quants);
+        let stacks = Stacks {
+            linears: std::slice::from_ref(matrix),
+            experts: heads,
+            slots: n * heads,
+            expert_of: |slot| slot / n,
         };
         let task = (&mut self.task, self.threads);
-        let stacks = (std::slice::from_ref(matrix), heads);
-        context.products(task, stacks, |slot| slot / n, x, ((n, heads), products))
+        context.products(task, stacks, (n, x), products)
     }
 
     /// Queries are what the products gave, and the part that turns.

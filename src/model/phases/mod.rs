@@ -190,12 +190,7 @@ impl Pass {
             kernels,
             ..
         } = context.network;
-        let x = Input {
-            columns: spec.dim,
-            stride: spec.dim,
-            floats: &self.scratch.normed,
-            quants: &self.scratch.quants,
-        };
+        let x = Input::new(spec.dim, &self.scratch.normed, &self.scratch.quants);
         let n = self.scratch.batch.outputs().len();
         let (threads, logits) = (self.threads, &mut self.scratch.logits);
         let output = weights.output.as_slice();

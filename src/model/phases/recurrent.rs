@@ -29,12 +29,7 @@ impl Pass {
         weights: &RecurrentWeights,
     ) -> Result<Flow> {
         let dim = context.network.spec.dim;
-        let x = Input {
-            columns: dim,
-            stride: dim,
-            floats: &self.scratch.normed,
-            quants: &self.scratch.quants,
-        };
+        let x = Input::new(dim, &self.scratch.normed, &self.scratch.quants);
         let n = self.scratch.batch.rows().len();
         context.matmul(
             (&mut self.task, self.threads),
@@ -120,12 +115,11 @@ impl Pass {
         context: &Context<'_>,
         (weights, recurrence): Parts<'_>,
     ) -> Result<Flow> {
-        let x = Input {
-            columns: recurrence.inner,
-            stride: recurrence.inner,
-            floats: &self.scratch.convolved,
-            quants: &self.scratch.quants,
-        };
+        let x = Input::new(
+            recurrence.inner,
+            &self.scratch.convolved,
+            &self.scratch.quants,
+        );
         let n = self.scratch.batch.rows().len();
         context.matmul(
             (&mut self.task, self.threads),
@@ -241,12 +235,7 @@ impl Pass {
         (weights, attends): (&RecurrentWeights, bool),
     ) -> Result<Flow> {
         let width = weights.out.weight.columns();
-        let x = Input {
-            columns: width,
-            stride: width,
-            floats: &self.scratch.attended,
-            quants: &self.scratch.quants,
-        };
+        let x = Input::new(width, &self.scratch.attended, &self.scratch.quants);
         let n = self.scratch.batch.rows().len();
         let out = match attends {
             true => &mut self.scratch.normed,

@@ -26,14 +26,18 @@ pub struct Head {
     pub curve: Curve,
     /// Whether what it gives is normed.
     pub norm: bool,
-    /// Scores that the matrix gives; 0: there is none, the layer gives them.
+    /// What the matrix gives, scores if nothing else is said; 0: there is none, the layer gives them.
     pub outputs: usize,
+    /// Whether it gives two numbers, for yes and for no, whose difference is the score: the logarithm
+    /// of the odds.
+    pub odds: bool,
 }
 
 impl Head {
     /// Number of the scores.
     pub fn scores(&self) -> usize {
         match self.outputs {
+            _ if self.odds => 1,
             0 => self.inner,
             outputs => outputs,
         }

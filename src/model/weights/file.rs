@@ -1,12 +1,13 @@
 //! Taking tensors of a file by their names: each is checked, and none may be left over.
 
 use std::collections::HashSet;
+use std::ops::Range;
 
 use crate::budget::{Budget, Buffer, Tag};
 use crate::error::{Code, Error, Result};
 use crate::gguf::{Gguf, TensorInfo};
-use crate::model::spec::{QkNorm, Spec};
-use crate::ops::matmul::Linear;
+use crate::model::spec::{QkNorm, Spec, require};
+use crate::ops::matmul::{self, Linear};
 use crate::ops::norm::{HeadNorm, Norm, NormKind};
 use crate::ops::rope::{Factors, Frequencies};
 use crate::tensor::{self, Matrix};
@@ -63,9 +64,47 @@ impl<'a> File<'a> {
     }
 
     pub fn linear(&mut self, name: &str, rows: usize, columns: usize) -> Result<Linear> {
-        let weight = self.matrix(&format!("{name}.weight"), rows, columns)?;
-        let bias = self.bias(name, rows)?;
-        Ok(Linear { weight, bias })
+        Ok(Linear {
+            weight: self.matrix(&format!("{name}.weight"), rows, columns)?,
+            factors: matmul::Factors::One(self.factor(name)?),
+            bias: self.bias(name, rows)?,
+        })
+    }
+
+    /// Some rows of a matrix, then others, each a matrix of their own.
+    pub fn parts(
+        &mut self,
+        name: &str,
+        [rows, columns]: [usize; 2],
+        ranges: impl Iterator<Item = Range<usize>>,
+    ) -> Result<Vec<Linear>> {
+        let whole = self.matrix(&format!("{name}.weight"), rows, columns)?;
+        let factor = self.factor(name)?;
+        let part = |range| Linear {
+            factors: matmul::Factors::One(factor),
+            ..Linear::new(whole.part(range))
+        };
+        Ok(ranges.map(part).collect())
+    }
+
+    /// What the products of a matrix are multiplied with; 1 if the file does not say.
+    fn factor(&mut self, name: &str) -> Result<f32> {
+        let factors = self.factors(name, 1)?;
+        Ok(factors.map_or(1.0, |factors| factors[0]))
+    }
+
+    /// The same of `count` matrices. What stands beside it in some files, the scale of inputs that are
+    /// rounded to four bits, says nothing about ours.
+    fn factors(&mut self, name: &str, count: usize) -> Result<Option<Buffer<f32>>> {
+        self.find(&format!("{name}.input_scale"));
+        let Some(tensor) = self.find(&format!("{name}.scale")) else {
+            return Ok(None);
+        };
+        let factors = tensor::vector(tensor, count, self.budget)?;
+        let bad = factors.iter().find(|factor| !factor.is_finite());
+        let place = || format!("tensor '{}'", tensor.name);
+        require(bad.is_none(), place, "finite factors", bad.unwrap_or(&0.0))?;
+        Ok(Some(factors))
     }
 
     /// `count` matrices.
@@ -81,7 +120,12 @@ impl<'a> File<'a> {
         let bias = bias
             .map(|bias| tensor::values(bias, [rows, count], self.budget))
             .transpose()?;
-        Ok(Linear { weight, bias })
+        let factors = self.factors(name, count)?;
+        Ok(Linear {
+            weight,
+            factors: factors.map_or(matmul::Factors::One(1.0), matmul::Factors::Each),
+            bias,
+        })
     }
 
     /// A norm of rows of `width`; the bias of one by mean and deviation is optional.

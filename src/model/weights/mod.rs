@@ -207,10 +207,7 @@ impl Weights {
     fn output(file: &mut File<'_>, embedding: &Matrix) -> Result<Option<Linear>> {
         let output = match file.find("output.weight") {
             Some(_) => file.linear("output", file.spec.vocab, file.spec.dim)?,
-            None => Linear {
-                weight: embedding.clone(),
-                bias: None,
-            },
+            None => Linear::new(embedding.clone()),
         };
         Ok(Some(output).filter(|_| file.spec.predicts))
     }
@@ -380,17 +377,15 @@ impl Layer {
         let spec = file.spec;
         let name = |part: &str| format!("blk.{layer}.{part}");
         let width = spec.k_dim + spec.v_dim;
-        let queries = file.matrix(&name("attn_q.weight"), spec.heads * width, spec.dim)?;
-        let of_head = |head: usize, start: usize, len: usize| Linear {
-            weight: queries.part(head * width + start..head * width + start + len),
-            bias: None,
-        };
-        let mut all: Vec<Linear> = (0..spec.heads)
-            .map(|head| of_head(head, 0, spec.k_dim))
-            .collect();
+        let starts = || (0..spec.heads).map(|head| head * width);
+        let queries = starts().map(|start| start..start + spec.k_dim);
+        let gates = starts().map(|start| start + spec.k_dim..start + width);
+        let shape = [spec.heads * width, spec.dim];
+        let mut all = file.parts(&name("attn_q"), shape, queries.chain(gates))?;
+        let gates = all.split_off(spec.heads);
         all.push(file.linear(&name("attn_k"), spec.kv_heads * spec.k_dim, spec.dim)?);
         all.push(file.linear(&name("attn_v"), spec.kv_heads * spec.v_dim, spec.dim)?);
-        all.extend((0..spec.heads).map(|head| of_head(head, spec.k_dim, spec.v_dim)));
+        all.extend(gates);
         Ok(all)
     }
 }

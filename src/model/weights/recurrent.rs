@@ -156,19 +156,15 @@ fn of_groups(file: &mut File<'_>, recurrence: &Recurrence, name: &str) -> Result
         groups,
         ..
     } = *recurrence;
-    let (values, dim) = (inner / groups, file.spec.dim);
-    let all = file.matrix(&format!("{name}.weight"), 2 * (groups * rows + inner), dim)?;
-    let mut parts = Vec::new();
-    let mut start = 0;
-    for width in [rows, rows, values, values] {
-        for group in 0..groups {
-            let first = group * 2 * (rows + values) + start;
-            let weight = all.part(first..first + width);
-            parts.push(Linear { weight, bias: None });
-        }
-        start += width;
-    }
-    Ok(parts)
+    let values = inner / groups;
+    let ends = [rows, 2 * rows, 2 * rows + values, 2 * (rows + values)];
+    let ranges = [rows, rows, values, values].into_iter().zip(ends);
+    let of_groups = ranges.flat_map(|(width, end)| {
+        let ends = (0..groups).map(move |group| group * 2 * (rows + values) + end);
+        ends.map(move |end| end - width..end)
+    });
+    let shape = [2 * (groups * rows + inner), file.spec.dim];
+    file.parts(name, shape, of_groups)
 }
 
 /// Norms of parts of a row: queries and keys of a memory are as long as 1, queries then divided by

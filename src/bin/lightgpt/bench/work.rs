@@ -24,14 +24,14 @@ pub struct Work {
     output: MultiplyAdds,
     /// Attention, for a token and a key.
     key: u64,
-    /// Weights that every token reads.
+    /// Weights that a token reads.
     pub token_bytes: u64,
     /// Keys and values that a token reads of each token before it, where all layers see it.
     key_bytes: u64,
 }
 
 impl Work {
-    /// The work of a dense model.
+    /// The work of a model; of its experts, of those that a token takes.
     pub fn of(model: &Model, kv: KvFormat) -> Result<Self, Failure> {
         let tensors = model.gguf().tensors();
         let named = |name: &str| tensors.iter().find(|tensor| &*tensor.name == name);
@@ -40,29 +40,34 @@ impl Work {
         let is = |tensor: &TensorInfo, other: Option<&TensorInfo>| {
             other.is_some_and(|other| other.name == tensor.name)
         };
-        let mut layers = MultiplyAdds::default();
+        let spec = &model.network()?.spec;
+        // Of a tensor's values or bytes, those that a token meets.
+        let active = |tensor: &TensorInfo, all: u64| match spec.experts {
+            Some(experts) if tensor.name.contains("_exps.") => {
+                all / experts.count as u64 * experts.routing.used as u64
+            }
+            _ => all,
+        };
+        let (mut layers, mut last) = (MultiplyAdds::default(), MultiplyAdds::default());
         for tensor in tensors.iter().filter(|tensor| tensor.dimensions > 1) {
             if !is(tensor, embedding) && !is(tensor, output) {
-                layers.add(tensor);
+                layers.add(tensor, active(tensor, tensor.values()));
             }
         }
-        let mut last = MultiplyAdds::default();
-        output
-            .or(embedding)
-            .into_iter()
-            .for_each(|tensor| last.add(tensor));
+        if let Some(tensor) = output.or(embedding) {
+            last.add(tensor, tensor.values());
+        }
         // Of an embedding that is not the output too, a token reads one row.
-        let unread = match output {
-            Some(_) => embedding.map_or(0, |tensor| tensor.bytes.len() as u64),
-            None => 0,
-        };
-        let spec = &model.network()?.spec;
+        let read = tensors
+            .iter()
+            .filter(|tensor| output.is_none() || !is(tensor, embedding))
+            .map(|tensor| active(tensor, tensor.bytes.len() as u64));
         let keys = spec.layers * spec.heads * (spec.k_dim + spec.v_dim);
         Ok(Self {
             layers,
             output: last,
             key: keys as u64,
-            token_bytes: model.weight_bytes() - unread,
+            token_bytes: read.sum(),
             key_bytes: model.network()?.layout(kv).token_bytes() as u64,
         })
     }
@@ -97,10 +102,10 @@ impl MultiplyAdds {
         self.integer + self.float
     }
 
-    fn add(&mut self, tensor: &TensorInfo) {
+    fn add(&mut self, tensor: &TensorInfo, values: u64) {
         match tensor.format.block_len() {
-            1 => self.float += tensor.values(),
-            _ => self.integer += tensor.values(),
+            1 => self.float += values,
+            _ => self.integer += values,
         }
     }
 }

@@ -8,7 +8,10 @@ pub struct Shape {
     /// `general.architecture`
     pub architecture: &'static str,
     pub dim: u64,
+    /// Width of the feed-forward network, or of each expert.
     pub hidden: u64,
+    /// Networks of which a token takes a few.
+    pub experts: Option<Experts>,
     pub layers: usize,
     pub heads: u64,
     pub kv_heads: u64,
@@ -16,14 +19,30 @@ pub struct Shape {
     pub vocab: u64,
     /// The embedding is the output matrix too.
     pub tied: bool,
-    /// Queries and keys are normed.
-    pub qk_norms: bool,
+    pub qk_norms: QkNorms,
     pub norm_epsilon: f32,
     pub rope_base: f32,
     /// As published.
     pub context: u32,
     /// For tests: not shown in the help.
     pub hidden_name: bool,
+}
+
+/// Experts of each layer, and how many of them a token takes.
+#[derive(Debug, Clone, Copy)]
+pub struct Experts {
+    pub count: u64,
+    pub used: u64,
+}
+
+/// Norms of queries and keys.
+#[derive(Debug, Clone, Copy)]
+pub enum QkNorms {
+    None,
+    /// Of each head.
+    OfHeads,
+    /// Of all heads as one row.
+    OfRows,
 }
 
 /// `tokenizer.ggml.model` of a vocabulary with scores.
@@ -34,20 +53,21 @@ const LLAMA: Shape = Shape {
     architecture: "llama",
     dim: 0,
     hidden: 0,
+    experts: None,
     layers: 0,
     heads: 0,
     kv_heads: 0,
     head_dim: 64,
     vocab: 0,
     tied: true,
-    qk_norms: false,
+    qk_norms: QkNorms::None,
     norm_epsilon: 1e-5,
     rope_base: 10_000.0,
     context: 2048,
     hidden_name: false,
 };
 
-pub const SHAPES: [Shape; 6] = [
+pub const SHAPES: [Shape; 8] = [
     Shape {
         name: "tinyllama-1.1b",
         dim: 2048,
@@ -81,7 +101,7 @@ pub const SHAPES: [Shape; 6] = [
         kv_heads: 8,
         head_dim: 128,
         vocab: 151_936,
-        qk_norms: true,
+        qk_norms: QkNorms::OfHeads,
         norm_epsilon: 1e-6,
         rope_base: 1_000_000.0,
         context: 40_960,
@@ -99,6 +119,22 @@ pub const SHAPES: [Shape; 6] = [
         context: 8192,
         ..LLAMA
     },
+    Shape {
+        name: "olmoe-1b-7b",
+        architecture: "olmoe",
+        dim: 2048,
+        hidden: 1024,
+        experts: Some(Experts { count: 64, used: 8 }),
+        layers: 16,
+        heads: 16,
+        kv_heads: 16,
+        head_dim: 128,
+        vocab: 50_304,
+        tied: false,
+        qk_norms: QkNorms::OfRows,
+        context: 4096,
+        ..LLAMA
+    },
     // Eight query heads a key head: types give them other formats than fewer.
     Shape {
         name: "test",
@@ -110,6 +146,22 @@ pub const SHAPES: [Shape; 6] = [
         head_dim: 32,
         vocab: 400,
         tied: false,
+        hidden_name: true,
+        ..LLAMA
+    },
+    Shape {
+        name: "test-experts",
+        architecture: "olmoe",
+        dim: 256,
+        hidden: 256,
+        experts: Some(Experts { count: 4, used: 2 }),
+        layers: 2,
+        heads: 8,
+        kv_heads: 1,
+        head_dim: 32,
+        vocab: 400,
+        tied: false,
+        qk_norms: QkNorms::OfRows,
         hidden_name: true,
         ..LLAMA
     },

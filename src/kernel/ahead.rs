@@ -1,0 +1,45 @@
+//! Asking for memory while something else is worked on.
+
+use super::simd::Simd;
+
+/// Bytes of a cache line.
+pub(super) const LINE: usize = 64;
+
+/// Where the cache lines of `bytes` bytes begin.
+#[inline(always)]
+pub(super) fn lines(bytes: usize) -> impl Iterator<Item = usize> {
+    (0..bytes).step_by(LINE)
+}
+
+/// What is fetched while a strip is worked on, a few lines at a time: a core waits for no more than
+/// some ten at once, and who asks for more stands still.
+pub(super) struct Ahead {
+    /// Where the first of the rows that are left begins.
+    pub row: *const u8,
+    /// The next byte of the row.
+    pub at: usize,
+    /// Of each row.
+    pub bytes: usize,
+    pub stride: usize,
+    /// Those that are left.
+    pub rows: usize,
+    /// Lines at a time.
+    pub lines: usize,
+}
+
+impl Ahead {
+    #[inline(always)]
+    pub fn fetch<V: Simd>(&mut self, v: V) {
+        for _ in 0..self.lines {
+            if self.rows == 0 {
+                return;
+            }
+            v.prefetch(self.row.wrapping_add(self.at));
+            self.at += LINE;
+            if self.at >= self.bytes {
+                self.row = self.row.wrapping_add(self.stride);
+                (self.at, self.rows) = (0, self.rows - 1);
+            }
+        }
+    }
+}
