@@ -164,18 +164,21 @@ impl Watch {
             return Level::Enough;
         };
         let groups = groups(root);
-        let stalls = [root.join("proc/pressure/memory")].into_iter();
-        // Of a group's own, the innermost.
-        let stalls = stalls.chain(groups.first().map(|group| group.path("memory.pressure")));
-        let stalled = stalls.filter_map(|path| stall_level(&text(&path)?)).max();
         let machine = machine(root).map(|room| room.level(MACHINE_PERCENT));
         let rooms = groups.iter().filter_map(Group::room);
         let full = rooms.map(|room| room.level(GROUP_PERCENT)).max();
-        [stalled, machine, full]
-            .into_iter()
-            .flatten()
-            .max()
-            .unwrap_or_default()
+        let room = machine.max(full).unwrap_or_default();
+        // Of a group's own, the innermost; the machine's may be those of others.
+        let own = groups.iter().map(|group| group.path("memory.pressure"));
+        let stalls = own.chain([root.join("proc/pressure/memory")]);
+        let stalled = stalls.filter_map(|path| stall_level(&text(&path)?)).next();
+        // Where nothing is full, files are read again and again, as the weights of a model larger
+        // than memory are: to serve one after the other would make that worse.
+        let most = match room {
+            Level::Enough => Level::Short,
+            _ => Level::VeryShort,
+        };
+        room.max(stalled.unwrap_or_default().min(most))
     }
 }
 

@@ -69,19 +69,27 @@ fn the_machine_is_short_when_little_is_available() {
 }
 
 #[test]
-fn stalls_of_the_machine_and_the_group_count() {
+fn stalls_of_the_group_or_else_the_machine_count() {
+    let full = "MemTotal: 1000 kB\nMemAvailable: 99 kB\n";
     for path in ["proc/pressure/memory", "sys/fs/cgroup/a/memory.pressure"] {
         let fake = Fake::new(&[("proc/self/cgroup", "0::/a\n"), (path, CALM)]);
         assert_eq!(fake.look(), Level::Enough);
-        for (some, full, level) in [
+        for (some, all, level) in [
             ("10.00", "9.99", Level::Short),
             ("55.5", "10.0", Level::VeryShort),
             ("100.00", "100.00", Level::VeryShort),
         ] {
-            let text = format!("some avg10={some} avg60=0.00\nfull avg10={full} avg60=0.00\n");
+            let text = format!("some avg10={some} avg60=0.00\nfull avg10={all} avg60=0.00\n");
             fake.write(path, text);
-            assert_eq!(fake.look(), level, "{path} {some} {full}");
+            fake.write("proc/meminfo", full);
+            assert_eq!(fake.look(), level, "{path} {some} {all}");
+            // Stalls alone may be those of files that are read again.
+            fake.write("proc/meminfo", MEMINFO);
+            assert_eq!(fake.look(), Level::Short, "{path} {some} {all}");
         }
+        // Neighbours do not count where the group tells of its own.
+        fake.write("sys/fs/cgroup/a/memory.pressure", CALM);
+        assert_eq!(fake.look(), Level::Enough);
     }
 }
 
