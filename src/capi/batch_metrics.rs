@@ -65,7 +65,7 @@ pub struct lightgpt_batch_metrics {
     pub token_us: u64,
     /// The longest of them.
     pub token_max_us: u64,
-    /// Bytes of keys and values of the requests.
+    /// Bytes of keys and values of the requests; a page that several share counts for each.
     pub kv_bytes: u64,
     /// How often a request began to run with tokens that others had evaluated before.
     pub reuses: u64,

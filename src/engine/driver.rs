@@ -429,6 +429,16 @@ impl Driver {
         self.shared.forget(id);
     }
 
+    /// After a defect, of which nobody knows what it has done to pages: none are offered any more.
+    pub fn distrust(&mut self) {
+        for sequence in self.sequences.values_mut() {
+            sequence.domain = None;
+        }
+        for left in &mut self.leaving {
+            left.domain = None;
+        }
+    }
+
     /// Frees what requests that are over had.
     fn dismiss(&mut self) {
         for left in self.leaving.drain(..) {

@@ -53,7 +53,7 @@ pub struct Metrics {
     pub token_us: u64,
     /// The longest of them.
     pub token_max_us: u64,
-    /// Bytes of keys and values of the requests.
+    /// Bytes of keys and values of the requests; a page that several share counts for each.
     pub kv_bytes: u64,
     /// Times that a request began to run with tokens that others had evaluated before.
     pub reuses: u64,
@@ -124,7 +124,9 @@ impl Metrics {
 
     /// The same with what the model says now.
     pub(super) fn with_model(self, model: &Model) -> Self {
-        let (memory, prefixes, watch) = (model.budget(), model.prefixes(), model.watch());
+        let (memory, prefixes) = (model.budget(), model.prefixes());
+        // Who asks makes an idle queue look.
+        let level = model.pressure();
         let weights_copied = memory.tag_bytes(Tag::Weights);
         Self {
             weights_mapped: model.weight_bytes().saturating_sub(weights_copied),
@@ -135,8 +137,9 @@ impl Metrics {
             parameters: model.parameters(),
             prefix: prefixes.statistics(),
             prefix_bytes_allowed: prefixes.bytes_allowed(),
-            pressure: watch.last() as u64,
-            pressure_events: watch.events(),
+            sequences_allowed: level.share(self.sequences_max).max(1),
+            pressure: level as u64,
+            pressure_events: model.watch().events(),
             ..self
         }
     }

@@ -163,7 +163,7 @@ impl Metrics {
             (
                 "lightgpt_kv_bytes",
                 "gauge",
-                "Keys and values of the requests.",
+                "Keys and values of the requests; what several share counts for each.",
                 self.kv_bytes,
             ),
             (

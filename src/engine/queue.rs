@@ -314,6 +314,7 @@ impl Queue {
             self.shared.poison();
             let defect = Error::new(Code::Internal, "queue", "a defect of the library");
             let end = || {
+                worker.driver.distrust();
                 self.shared.wanted(&mut worker.wanted);
                 worker.driver.attend(&mut worker.wanted);
                 worker.driver.end_all(&Outcome::Failed(defect.clone()));
