@@ -95,6 +95,8 @@ public:
     {
         if (thrown_)
             std::rethrow_exception(thrown_);
+        if (status < 0 && lost_)
+            std::rethrow_exception(lost_);
         if (status < 0)
             throw error(status, lightgpt_last_error());
         return status;
@@ -128,6 +130,19 @@ public:
         }
     }
 
+    // As `guard`, for a callback that gives memory: it is asked again, as the library may have made
+    // room, and what it has thrown counts only if the call fails.
+    template <class Callback> static void *guard_memory(Callback &&callback) noexcept
+    {
+        try {
+            return callback();
+        } catch (...) {
+            if (frame *call = innermost())
+                call->lost_ = std::current_exception();
+            return nullptr;
+        }
+    }
+
 private:
     static frame *&innermost() noexcept
     {
@@ -137,6 +152,8 @@ private:
 
     frame *outer_;
     std::exception_ptr thrown_;
+    // Of an allocator.
+    std::exception_ptr lost_;
 };
 
 // Makes a call of the library; its status, or an exception.
@@ -413,14 +430,13 @@ struct open_options {
     // Large memory comes from `source`, an object with
     //     void *allocate(std::size_t bytes, std::size_t alignment, std::uint32_t tag)
     //     void release(void *memory, std::size_t bytes, std::size_t alignment, std::uint32_t tag)
-    // The former may throw; the call fails then, and throws the same.
+    // The former may throw; if the call fails therefore, it throws the same.
     template <class A> void allocate_with(A &source)
     {
         allocator.allocate = [](void *data, std::size_t bytes, std::size_t alignment,
                                 std::uint32_t tag) {
-            return detail::frame::guard<void *>(nullptr, [&] {
-                return static_cast<A *>(data)->allocate(bytes, alignment, tag);
-            });
+            return detail::frame::guard_memory(
+                [&] { return static_cast<A *>(data)->allocate(bytes, alignment, tag); });
         };
         allocator.release = [](void *data, void *memory, std::size_t bytes, std::size_t alignment,
                                std::uint32_t tag) {
@@ -1133,7 +1149,8 @@ public:
         return bytes;
     }
 
-    // A session that goes on where a saved one was; of the options, 0 is what that one had.
+    // A session that goes on where a saved one was; of the options, `context` and
+    // `kv_format` of 0 are what that one had, and the others are not saved.
     static session restore(const model &of, std::string_view path,
                            const session_options &options = {}, const team *with = nullptr)
     {
