@@ -1896,7 +1896,7 @@ typedef struct lightgpt_batch_metrics {
      */
     uint64_t token_max_us;
     /**
-     * Bytes of keys and values of the requests.
+     * Bytes of keys and values of the requests; a page that several share counts for each.
      */
     uint64_t kv_bytes;
     /**
@@ -2881,8 +2881,9 @@ int32_t lightgpt_session_save_memory(struct lightgpt_session *session,
  * middle of a turn, which goes on with lightgpt_session_step.
  *
  * model: the one it was saved with, or one whose metadata and tensors are the same. team: as for
- * lightgpt_session_new. options: NULL for those it had; `context` and `kv_format` of 0 are those it
- * had. path: UTF-8. session: not NULL; gets a handle that lightgpt_session_free gives back.
+ * lightgpt_session_new. options: NULL for the defaults; `context` and `kv_format` of 0 are those it
+ * had, all others are not saved: give `memory_max`, `flags` and `salt` again. One that is restored
+ * with keys and values shares them with nobody. path: UTF-8. session: not NULL; gets a handle that lightgpt_session_free gives back.
  * Errors: LIGHTGPT_FORMAT (the file is damaged or no saved session), LIGHTGPT_UNSUPPORTED (another
  * version wrote it whose numbers differ), LIGHTGPT_INVALID_ARGUMENT (another model, or options that
  * do not fit), LIGHTGPT_IO, LIGHTGPT_OUT_OF_MEMORY, LIGHTGPT_MEMORY_CAP.

@@ -113,6 +113,11 @@ impl Budget {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
+    /// Whether the memory of both comes from one place.
+    pub fn shares_source(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0.source, &other.0.source)
+    }
+
     /// The cap in bytes.
     pub fn cap(&self) -> Option<u64> {
         self.0.cap

@@ -163,24 +163,18 @@ fn states_are_saved() {
         };
         evaluate(&mut before, 0..60);
         let at_60 = logits(&mut before);
+        // Where all is evaluated, what follows goes on from the state.
+        let mut same = restored(&model, &saved(&before, true)).unwrap();
+        same.feed(&[3, 4, 5]).unwrap();
+        assert_eq!(evaluated(&mut same), 3, "{name}");
         evaluate(&mut before, 10..20);
         before.feed(&[3, 4, 5]).unwrap();
         for pages in [true, false] {
             let bytes = saved(&before, pages);
             assert_eq!(bytes.len(), before.saved_bytes(pages).unwrap());
             let mut again = restored(&model, &bytes).unwrap();
-            let mut wanted = 0;
-            let mut report = |_, total| {
-                wanted = total;
-                true
-            };
-            let control = &mut Control {
-                progress: Some(&mut report),
-                ..Control::none()
-            };
-            again.prefill(control).unwrap();
             // Only the three that were not evaluated.
-            assert_eq!(wanted, if pages { 3 } else { 73 });
+            assert_eq!(evaluated(&mut again), if pages { 3 } else { 73 });
             let mut fork = before.fork().unwrap();
             assert!(logits(&mut again) == logits(&mut fork), "{name} {pages}");
             again.rewind(60).unwrap();
@@ -194,6 +188,88 @@ fn states_are_saved() {
             damaged[at] ^= 64;
             assert!(restored(&model, &damaged).is_err(), "byte {at}");
         }
+    }
+}
+
+/// How many tokens a session evaluates to have all.
+fn evaluated(session: &mut Session) -> u64 {
+    let mut wanted = 0;
+    let mut report = |_, total| {
+        wanted = total;
+        true
+    };
+    let control = &mut Control {
+        progress: Some(&mut report),
+        ..Control::none()
+    };
+    session.prefill(control).unwrap();
+    wanted
+}
+
+/// What stands between head and checksum.
+fn saved_pages(session: &Session) -> Vec<u8> {
+    let (mut bytes, head) = (saved(session, true), saved(session, false));
+    bytes.truncate(bytes.len() - 16);
+    // The heads may differ by a count or two.
+    bytes.split_off(head.len() + 16)
+}
+
+/// Pages that are shared or were rewound hold more than a session's tokens; its file does not.
+#[test]
+fn nothing_of_others_is_saved() {
+    let model = model();
+    let mut noise = Noise(6);
+    let long: Vec<u32> = (0..200).map(|_| noise.next(11) as u32).collect();
+    let evaluate = |session: &mut Session, tokens: &[u32]| {
+        session.feed(tokens).unwrap();
+        session.prefill(&mut Control::none()).unwrap();
+    };
+    for kv in [KvFormat::F16, KvFormat::F32, KvFormat::Q8_0] {
+        let options = SessionOptions {
+            kv,
+            unshared: true,
+            ..SessionOptions::default()
+        };
+        let mut alone = Session::new(model.clone(), team(2), &options).unwrap();
+        evaluate(&mut alone, &long[..90]);
+        let expected = saved_pages(&alone);
+
+        evaluate(&mut session(&model, kv), &long);
+        let mut sharer = session(&model, kv);
+        evaluate(&mut sharer, &long[..90]);
+        assert!(sharer.metrics().reused_tokens > 64);
+        assert!(saved_pages(&sharer) == expected, "{kv:?}");
+
+        let mut rewound = Session::new(model.clone(), team(2), &options).unwrap();
+        evaluate(&mut rewound, &long);
+        rewound.rewind(90).unwrap();
+        assert!(saved_pages(&rewound) == expected, "{kv:?}");
+    }
+}
+
+/// Also where a window has moved over all but the last tokens, whose logits are wanted once more.
+#[test]
+fn what_was_restored_can_be_saved_again() {
+    let mut tiny = Tiny::new(SIZES);
+    tiny.set("llama.attention.sliding_window", 64_u32);
+    let model = tiny.open();
+    for len in [256, 320, 321, 512, 576] {
+        let mut session = session(&model, KvFormat::F16);
+        session.feed(&vec![3; len]).unwrap();
+        session.prefill(&mut Control::none()).unwrap();
+        let mut again = restored(&model, &saved(&session, true)).unwrap();
+        let bits = |session: &mut Session| {
+            let logits = session.logits(&mut Control::none()).unwrap();
+            logits
+                .iter()
+                .map(|logit| logit.to_bits())
+                .collect::<Vec<_>>()
+        };
+        let mut third = restored(&model, &saved(&again, true)).unwrap();
+        let expected = bits(&mut session);
+        assert!(bits(&mut again) == expected && bits(&mut third) == expected);
+        let mut last = restored(&model, &saved(&third, true)).unwrap();
+        assert!(bits(&mut last) == expected, "{len}");
     }
 }
 
@@ -412,6 +488,14 @@ fn files_are_replaced_as_a_whole() {
         let again = Session::restore_file(model.clone(), team(1), &options, &path).unwrap();
         assert_eq!(again.tokens(), session.tokens());
     }
+    // What a process of the same number has left behind is in nobody's way.
+    let left: Vec<_> = (0..100)
+        .map(|call| folder.join(format!("chat.session.{}-{call}.part", std::process::id())))
+        .collect();
+    left.iter()
+        .for_each(|part| fs::write(part, "half").unwrap());
+    session.save_file(&path, true).unwrap();
+    left.iter().for_each(|part| fs::remove_file(part).unwrap());
     let nowhere = folder.join("missing/chat.session");
     let error = session.save_file(&nowhere, true).unwrap_err();
     assert_eq!(error.code(), Code::Io);

@@ -72,8 +72,9 @@ pub unsafe extern "C" fn lightgpt_session_save_memory(
 /// middle of a turn, which goes on with lightgpt_session_step.
 ///
 /// model: the one it was saved with, or one whose metadata and tensors are the same. team: as for
-/// lightgpt_session_new. options: NULL for those it had; `context` and `kv_format` of 0 are those it
-/// had. path: UTF-8. session: not NULL; gets a handle that lightgpt_session_free gives back.
+/// lightgpt_session_new. options: NULL for the defaults; `context` and `kv_format` of 0 are those it
+/// had, all others are not saved: give `memory_max`, `flags` and `salt` again. One that is restored
+/// with keys and values shares them with nobody. path: UTF-8. session: not NULL; gets a handle that lightgpt_session_free gives back.
 /// Errors: LIGHTGPT_FORMAT (the file is damaged or no saved session), LIGHTGPT_UNSUPPORTED (another
 /// version wrote it whose numbers differ), LIGHTGPT_INVALID_ARGUMENT (another model, or options that
 /// do not fit), LIGHTGPT_IO, LIGHTGPT_OUT_OF_MEMORY, LIGHTGPT_MEMORY_CAP.

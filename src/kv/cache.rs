@@ -71,7 +71,7 @@ impl Cache {
 
     /// Makes room to write `tokens`, which follow what is there or take its place: new pages, and
     /// copies of those that others hold too, and a place for a state. On failure the sequence is as it
-    /// was.
+    /// was, but perhaps for a state that a rewind could have gone to.
     pub fn reserve(&mut self, tokens: Range<usize>) -> Result<()> {
         let (there, wanted) = (self.pages.len(), self.pages_of(tokens.end));
         let first = tokens.start / self.layout.page_tokens;

@@ -180,13 +180,13 @@ impl Page {
         }
     }
 
-    /// Whether its memory is on that account.
-    fn is_charged_to(&self, budget: &Budget) -> bool {
+    /// The account that its memory is on.
+    fn budget(&self) -> Option<&Budget> {
         match &self.0 {
-            Data::Absent => false,
-            Data::F32(data) => data.budget().is(budget),
-            Data::F16(data) => data.budget().is(budget),
-            Data::Q8(data) => data.budget().is(budget),
+            Data::Absent => None,
+            Data::F32(data) => Some(data.budget()),
+            Data::F16(data) => Some(data.budget()),
+            Data::Q8(data) => Some(data.budget()),
         }
     }
 

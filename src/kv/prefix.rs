@@ -190,6 +190,9 @@ impl Prefixes {
     /// `with_rest` or there is a state behind it. Where the tree has a page with the same tokens, that
     /// takes the cache's place.
     pub fn offer(&self, domain: &Domain, tokens: &[u32], with_rest: bool, cache: &mut Cache) {
+        if tokens.len() < REUSE_MIN {
+            return;
+        }
         let state = cache.state().share(tokens.len());
         if state.is_none() && cache.layout().state().size() > 0 {
             return;
@@ -224,13 +227,17 @@ impl Prefixes {
         self.shrink(tree);
     }
 
-    /// Gives up a page that is charged to `budget`, first those that no session uses; false if there
-    /// is none. One that a session uses is no memory, but lets that session write it without a copy,
+    /// Gives up a page that is charged to `budget`, or where its source has no more (`OUT_OF_MEMORY`),
+    /// one that comes from there, first those that no session uses; false if there is none. One that a session uses is no memory, but lets that session write it without a copy,
     /// and pages before it go that the session has forgotten.
-    pub fn make_room(&self, budget: &Budget) -> bool {
+    pub fn make_room(&self, budget: &Budget, short: Code) -> bool {
+        let counts = |account: &Budget| match short {
+            Code::OutOfMemory => account.shares_source(budget),
+            _ => account.is(budget),
+        };
         let mut tree = self.lock();
-        let found = tree.evict(|held| held.is_alone() && held.is_charged_to(budget))
-            || tree.evict(|held| held.is_charged_to(budget));
+        let found = tree.evict(|held| held.is_alone() && held.is_charged_to(counts))
+            || tree.evict(|held| held.is_charged_to(counts));
         let gone = std::mem::take(&mut tree.gone);
         drop((tree, gone));
         found
@@ -246,7 +253,7 @@ impl Prefixes {
         let is_short = |error: &Error| matches!(error.code(), Code::MemoryCap | Code::OutOfMemory);
         loop {
             match allocate() {
-                Err(error) if is_short(&error) && self.make_room(budget) => {}
+                Err(error) if is_short(&error) && self.make_room(budget, error.code()) => {}
                 outcome => return outcome,
             }
         }
@@ -473,10 +480,10 @@ impl Held {
         self.page.is_alone() && self.state.as_ref().is_none_or(Shared::is_alone)
     }
 
-    /// Whether some of its memory is on that account.
-    fn is_charged_to(&self, budget: &Budget) -> bool {
+    /// Whether some of its memory is on an account that `counts`.
+    fn is_charged_to(&self, counts: impl Fn(&Budget) -> bool) -> bool {
         let of_state = self.state.as_ref().map(Shared::budget);
-        self.page.is_charged_to(budget) || of_state.is_some_and(|account| account.is(budget))
+        self.page.budget().into_iter().chain(of_state).any(counts)
     }
 
     /// Its place among leaves.

@@ -32,14 +32,30 @@ impl Cache {
         states: &[usize],
         out: &mut impl Write,
     ) -> io::Result<()> {
-        for page in self.saved_pages(tokens) {
-            self.page(page).write_to(out)?;
+        for number in self.saved_pages(tokens) {
+            let filled = tokens - number * self.layout.page_tokens;
+            match filled < self.layout.page_tokens {
+                true => self.page_of_first(number, filled)?.write_to(out)?,
+                false => self.page(number).write_to(out)?,
+            }
         }
         let shared = |&tokens: &usize| self.state().share(tokens);
         states
             .iter()
             .filter_map(shared)
             .try_for_each(|values| write_floats(&values, out))
+    }
+
+    /// A page as if it had only been written by its first `tokens` tokens: the rest may be of others
+    /// that it was shared with, or of what was taken back, and is nobody's business.
+    fn page_of_first(&self, number: usize, tokens: usize) -> io::Result<Page> {
+        let page = Page::new(&self.layout, &self.budget.sibling(None));
+        let mut page = page.map_err(io::Error::other)?;
+        for slot in 0..tokens {
+            let place = (&*self.layout, slot);
+            page.copy_token(place, self.page(number), place);
+        }
+        Ok(page)
     }
 
     /// Bytes that [`Cache::write_to`] writes.
@@ -111,10 +127,11 @@ impl Cache {
         let layers = self.layout.layers.iter().map(|(shape, _)| *shape);
         let theirs = Layout::new(self.layout.format, saved.page_tokens, layers);
         let budget = self.budget.clone();
-        prefixes.with_room(&budget, || self.reserve(saved.forgotten..saved.tokens))?;
         for start in (saved.forgotten..saved.tokens).step_by(saved.page_tokens) {
+            let end = saved.tokens.min(start + saved.page_tokens);
             let page = self.read_page(&theirs, prefixes, input)?;
-            for token in start..saved.tokens.min(start + saved.page_tokens) {
+            prefixes.with_room(&budget, || self.reserve(start..end))?;
+            for token in start..end {
                 let ours = self.layout.page_tokens;
                 let from = (&theirs, token % saved.page_tokens);
                 let to = (&*self.layout, token % ours);

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io::{BufReader, BufWriter, Write};
+use std::io::{BufReader, BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::Arc;
@@ -21,9 +21,15 @@ impl Session {
     /// # Errors
     /// As [`Session::save`].
     pub fn save_file(&self, path: &Path, pages: bool) -> Result<()> {
-        let part = part_of(path);
         let place = |error: Error| error.within(&path.display().to_string());
-        let file = File::create_new(&part).map_err(|error| place(refused(&error)))?;
+        let (part, file) = loop {
+            let part = part_of(path);
+            match File::create_new(&part) {
+                // A process with the same number has left it behind.
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+                made => break (part, made.map_err(|error| place(refused(&error)))?),
+            }
+        };
         let mut out = BufWriter::new(file);
         let written = self.save(pages, &mut out).and_then(|()| {
             let synced = out.flush().and_then(|()| out.get_ref().sync_all());

@@ -197,8 +197,9 @@ impl Session {
         let budget = options.budget.as_ref().unwrap_or(model.budget());
         let layout = Arc::new(network.layout(options.kv));
         let domain = model.domain(options.kv, context, options.salt);
+        let cache = || Cache::new(Arc::clone(&layout), budget.clone(), 0);
         Ok(Self {
-            caches: [Cache::new(layout, budget.clone(), 0)?],
+            caches: [model.prefixes().with_room(budget, cache)?],
             domain: domain.filter(|_| !options.unshared),
             sought: false,
             offered: 0,

@@ -187,10 +187,11 @@ impl Session {
                 .learnt
                 .iter()
                 .all(|learnt| learnt.tokens <= len && learnt.state.is_sound());
-        // What a query to come sees must be there, and it may be the last token's once more.
-        let last = head.evaluated.saturating_sub(1);
-        let seen = self.network()?.spec.first_seen(last);
-        match fits && head.forgotten <= seen.min(last) {
+        // What a query to come sees must be there; if all are evaluated, it is the last token's once
+        // more.
+        let next = head.evaluated.min(len.saturating_sub(1));
+        let seen = self.network()?.spec.first_seen(next);
+        match fits && head.forgotten <= seen {
             true => Ok(()),
             false => Err(damaged("its counts contradict each other or the model")),
         }
@@ -201,10 +202,9 @@ impl Session {
         self.tokens = head.tokens.into_owned();
         self.prompt_end = head.prompt_end;
         self.learnt = head.learnt.into_owned();
-        // Of the last token the logits are wanted again.
-        let all = head.evaluated == self.tokens.len();
         (self.evaluated, self.reached) = (head.evaluated, head.evaluated);
-        if all {
+        // A generation wants the logits of the last token again; else who wants them asks.
+        if head.generation.is_some() && head.evaluated == self.tokens.len() {
             self.go_back(head.evaluated.saturating_sub(1));
         }
         self.turn_start = head.turn_start;

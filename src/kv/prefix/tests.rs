@@ -118,7 +118,7 @@ impl World {
     /// Makes room as a session does; false if there is none.
     fn reserve(&self, cache: &mut Cache, tokens: Range<usize>) -> bool {
         while cache.reserve(tokens.clone()).is_err() {
-            if !self.prefixes.make_room(&self.budget) {
+            if !self.prefixes.make_room(&self.budget, Code::MemoryCap) {
                 return false;
             }
         }
@@ -237,7 +237,7 @@ fn what_is_found_is_what_was_offered() {
         evictions += statistics.evictions;
         drop(world.living);
         assert_eq!(world.budget.bytes(), statistics.bytes);
-        while world.prefixes.make_room(&world.budget) {}
+        while world.prefixes.make_room(&world.budget, Code::MemoryCap) {}
         check(&world.prefixes, layout.page_tokens());
         let left = world.prefixes.statistics();
         assert_eq!((left.pages, world.budget.bytes()), (0, 0));
@@ -321,7 +321,7 @@ fn states_are_found_where_they_were_offered() {
         let statistics = prefixes.statistics();
         evictions += statistics.evictions;
         assert_eq!(budget.bytes(), statistics.bytes);
-        while prefixes.make_room(&budget) {}
+        while prefixes.make_room(&budget, Code::MemoryCap) {}
         assert_eq!(budget.bytes(), 0);
     }
     assert!(hits > 5_000 && evictions > 5_000, "{hits}, {evictions}");
