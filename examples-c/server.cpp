@@ -11,9 +11,10 @@
 // (chatml, llama3, gemma, phi3, zephyr, plain), which is known by marks in the model's template, or
 // named by --chat.
 //
-// It listens on this machine only, unless --host says otherwise: it knows no keys and no TLS. Port 0
-// is any free one; the address is printed. SIGINT or SIGTERM: no more requests are taken, those that
-// are there get --drain-seconds to end.
+// It listens on this machine only, unless --host says otherwise: it knows no keys and no TLS. On
+// this machine it answers to its own names only. Bodies need a Content-Length, and come as they are:
+// neither in chunks nor compressed. Port 0 is any free one; the address is printed. SIGINT or
+// SIGTERM: no more requests are taken, those that are there get --drain-seconds to end.
 //
 // Built with the packages libcpp-httplib-dev and nlohmann-json3-dev of Debian:
 //
@@ -22,10 +23,17 @@
 #include "server/chat.hpp"
 
 #include <httplib.h>
+#include <netinet/in.h>
 #include <signal.h>
+#include <sys/socket.h>
 
+#include <algorithm>
 #include <atomic>
+#include <cctype>
+#include <chrono>
 #include <cstdlib>
+#include <cstring>
+#include <exception>
 #include <iostream>
 #include <memory>
 #include <mutex>
@@ -59,6 +67,33 @@ string base64(const std::vector<float> &numbers)
     return result;
 }
 
+// Whether only this machine reaches a socket; whatever the name was that it is bound to.
+bool is_loopback(socket_t sock)
+{
+    sockaddr_storage address = {};
+    socklen_t size = sizeof address;
+    if (getsockname(sock, reinterpret_cast<sockaddr *>(&address), &size) != 0)
+        return true; // the careful answer
+    if (address.ss_family == AF_INET)
+        return ntohl(reinterpret_cast<sockaddr_in &>(address).sin_addr.s_addr) >> 24 == 127;
+    return address.ss_family == AF_INET6
+        && IN6_IS_ADDR_LOOPBACK(&reinterpret_cast<sockaddr_in6 &>(address).sin6_addr);
+}
+
+string lower(string text)
+{
+    std::transform(text.begin(), text.end(), text.begin(),
+                   [](unsigned char letter) { return std::tolower(letter); });
+    return text;
+}
+
+// The name in a Host header, without the port.
+string name_of(const string &header)
+{
+    const size_t bracket = header.rfind('[', 0) == 0 ? header.find(']') : 0;
+    return lower(header.substr(0, header.find(':', bracket == string::npos ? 0 : bracket)));
+}
+
 // What there is of everything: a model, its queue, and who is served.
 class service {
 public:
@@ -85,6 +120,15 @@ public:
 
     void add_routes(httplib::Server &server)
     {
+        server.set_pre_routing_handler([this](const auto &req, auto &res) {
+            try {
+                check_head(req);
+                return httplib::Server::HandlerResponse::Unhandled;
+            } catch (const refusal &error) {
+                turn_away(res, error);
+                return httplib::Server::HandlerResponse::Handled;
+            }
+        });
         server.Post("/v1/completions", [this](const auto &req, auto &res) { complete(req, res, false); });
         server.Post("/v1/chat/completions",
                     [this](const auto &req, auto &res) { complete(req, res, true); });
@@ -107,21 +151,27 @@ public:
             refuse(res, refusal_of_thrown(thrown));
         });
         server.set_error_handler([](const httplib::Request &, httplib::Response &res) {
-            if (res.body.empty())
+            if (!res.has_header("Content-Type"))
                 refuse(res, refusal_of_http(res.status));
         });
     }
 
+    // Before requests come.
+    void answer_to_own_names_only() { own_names_only_ = true; }
+
     // Takes no more requests, and waits for those that are there.
     void drain()
     {
+        const std::uint64_t seconds = std::min<std::uint64_t>(settings_.drain_seconds, 1 << 30);
+        const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(seconds);
         draining_ = true;
         // Those who take longer are cancelled and told; later calls find no queue, which is safe.
-        if (queue_ && !queue_->drain(settings_.drain_seconds * 1000000))
+        if (queue_ && !queue_->drain(seconds * 1000000))
             lightgpt_batch_queue_free(queue_->get());
+        wait_for_clients(until); // embeddings are not in the queue
+        cancelled_ = true;
         // What is left to write is written; stopping the server would break it off.
-        for (int looks = 0; clients_ > 0 && looks < 100; looks++)
-            std::this_thread::sleep_for(LOOK);
+        wait_for_clients(std::chrono::steady_clock::now() + 100 * LOOK);
     }
 
 private:
@@ -151,6 +201,50 @@ private:
         if (error.status == 429 || error.status == 503)
             res.set_header("Retry-After", "1");
         give(res, body_of(error));
+    }
+
+    // Refuses before the body is read, and ends the connection: the body would be taken for the
+    // next request. httplib does that if an answer breaks off, here behind its end.
+    static void turn_away(httplib::Response &res, const refusal &error)
+    {
+        const string body = text_of(body_of(error));
+        res.status = error.status;
+        res.set_header("Connection", "close");
+        res.set_content_provider(body.size(), "application/json",
+                                 [body](size_t offset, size_t length, httplib::DataSink &sink) {
+                                     sink.write(body.data() + offset, length);
+                                     return false;
+                                 });
+    }
+
+    // What can be said before a body is read.
+    void check_head(const httplib::Request &req) const
+    {
+        // A page may let its own name stand for this machine; then browsers let it read answers.
+        if (own_names_only_ && !is_own_name(req.get_header_value("Host")))
+            throw refusal{403, "Host: this is none of the names of this server"};
+        // The limit of a body is that of the length it names.
+        if (req.has_header("Transfer-Encoding"))
+            throw refusal{411, "Transfer-Encoding: not supported, a Content-Length is needed"};
+        if (req.has_header("Content-Encoding"))
+            throw refusal{415, "Content-Encoding: not supported"};
+        const bool is_bare
+            = req.method == "GET" || req.method == "HEAD" || req.method == "OPTIONS";
+        if (!is_bare && !req.has_header("Content-Length"))
+            throw refusal{411, "a Content-Length is needed"};
+    }
+
+    bool is_own_name(const string &header) const
+    {
+        const string name = name_of(header);
+        return name == "localhost" || name == "127.0.0.1" || name == "[::1]"
+            || name == lower(settings_.host);
+    }
+
+    void wait_for_clients(std::chrono::steady_clock::time_point until) const
+    {
+        while (clients_ > 0 && std::chrono::steady_clock::now() < until)
+            std::this_thread::sleep_for(LOOK);
     }
 
     refusal refusal_of_thrown(const std::exception_ptr &thrown) const
@@ -208,7 +302,7 @@ private:
             throw refusal{400, "this model makes embeddings and no text"};
         order wanted = read_order(body, is_chat);
         if (!is_chat) {
-            wanted.prompts = inputs(model_, body, "prompt");
+            wanted.prompts = inputs(model_, body, "prompt", CHOICES_MAX / wanted.each);
         } else if (format_ == nullptr) {
             throw refusal{400, "the model's chat template is unknown; --chat names a format"};
         } else {
@@ -242,9 +336,11 @@ private:
             throw refusal{400, "dimensions: not supported"};
         json data = json::array();
         std::uint64_t count = 0;
-        for (const auto &input : inputs(model_, body, "input")) {
+        for (const auto &input : inputs(model_, body, "input", INPUTS_MAX)) {
             count += input.size();
             const std::lock_guard<std::mutex> lock(embedding_);
+            if (cancelled_)
+                throw refusal_of(LIGHTGPT_CANCELLED, "");
             const std::vector<float> made = embedder_.embed(input);
             json one = {{"object", "embedding"}, {"index", data.size()}};
             one["embedding"] = form == "float" ? json(made) : json(base64(made));
@@ -265,25 +361,14 @@ private:
     // Numbers as text for Prometheus.
     string metrics() const
     {
-        const lightgpt_batch_metrics now = queue_ ? queue_->metrics() : lightgpt_batch_metrics{};
-        string all = "# TYPE lightgpt_server_clients gauge\nlightgpt_server_clients "
+        const string clients = "# HELP lightgpt_server_clients Clients that are served.\n"
+                               "# TYPE lightgpt_server_clients gauge\nlightgpt_server_clients "
             + std::to_string(clients_) + '\n';
-        const auto add = [&](const string &name, const char *type, const char *label,
-                             std::vector<std::pair<const char *, std::uint64_t>> values) {
-            all += "# TYPE lightgpt_" + name + ' ' + type + '\n';
-            for (const auto &[text, value] : values)
-                all += "lightgpt_" + name + '{' + label + "=\"" + text + "\"} "
-                    + std::to_string(value) + '\n';
-        };
-        add("requests", "gauge", "state", {{"waiting", now.waiting}, {"running", now.running}});
-        add("requests_submitted_total", "counter", "answer",
-            {{"taken", now.submitted}, {"refused", now.refused}});
-        add("requests_ended_total", "counter", "outcome",
-            {{"finished", now.finished}, {"cancelled", now.cancelled}, {"expired", now.expired},
-             {"failed", now.failed}});
-        add("tokens_total", "counter", "kind",
-            {{"prompt", now.prompt_tokens}, {"generated", now.generated_tokens}});
-        return all;
+        try {
+            return queue_ ? queue_->metrics_text() + clients : clients;
+        } catch (const lightgpt::error &) {
+            return clients; // the queue has gone before the last clients
+        }
     }
 
     const settings settings_;
@@ -295,7 +380,8 @@ private:
     std::optional<lightgpt::batch_queue> queue_;
     const std::time_t started_ = std::time(nullptr);
     std::atomic<std::uint64_t> clients_ = 0, answers_ = 0;
-    std::atomic<bool> draining_ = false;
+    bool own_names_only_ = false;
+    std::atomic<bool> draining_ = false, cancelled_ = false;
 };
 
 settings read_arguments(int argc, char **argv)
@@ -343,6 +429,27 @@ settings read_arguments(int argc, char **argv)
     return to;
 }
 
+// The port; negative if there is none to be had.
+int bind(httplib::Server &server, service &all, const settings &given)
+{
+    // The library would let several servers share a port, and each have some of the clients.
+    socket_t bound = INVALID_SOCKET;
+    server.set_socket_options([&](socket_t sock) {
+        const int yes = 1;
+        setsockopt(sock, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
+        bound = sock;
+    });
+    int port = static_cast<int>(given.port);
+    if (port == 0)
+        port = server.bind_to_any_port(given.host);
+    else if (!server.bind_to_port(given.host, port))
+        port = -1;
+    server.set_socket_options(nullptr); // it holds a variable of this function
+    if (port >= 0 && is_loopback(bound))
+        all.answer_to_own_names_only();
+    return port;
+}
+
 int serve(const settings &given)
 {
     // Threads inherit the mask; one of them waits for the signals.
@@ -361,23 +468,24 @@ int serve(const settings &given)
     // Some more, so that those who cannot be served hear it, and /health answers.
     const size_t threads = given.clients + 8;
     server.new_task_queue = [threads] { return new httplib::ThreadPool(threads); };
-    int port = static_cast<int>(given.port);
-    if (port == 0)
-        port = server.bind_to_any_port(given.host);
-    else if (!server.bind_to_port(given.host, port))
-        port = -1;
+    const int port = bind(server, all, given);
     if (port < 0) {
         std::cerr << "cannot listen on " << given.host << ':' << given.port << '\n';
         return EXIT_FAILURE;
     }
     std::cout << given.name << " on http://" << given.host << ':' << port << std::endl;
+    std::atomic<bool> over = false;
     std::thread ending([&] {
         int signal = 0;
         sigwait(&signals, &signal);
         all.drain();
+        // What does not run yet cannot be stopped.
+        while (!server.is_running() && !over)
+            std::this_thread::sleep_for(LOOK / 10);
         server.stop();
     });
     const bool ended = server.listen_after_bind();
+    over = true;
     if (!ended)
         pthread_kill(ending.native_handle(), SIGTERM);
     ending.join();
@@ -392,6 +500,8 @@ int main(int argc, char **argv)
         return serve(read_arguments(argc, argv));
     } catch (const lightgpt::error &error) {
         std::cerr << error.name() << ": " << error.what() << '\n';
-        return EXIT_FAILURE;
+    } catch (const std::exception &error) {
+        std::cerr << error.what() << '\n';
     }
+    return EXIT_FAILURE;
 }

@@ -26,6 +26,7 @@ use programs::{Link, ROOT, compile, has, library, model, run, skipped};
 const PROMPT: &str = "Once upon a time";
 
 const RUNNING: &str = "lightgpt_requests{state=\"running\"} ";
+const GENERATED: &str = "lightgpt_tokens_total{kind=\"generated\"} ";
 const CANCELLED: &str = "lightgpt_requests_ended_total{outcome=\"cancelled\"} ";
 
 /// The server, compiled once; `None` where its libraries are not installed.
@@ -392,6 +393,7 @@ fn what_is_wrong_is_answered_with_its_code() {
         (400, json!({"prompt": "a", "stream": "yes"})),
         (400, json!({"prompt": "a", "echo": true})),
         (400, json!({"prompt": "a", "n": 1000})),
+        (400, json!({"prompt": vec!["a"; 65], "n": 2})),
         (400, json!({"prompt": "a b ".repeat(3000)})),
         (404, json!({"prompt": "a", "model": "other"})),
         (429, json!({"prompt": ["a", "b", "c"], "max_tokens": 100})),
@@ -416,6 +418,90 @@ fn what_is_wrong_is_answered_with_its_code() {
     assert_eq!(server.metric(RUNNING), 0.0);
     let (status, models) = server.get("/v1/models");
     assert!(status == 200 && models.contains("\"tales\""), "{models}");
+}
+
+#[test]
+fn bodies_without_a_length_are_not_read() {
+    let Some(server) = Server::start(&["--body-bytes", "20000"]) else {
+        return;
+    };
+    let refused = |path: &str, more: &[&str]| {
+        let (status, text) = server.ask_with(path, None, more);
+        let answer: Value = serde_json::from_str(&text).unwrap();
+        assert!(answer["error"]["message"].is_string(), "{answer}");
+        status
+    };
+    let folder = library();
+    let large = folder.join("large-body.json");
+    fs::write(&large, vec![b' '; 1 << 20]).unwrap();
+    let gzip = folder.join("body.json.gz");
+    fs::write(&gzip, [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3]).unwrap();
+    let large = format!("@{}", large.display());
+    let gzip = format!("@{}", gzip.display());
+    let is_json = ["-H", "Content-Type: application/json"];
+    for path in ["/v1/completions", "/v1/embeddings", "/v1/other"] {
+        for body in ["{\"prompt\": \"a\"}", &large] {
+            let chunked = ["-H", "Transfer-Encoding: chunked", "--data-binary", body];
+            assert_eq!(refused(path, &[&is_json[..], &chunked].concat()), 411);
+        }
+        let packed = ["-H", "Content-Encoding: gzip", "--data-binary", &gzip];
+        assert_eq!(refused(path, &[&is_json[..], &packed].concat()), 415);
+        assert_eq!(refused(path, &["-X", "POST"]), 411);
+        let long = ["--data-binary", &large];
+        assert_eq!(refused(path, &[&is_json[..], &long].concat()), 413);
+    }
+    server.complete(&json!({"prompt": PROMPT, "max_tokens": 2}));
+}
+
+#[test]
+fn names_of_others_are_refused() {
+    let Some(server) = Server::start(&[]) else {
+        return;
+    };
+    let status_of = |host: &str| {
+        let host = format!("Host: {host}");
+        server.ask_with("/health", None, &["-H", &host]).0
+    };
+    for own in [
+        "localhost",
+        "LocalHost:80",
+        "127.0.0.1:1",
+        "[::1]",
+        "[::1]:9",
+    ] {
+        assert_eq!(status_of(own), 200, "{own}");
+    }
+    for other in [
+        "",
+        "example.org",
+        "example.org:8080",
+        "localhost.example.org",
+        "[::1",
+        ":80",
+    ] {
+        assert_eq!(status_of(other), 403, "{other}");
+    }
+    let body = json!({"prompt": "a"});
+    let more = ["-H", "Host: example.org"];
+    assert_eq!(
+        server.ask_with("/v1/completions", Some(&body), &more).0,
+        403
+    );
+}
+
+#[test]
+fn a_port_has_one_server() {
+    let Some(server) = Server::start(&[]) else {
+        return;
+    };
+    let port = server.url.rsplit(':').next().unwrap();
+    let mut second = Command::new(program().unwrap());
+    let output = run(second.arg(model()).args(["--port", port]));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        !output.status.success() && said.contains("cannot listen"),
+        "{said}"
+    );
 }
 
 /// Work for seconds.
@@ -461,6 +547,26 @@ fn clients_are_limited_and_who_leaves_is_cancelled() {
 }
 
 #[test]
+fn who_leaves_before_the_first_token_keeps_no_place() {
+    let Some(server) = Server::start(&["--sequences", "1"]) else {
+        return;
+    };
+    let clients = || server.metric("lightgpt_server_clients ");
+    let (mut client, _output) = begun(&server, &long());
+    let body = json!({"prompt": PROMPT, "n": 64, "max_tokens": 500});
+    let mut curl = server.curl("/v1/completions", Some(&body), &[]);
+    let mut waiting = curl.stdout(Stdio::null()).spawn().unwrap();
+    soon("a client that waits", || clients() == 2.0);
+    waiting.kill().unwrap();
+    waiting.wait().unwrap();
+    soon("its place", || clients() == 1.0);
+    assert!(server.metric(CANCELLED) > 0.0);
+    assert!(client.try_wait().unwrap().is_none());
+    client.kill().unwrap();
+    client.wait().unwrap();
+}
+
+#[test]
 fn a_server_that_ends_lets_its_clients_finish() {
     let Some(mut server) = Server::start(&[]) else {
         return;
@@ -490,6 +596,41 @@ fn those_who_take_too_long_are_told() {
     output.read_to_string(&mut rest).unwrap();
     client.wait().unwrap();
     assert!(rest.contains("was cancelled"), "{rest}");
+    assert!(server.child.wait().unwrap().success());
+}
+
+#[test]
+fn who_gets_no_stream_is_told_in_the_body() {
+    let Some(mut server) = Server::start(&["--drain-seconds", "0"]) else {
+        return;
+    };
+    let mut body = long();
+    body["stream"] = false.into();
+    let mut curl = server.curl("/v1/completions", Some(&body), &[]);
+    let client = curl.stdout(Stdio::piped()).spawn().unwrap();
+    soon("its first token", || server.metric(GENERATED) > 0.0);
+    server.signal();
+    let output = client.wait_with_output().unwrap();
+    let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(answer["error"]["code"], "unavailable", "{answer}");
+    assert!(server.child.wait().unwrap().success());
+}
+
+#[test]
+fn embeddings_do_not_outlast_the_end() {
+    let Some(mut server) = Server::start(&["--drain-seconds", "0"]) else {
+        return;
+    };
+    let body = json!({"input": vec!["A cat sat on a mat, a dog on a log."; 2000]});
+    let mut curl = server.curl("/v1/embeddings", Some(&body), &[]);
+    let client = curl.stdout(Stdio::piped()).spawn().unwrap();
+    soon("a client", || {
+        server.metric("lightgpt_server_clients ") > 0.0
+    });
+    server.signal();
+    let output = client.wait_with_output().unwrap();
+    let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(answer["error"]["code"], "unavailable", "{answer}");
     assert!(server.child.wait().unwrap().success());
 }
 

@@ -22,6 +22,9 @@ namespace server {
 // How often is asked whether a client is there.
 inline constexpr auto LOOK = std::chrono::milliseconds(100);
 
+// How many looks an answer without a first part keeps its status open.
+inline constexpr int LOOKS_FOR_FIRST = 10;
+
 // What happened to a choice of a client: a copy, as events go with the callback.
 struct happening {
     size_t choice = 0;
@@ -109,8 +112,6 @@ public:
         : model_(model), queue_(queue), wanted_(std::move(wanted)), name_(std::move(name)),
           id_(std::move(id)), choices_(wanted_.prompts.size() * wanted_.each)
     {
-        if (choices_.size() > CHOICES_MAX)
-            throw refusal{400, "too many choices"};
     }
     answer(const answer &) = delete;
     answer &operator=(const answer &) = delete;
@@ -137,11 +138,12 @@ public:
         }
     }
 
-    // Waits until it is clear that there will be an answer: an error has a status of its own then.
+    // Waits a little for the first part: an error has a status of its own then. Only `write` can see
+    // that a client has left, so longer waits are its own.
     void wait_for_first()
     {
-        while (!box_->wait(LOOK)) {
-        }
+        if (!box_->wait(LOOK * LOOKS_FOR_FIRST))
+            return;
         first_ = box_->take();
         if (first_->status < 0)
             throw refusal_of(first_->status, first_->message);
@@ -297,13 +299,13 @@ private:
         return data;
     }
 
-    // An error behind the begin: a stream can tell it, else the connection breaks off.
+    // An error behind the begin: the status is out, so the body tells it.
     bool fail(httplib::DataSink &sink, const happening &what) const
     {
-        if (!wanted_.stream)
+        const json body = body_of(refusal_of(what.status, what.message));
+        const string part = wanted_.stream ? streamed(body) : text_of(body);
+        if (!sink.write(part.data(), part.size()))
             return false;
-        const string part = streamed(body_of(refusal_of(what.status, what.message)));
-        sink.write(part.data(), part.size());
         sink.done();
         return true;
     }

@@ -64,18 +64,19 @@ inline std::vector<std::uint32_t> tokens(const json &value, const char *name)
     return result;
 }
 
-// Texts or tokens, one of them or several.
+// Texts or tokens, one of them or several, but not more than `most`.
 inline std::vector<std::vector<std::uint32_t>> inputs(const lightgpt::model &model, const json &body,
-                                               const char *name)
+                                               const char *name, size_t most)
 {
     const json *given = member(body, name);
     if (given == nullptr)
         throw refusal{400, string(name) + ": it is missing"};
     const bool several
         = given->is_array() && !given->empty() && !given->front().is_number();
-    const json all = several ? *given : json::array({*given});
-    if (all.size() > INPUTS_MAX)
+    // Before anything is made of them.
+    if (several && given->size() > most)
         throw refusal{400, string(name) + ": too many"};
+    const json all = several ? *given : json::array({*given});
     std::vector<std::vector<std::uint32_t>> result;
     for (const json &one : all) {
         if (one == "" || one == json::array())
