@@ -8,7 +8,6 @@
 #define _POSIX_C_SOURCE 200112L /* for posix_memalign and fseeko */
 #include <lightgpt.h>
 
-#include <errno.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -94,21 +93,9 @@ int main(int argc, char **argv)
     lightgpt_team *team = NULL;
     lightgpt_session *session = NULL;
     pthread_t thread;
-    FILE *archive;
-    if (argc != 4) {
-        fprintf(stderr, "usage: %s ARCHIVE OFFSET BYTES\n", argv[0]);
-        return EXIT_FAILURE;
-    }
-    archive = fopen(argv[1], "rb");
-    if (archive == NULL) {
-        perror(argv[1]);
-        return EXIT_FAILURE;
-    }
-    errno = pthread_create(&thread, NULL, worker, NULL); /* which leaves errno alone */
-    if (errno != 0) {
-        perror("pthread_create");
-        return EXIT_FAILURE;
-    }
+    FILE *archive = argc == 4 ? fopen(argv[1], "rb") : NULL;
+    if (archive == NULL || pthread_create(&thread, NULL, worker, NULL) != 0)
+        return fprintf(stderr, "usage: %s ARCHIVE OFFSET BYTES, to be read\n", argv[0]), EXIT_FAILURE;
     begins = atoll(argv[2]);
     allocator.allocate = allocate;
     allocator.release = release;

@@ -21,18 +21,16 @@
 //     c++ -std=c++17 -O2 server.cpp $(pkg-config --cflags --libs lightgpt cpp-httplib) -o server
 #include "server/answer.hpp"
 #include "server/chat.hpp"
+#include "server/names.hpp"
+#include "server/settings.hpp"
 
 #include <httplib.h>
-#include <netinet/in.h>
 #include <signal.h>
-#include <sys/socket.h>
 
 #include <algorithm>
 #include <atomic>
-#include <cctype>
 #include <chrono>
 #include <cstdlib>
-#include <cstring>
 #include <exception>
 #include <iostream>
 #include <memory>
@@ -45,54 +43,6 @@
 namespace {
 
 using namespace server;
-
-struct settings {
-    string model, host = "127.0.0.1", name, chat;
-    std::uint64_t port = 8080, threads = 0, sequences = 16, context = 0, requests = 256, clients = 64;
-    std::uint64_t body_bytes = 4 << 20, memory_bytes = 0, drain_seconds = 30;
-};
-
-string base64(const std::vector<float> &numbers)
-{
-    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    string bytes(numbers.size() * sizeof(float), '\0'), result;
-    std::memcpy(bytes.data(), numbers.data(), bytes.size());
-    for (size_t i = 0; i < bytes.size(); i += 3) {
-        std::uint32_t three = 0;
-        for (size_t j = 0; j < 3; j++)
-            three = three << 8 | (i + j < bytes.size() ? static_cast<unsigned char>(bytes[i + j]) : 0U);
-        for (size_t j = 0; j < 4; j++)
-            result += i + j <= bytes.size() ? digits[three >> (18 - 6 * j) & 63] : '=';
-    }
-    return result;
-}
-
-// Whether only this machine reaches a socket; whatever the name was that it is bound to.
-bool is_loopback(socket_t sock)
-{
-    sockaddr_storage address = {};
-    socklen_t size = sizeof address;
-    if (getsockname(sock, reinterpret_cast<sockaddr *>(&address), &size) != 0)
-        return true; // the careful answer
-    if (address.ss_family == AF_INET)
-        return ntohl(reinterpret_cast<sockaddr_in &>(address).sin_addr.s_addr) >> 24 == 127;
-    return address.ss_family == AF_INET6
-        && IN6_IS_ADDR_LOOPBACK(&reinterpret_cast<sockaddr_in6 &>(address).sin6_addr);
-}
-
-string lower(string text)
-{
-    std::transform(text.begin(), text.end(), text.begin(),
-                   [](unsigned char letter) { return std::tolower(letter); });
-    return text;
-}
-
-// The name in a Host header, without the port.
-string name_of(const string &header)
-{
-    const size_t bracket = header.rfind('[', 0) == 0 ? header.find(']') : 0;
-    return lower(header.substr(0, header.find(':', bracket == string::npos ? 0 : bracket)));
-}
 
 // What there is of everything: a model, its queue, and who is served.
 class service {
@@ -122,7 +72,7 @@ public:
     {
         server.set_pre_routing_handler([this](const auto &req, auto &res) {
             try {
-                check_head(req);
+                check_head(req, own_names_only_ ? settings_.host : "");
                 return httplib::Server::HandlerResponse::Unhandled;
             } catch (const refusal &error) {
                 turn_away(res, error);
@@ -215,30 +165,6 @@ private:
                                      sink.write(body.data() + offset, length);
                                      return false;
                                  });
-    }
-
-    // What can be said before a body is read.
-    void check_head(const httplib::Request &req) const
-    {
-        // A page may let its own name stand for this machine; then browsers let it read answers.
-        if (own_names_only_ && !is_own_name(req.get_header_value("Host")))
-            throw refusal{403, "Host: this is none of the names of this server"};
-        // The limit of a body is that of the length it names.
-        if (req.has_header("Transfer-Encoding"))
-            throw refusal{411, "Transfer-Encoding: not supported, a Content-Length is needed"};
-        if (req.has_header("Content-Encoding"))
-            throw refusal{415, "Content-Encoding: not supported"};
-        const bool is_bare
-            = req.method == "GET" || req.method == "HEAD" || req.method == "OPTIONS";
-        if (!is_bare && !req.has_header("Content-Length"))
-            throw refusal{411, "a Content-Length is needed"};
-    }
-
-    bool is_own_name(const string &header) const
-    {
-        const string name = name_of(header);
-        return name == "localhost" || name == "127.0.0.1" || name == "[::1]"
-            || name == lower(settings_.host);
     }
 
     void wait_for_clients(std::chrono::steady_clock::time_point until) const
@@ -383,51 +309,6 @@ private:
     bool own_names_only_ = false;
     std::atomic<bool> draining_ = false, cancelled_ = false;
 };
-
-settings read_arguments(int argc, char **argv)
-{
-    settings to;
-    const std::pair<const char *, string *> texts[]
-        = {{"--host", &to.host}, {"--name", &to.name}, {"--chat", &to.chat}};
-    const std::pair<const char *, std::uint64_t *> numbers[]
-        = {{"--port", &to.port},           {"--threads", &to.threads},
-           {"--sequences", &to.sequences}, {"--context", &to.context},
-           {"--requests", &to.requests},   {"--clients", &to.clients},
-           {"--body-bytes", &to.body_bytes}, {"--memory-bytes", &to.memory_bytes},
-           {"--drain-seconds", &to.drain_seconds}};
-    const auto wrong = [&](const string &what) {
-        std::cerr << what << "\nusage: " << argv[0] << " MODEL.gguf [--port N] and others, see the source\n";
-        std::exit(2);
-    };
-    for (int i = 1; i < argc; i++) {
-        const string name = argv[i];
-        if (name.rfind("--", 0) != 0) {
-            to.model = name;
-            continue;
-        }
-        if (++i == argc)
-            wrong(name + " needs a value");
-        bool known = false;
-        for (const auto &[option, value] : texts)
-            if (name == option) {
-                *value = argv[i];
-                known = true;
-            }
-        for (const auto &[option, value] : numbers)
-            if (name == option) {
-                char *end = nullptr;
-                *value = std::strtoull(argv[i], &end, 10);
-                known = end != argv[i] && *end == '\0';
-            }
-        if (!known)
-            wrong(name + ' ' + argv[i] + " is not understood");
-    }
-    if (to.model.empty() || to.port > 65535)
-        wrong("expected a model, and a port below 65536");
-    if (to.name.empty())
-        to.name = to.model.substr(to.model.find_last_of('/') + 1);
-    return to;
-}
 
 // The port; negative if there is none to be had.
 int bind(httplib::Server &server, service &all, const settings &given)

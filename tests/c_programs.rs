@@ -328,7 +328,7 @@ fn the_readme_compiles() {
 #[test]
 fn a_host_is_not_harmed() {
     for link in LINKS {
-        let program = compile("tests/c/host.c", link, &[]);
+        let program = compile("tests/c/own_host.c", link, &[]);
         let text = succeed(Command::new(program).arg(model()));
         assert!(text.ends_with("all well\n"), "{text}");
     }

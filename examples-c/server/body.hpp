@@ -5,6 +5,7 @@
 #include "errors.hpp"
 
 #include <cstdint>
+#include <cstring>
 #include <string>
 #include <type_traits>
 #include <vector>
@@ -84,6 +85,21 @@ inline std::vector<std::vector<std::uint32_t>> inputs(const lightgpt::model &mod
         result.push_back(one.is_array()
                              ? tokens(one, name)
                              : model.tokenize(text(one, name), LIGHTGPT_TEXT_ADD_SPECIAL));
+    }
+    return result;
+}
+
+inline string base64(const std::vector<float> &numbers)
+{
+    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    string bytes(numbers.size() * sizeof(float), '\0'), result;
+    std::memcpy(bytes.data(), numbers.data(), bytes.size());
+    for (size_t i = 0; i < bytes.size(); i += 3) {
+        std::uint32_t three = 0;
+        for (size_t j = 0; j < 3; j++)
+            three = three << 8 | (i + j < bytes.size() ? static_cast<unsigned char>(bytes[i + j]) : 0U);
+        for (size_t j = 0; j < 4; j++)
+            result += i + j <= bytes.size() ? digits[three >> (18 - 6 * j) & 63] : '=';
     }
     return result;
 }
