@@ -70,6 +70,22 @@ fn parse(text: &str) -> HashMap<String, f64> {
     samples
 }
 
+/// The small model, and a queue for it.
+fn opened(
+    options: *const lightgpt_batch_queue_options,
+) -> (*mut lightgpt_model, *mut lightgpt_batch_queue) {
+    let path = CString::new(programs::model().to_str().unwrap()).unwrap();
+    let (mut model, mut queue) = (ptr::null_mut(), ptr::null_mut());
+    // SAFETY: every pointer is NULL or that of something that is as large as said.
+    unsafe {
+        let to = &raw mut model;
+        ok(lightgpt_model_open(path.as_ptr(), ptr::null(), to));
+        let to = &raw mut queue;
+        ok(lightgpt_batch_queue_new(model, ptr::null(), options, to));
+    }
+    (model, queue)
+}
+
 fn metrics(queue: *const lightgpt_batch_queue) -> (lightgpt_batch_metrics, HashMap<String, f64>) {
     let (mut metrics, mut text, mut needed) =
         (new::<lightgpt_batch_metrics>(), vec![0; 1 << 14], 0);
@@ -103,10 +119,9 @@ fn check_histogram(samples: &HashMap<String, f64>, name: &str, counts: &[u64], s
 
 #[test]
 fn numbers_and_text_agree_and_add_up() {
-    let path = CString::new(programs::model().to_str().unwrap()).unwrap();
-    let (mut model, mut queue) = (ptr::null_mut(), ptr::null_mut());
     let mut options = new::<lightgpt_batch_queue_options>();
     options.sequences_max = 4;
+    let (model, queue) = opened(&options);
     let mut generate = new::<lightgpt_generate_options>();
     (generate.tokens_max, generate.flags) = (20, LIGHTGPT_GENERATE_IGNORE_END);
     let mut request = new::<lightgpt_batch_request>();
@@ -115,17 +130,6 @@ fn numbers_and_text_agree_and_add_up() {
     request.generate = &raw const generate;
     // SAFETY: every pointer is NULL or that of something here that is as large as said.
     unsafe {
-        ok(lightgpt_model_open(
-            path.as_ptr(),
-            ptr::null(),
-            &raw mut model,
-        ));
-        ok(lightgpt_batch_queue_new(
-            model,
-            ptr::null(),
-            &options,
-            &raw mut queue,
-        ));
         let (fresh, samples) = metrics(queue);
         assert_eq!((fresh.sequences_max, fresh.sequences_allowed), (4, 4));
         assert_eq!(samples["lightgpt_tokens_per_second"], 0.0);
@@ -197,24 +201,12 @@ fn numbers_and_text_agree_and_add_up() {
 
 #[test]
 fn a_program_of_an_older_header_gets_what_it_knows() {
-    let path = CString::new(programs::model().to_str().unwrap()).unwrap();
-    let (mut model, mut queue) = (ptr::null_mut(), ptr::null_mut());
+    let (model, queue) = opened(ptr::null());
     let mut metrics = new::<lightgpt_batch_metrics>();
     metrics.struct_size = std::mem::offset_of!(lightgpt_batch_metrics, sequences) as u32;
     metrics.sequences_max = 77;
     // SAFETY: every pointer is NULL or that of a local that is larger than it says.
     unsafe {
-        ok(lightgpt_model_open(
-            path.as_ptr(),
-            ptr::null(),
-            &raw mut model,
-        ));
-        ok(lightgpt_batch_queue_new(
-            model,
-            ptr::null(),
-            ptr::null(),
-            &raw mut queue,
-        ));
         ok(lightgpt_batch_queue_metrics(queue, &raw mut metrics));
     }
     assert_eq!(metrics.sequences_max, 77);

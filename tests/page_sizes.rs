@@ -12,11 +12,10 @@ use lightgpt::error::Code;
 use lightgpt::gguf::Source;
 use lightgpt::kv::{KvFormat, PAGE_SIZES, PAGE_TOKENS};
 use lightgpt::model::{Model, OpenOptions};
-use lightgpt::sampler::{Sampler, SamplerOptions};
-use lightgpt::session::{Action, GenerateOptions, RestoreOptions, Session, SessionOptions};
+use lightgpt::session::{RestoreOptions, Session, SessionOptions};
 use lightgpt::team::Team;
 
-use tiny::{Noise, team};
+use tiny::{Noise, bits, generate, team};
 
 /// Models of the kinds of attention and states that there are.
 const MODELS: [&str; 9] = [
@@ -50,27 +49,6 @@ fn session(model: &Arc<Model>, team: &Arc<Team>, kv: KvFormat) -> Session {
     Session::new(model.clone(), team.clone(), &options).unwrap()
 }
 
-fn bits(session: &mut Session) -> Vec<u32> {
-    let logits = session.logits(&mut Control::none()).unwrap();
-    logits.iter().map(|logit| logit.to_bits()).collect()
-}
-
-fn generate(session: &mut Session, tokens_max: usize) {
-    let sampler = SamplerOptions {
-        temperature: 1.0,
-        seed: Some(7),
-        ..Default::default()
-    };
-    let options = GenerateOptions {
-        tokens_max,
-        ignore_end: true,
-        ..GenerateOptions::new(Sampler::new(&sampler).unwrap())
-    };
-    session
-        .generate(&options, &mut Control::none(), &mut |_| Action::Continue)
-        .unwrap();
-}
-
 fn prompt(model: &Model, len: usize) -> Vec<u32> {
     let mut noise = Noise(11);
     let vocab = model.network().unwrap().spec.vocab;
@@ -88,7 +66,7 @@ fn timeline(model: &Arc<Model>, team: &Arc<Team>, kv: KvFormat) -> (Vec<Vec<u32>
     all.push(bits(&mut one));
     let mut fork = one.fork().unwrap();
     for session in [&mut one, &mut fork] {
-        generate(session, 9);
+        generate(session, 7, 9);
         session.feed(&prompt[..5]).unwrap();
         all.push(bits(session));
         all.push(session.tokens().to_vec());

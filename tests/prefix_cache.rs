@@ -13,11 +13,10 @@ use lightgpt::control::Control;
 use lightgpt::gguf::{LoadOptions, Source};
 use lightgpt::kv::{KvFormat, PAGE_TOKENS, REUSE_MIN};
 use lightgpt::model::{Model, OpenOptions};
-use lightgpt::sampler::{Sampler, SamplerOptions};
-use lightgpt::session::{Action, GenerateOptions, RestoreOptions, Session, SessionOptions};
+use lightgpt::session::{RestoreOptions, Session, SessionOptions};
 use lightgpt::team::Team;
 
-use tiny::{Noise, SMALL, Sizes, Tiny, open_path, team};
+use tiny::{Noise, SMALL, Sizes, Tiny, bits, open_path, team};
 
 const SIZES: Sizes = Sizes {
     context: 2048,
@@ -35,30 +34,14 @@ fn unshared() -> SessionOptions {
     }
 }
 
-fn bits(session: &mut Session) -> Vec<u32> {
-    let logits = session.logits(&mut Control::none()).unwrap();
-    logits.iter().map(|logit| logit.to_bits()).collect()
-}
-
 fn tokens(seed: u64, len: usize, vocab: usize) -> Vec<u32> {
     let mut noise = Noise(seed);
     (0..len).map(|_| noise.next(vocab) as u32).collect()
 }
 
 fn generate(session: &mut Session, tokens_max: usize) {
-    let sampler = SamplerOptions {
-        temperature: 1.0,
-        seed: Some(session.tokens().len() as u64),
-        ..Default::default()
-    };
-    let options = GenerateOptions {
-        tokens_max,
-        ignore_end: true,
-        ..GenerateOptions::new(Sampler::new(&sampler).unwrap())
-    };
-    session
-        .generate(&options, &mut Control::none(), &mut |_| Action::Continue)
-        .unwrap();
+    let seed = session.tokens().len() as u64;
+    tiny::generate(session, seed, tokens_max);
 }
 
 fn reused(session: &Session) -> usize {

@@ -21,7 +21,7 @@ use lightgpt::session::{GenerateOptions, Session, SessionOptions, Step};
 use lightgpt::team::Team;
 use lightgpt::tokenizer::EncodeOptions;
 
-use tiny::{Noise, SMALL, Sizes, Tiny, open, open_path, team};
+use tiny::{Noise, SMALL, Sizes, Tiny, bits, open, open_path, team};
 
 const SIZES: Sizes = Sizes {
     context: 700,
@@ -35,11 +35,6 @@ fn session(model: &Arc<Model>, team: &Arc<Team>, kv: KvFormat) -> Session {
         ..SessionOptions::default()
     };
     Session::new(model.clone(), team.clone(), &options).unwrap()
-}
-
-fn bits(session: &mut Session) -> Vec<u32> {
-    let logits = session.logits(&mut Control::none()).unwrap();
-    logits.iter().map(|logit| logit.to_bits()).collect()
 }
 
 /// Demands that a session says what a new one says after the same tokens.

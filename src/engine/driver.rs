@@ -115,7 +115,6 @@ impl Driver {
             evaluating: Duration::ZERO,
             metrics: Metrics {
                 sequences_max: limits.sequences as u64,
-                sequences_allowed: limits.sequences as u64,
                 ..Metrics::default()
             },
             model,
@@ -190,10 +189,8 @@ impl Driver {
 
     /// While memory is short, fewer requests are admitted.
     pub fn heed_pressure(&mut self) {
-        let level = self.model.pressure();
-        let sequences = level.share(self.metrics.sequences_max);
+        let sequences = self.metrics.allowed(self.model.pressure());
         self.scheduler.allow(sequences as usize);
-        self.metrics.sequences_allowed = self.scheduler.allowed() as u64;
     }
 
     /// Plans the next pass; whether there is anything to evaluate.

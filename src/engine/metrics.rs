@@ -5,6 +5,7 @@ use super::request::{Outcome, Run, Timings};
 use crate::budget::Tag;
 use crate::kv::PrefixStatistics;
 use crate::model::Model;
+use crate::pressure::Level;
 
 /// What a queue has done and holds. Times are in microseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -122,6 +123,11 @@ impl Metrics {
         ratio(2.0 * self.parameters as f64, bytes as f64)
     }
 
+    /// Sequences up to which others are admitted where memory is so short.
+    pub(super) fn allowed(&self, level: Level) -> u64 {
+        level.share(self.sequences_max).max(1)
+    }
+
     /// The same with what the model says now.
     pub(super) fn with_model(self, model: &Model) -> Self {
         let (memory, prefixes) = (model.budget(), model.prefixes());
@@ -137,7 +143,7 @@ impl Metrics {
             parameters: model.parameters(),
             prefix: prefixes.statistics(),
             prefix_bytes_allowed: prefixes.bytes_allowed(),
-            sequences_allowed: level.share(self.sequences_max).max(1),
+            sequences_allowed: self.allowed(level),
             pressure: level as u64,
             pressure_events: model.watch().events(),
             ..self

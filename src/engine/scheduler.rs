@@ -143,11 +143,6 @@ impl Scheduler {
         self.allowed = sequences.clamp(1, self.limits.sequences);
     }
 
-    /// Sequences up to which others are admitted.
-    pub fn allowed(&self) -> usize {
-        self.allowed
-    }
-
     /// A job comes in.
     pub fn submit(&mut self, job: Job) {
         self.arrivals += 1;

@@ -228,8 +228,9 @@ impl Prefixes {
     }
 
     /// Gives up a page that is charged to `budget`, or where its source has no more (`OUT_OF_MEMORY`),
-    /// one that comes from there, first those that no session uses; false if there is none. One that a session uses is no memory, but lets that session write it without a copy,
-    /// and pages before it go that the session has forgotten.
+    /// one that comes from there, first those that no session uses; false if there is none. One that
+    /// a session uses is no memory, but lets that session write it without a copy, and pages before
+    /// it go that the session has forgotten.
     pub fn make_room(&self, budget: &Budget, short: Code) -> bool {
         let counts = |account: &Budget| match short {
             Code::OutOfMemory => account.shares_source(budget),

@@ -1,5 +1,5 @@
-//! Pages and states as bytes, little-endian, as they lie in memory: whole pages, also where the last one
-//! is not full.
+//! Pages and states as bytes, little-endian, as they lie in memory: whole pages, zeros behind the last
+//! token.
 
 use std::io::{self, Read, Write};
 

@@ -154,8 +154,7 @@ impl Tokenizer {
         } else {
             &self.user_defined
         };
-        let find =
-            |from: usize, watch: &mut Watch<'_>| finder.find(&self.vocabulary, text, from, watch);
+        let find = |from, watch: &mut Watch<'_>| finder.find(&self.vocabulary, text, from, watch);
         self.encode_around((text, find), options.add_special, job)
     }
 

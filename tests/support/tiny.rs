@@ -8,7 +8,8 @@ use lightgpt::control::Control;
 use lightgpt::gguf::{LoadOptions, Source, Strings, Value, Writer};
 use lightgpt::model::{Model, OpenOptions};
 use lightgpt::quant::Format;
-use lightgpt::session::{Session, SessionOptions};
+use lightgpt::sampler::{Sampler, SamplerOptions};
+use lightgpt::session::{Action, GenerateOptions, Session, SessionOptions};
 use lightgpt::team::{Team, TeamOptions};
 
 /// The sizes of a model.
@@ -320,4 +321,28 @@ pub fn set_scales(format: Format, block: &mut [u8], half: u16) {
     for &at in places {
         block[at..at + 2].copy_from_slice(&half.to_le_bytes());
     }
+}
+
+/// The bits of a session's logits.
+pub fn bits(session: &mut Session) -> Vec<u32> {
+    let logits = session.logits(&mut Control::none());
+    let logits = logits.expect("what was fed has logits");
+    logits.iter().map(|logit| logit.to_bits()).collect()
+}
+
+/// Generates so many tokens, whatever they are.
+pub fn generate(session: &mut Session, seed: u64, tokens_max: usize) {
+    let sampler = SamplerOptions {
+        temperature: 1.0,
+        seed: Some(seed),
+        ..Default::default()
+    };
+    let options = GenerateOptions {
+        tokens_max,
+        ignore_end: true,
+        ..GenerateOptions::new(Sampler::new(&sampler).expect("valid options"))
+    };
+    session
+        .generate(&options, &mut Control::none(), &mut |_| Action::Continue)
+        .expect("room for so many tokens");
 }

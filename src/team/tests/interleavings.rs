@@ -105,16 +105,21 @@ fn tasks_run_once_and_are_seen() {
     in_all_orders(3, || {
         with_helpers(1, |gate| {
             for _ in 0..2 {
-                let results = Results::<2>::new();
-                let flow = run(gate, 1, (0, 2), &|task| {
-                    results.count(task);
-                    Ok(())
-                });
-                assert_eq!(flow, Ok(Flow::Done));
-                assert_eq!(results.counts(), [1, 1]);
+                two_tasks(gate);
             }
         });
     });
+}
+
+/// A call of two tasks, each of which runs once.
+fn two_tasks(gate: &Gate) {
+    let results = Results::<2>::new();
+    let flow = run(gate, 1, (0, 2), &|task| {
+        results.count(task);
+        Ok(())
+    });
+    assert_eq!(flow, Ok(Flow::Done));
+    assert_eq!(results.counts(), [1, 1]);
 }
 
 /// Helpers that a phase has no tasks for pass through the gate all the same.
@@ -138,18 +143,9 @@ fn helpers_come_late_or_are_not_wanted() {
 fn two_calls_do_not_mix() {
     in_all_orders(2, || {
         with_helpers(1, |gate| {
-            let call = |gate: &Gate| {
-                let results = Results::<2>::new();
-                let flow = run(gate, 1, (0, 2), &|task| {
-                    results.count(task);
-                    Ok(())
-                });
-                assert_eq!(flow, Ok(Flow::Done));
-                assert_eq!(results.counts(), [1, 1]);
-            };
             let other = gate.clone();
-            let other = thread::spawn(move || call(&other));
-            call(gate);
+            let other = thread::spawn(move || two_tasks(&other));
+            two_tasks(gate);
             other.join().unwrap();
         });
     });
