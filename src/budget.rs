@@ -340,6 +340,9 @@ mod system {
 
     /// Bytes from which on memory is mapped, where the system can.
     const LARGE: usize = 32 << 10;
+    /// Bytes from which on huge pages are asked for: copied weights, all of which are used.
+    #[cfg(target_os = "linux")]
+    const HUGE: usize = 32 << 20;
 
     /// Zeroed memory, of at least one byte.
     pub fn take(layout: Layout) -> Option<NonNull<u8>> {
@@ -368,6 +371,11 @@ mod system {
         let anywhere = std::ptr::null_mut();
         // SAFETY: a new anonymous mapping touches nothing that exists.
         let memory = unsafe { libc::mmap(anywhere, layout.size(), protection, kind, -1, 0) };
+        #[cfg(target_os = "linux")]
+        if memory != libc::MAP_FAILED && layout.size() >= HUGE {
+            // SAFETY: the mapping is new, and this is only a hint.
+            unsafe { libc::madvise(memory, layout.size(), libc::MADV_HUGEPAGE) };
+        }
         // Mappings begin at a system page, which is a multiple of every alignment used here.
         NonNull::new(memory.cast()).filter(|_| memory != libc::MAP_FAILED)
     }
