@@ -170,14 +170,22 @@ impl<'a> Candidates<'a> {
             return Ok(largest);
         }
         let blocks = self.len.div_ceil(BLOCK);
-        let maxima = &mut self.buffers.maxima[..blocks];
+        let Buffers {
+            logits,
+            maxima,
+            room,
+            ..
+        } = &mut self.buffers;
+        let (maxima, room) = (&mut maxima[..blocks], &mut room[..blocks.div_ceil(BLOCK)]);
         let logits = if self.borrowed {
             self.input
         } else {
-            &self.buffers.logits[..self.len]
+            &logits[..self.len]
         };
+        self.total = None;
         let sound = self.kernels.block_maxima(logits, maxima);
-        let largest = maxima
+        self.kernels.block_maxima(maxima, room);
+        let largest = room
             .iter()
             .fold(f32::NEG_INFINITY, |a, b| float::max(a, *b));
         if !sound || largest == f32::NEG_INFINITY {
