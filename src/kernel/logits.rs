@@ -318,17 +318,18 @@ pub(super) fn weighted_depth(x: &[f32], weights: &[f32], max: f32) -> f64 {
     let mut total = 0.0;
     let (mut room, mut weight_room) = ([0.0; BLOCK], [0.0; BLOCK]);
     for (x, weights) in x.chunks(SEVERAL).zip(weights.chunks(SEVERAL)) {
-        let mut lanes = [0.0; LANES];
+        // One chain of sums would take longer than the loads.
+        let mut several = [0.0; BLOCK];
         for at in 0..x.len().div_ceil(BLOCK) {
-            let x = block(x, at, 0.0, &mut room).as_chunks::<LANES>().0;
+            let x = block(x, at, 0.0, &mut room);
             let weights = block(weights, at, 0.0, &mut weight_room);
-            for (x, weights) in x.iter().zip(weights.as_chunks::<LANES>().0) {
-                for i in 0..LANES {
-                    let depth = weights[i] * (max - x[i]);
-                    lanes[i] += if weights[i] > 0.0 { depth } else { 0.0 };
-                }
+            for i in 0..BLOCK {
+                let depth = weights[i] * (max - x[i]);
+                several[i] += if weights[i] > 0.0 { depth } else { 0.0 };
             }
         }
+        let mut lanes = [0.0; LANES];
+        add_block(&mut lanes, &black_box(several));
         total += f64::from(settled(&lanes));
     }
     total

@@ -57,8 +57,7 @@ pub(super) fn min_p(candidates: &mut Candidates<'_>, p: f32, min_keep: usize) ->
 /// `|-ln p_i - H| = |x_i - c|`, where `c` is the logit of a token with the information content H.
 /// Source: Meister, Pimentel, Wiher and Cotterell, "Locally Typical Sampling", 2022.
 pub(super) fn typical(candidates: &mut Candidates<'_>, p: f32, min_keep: usize) -> Result<()> {
-    let total = candidates.weigh()?;
-    let entropy = candidates.entropy(total);
+    let (total, entropy) = candidates.weigh_entropy()?;
     let largest = candidates.largest()?;
     let reference = f64::from(candidates.reference());
     let centre = (reference + float::ln64(total) - entropy) as f32;
