@@ -113,7 +113,7 @@ impl Kernels {
 
     /// `weights = 0` where `keys` are below `low`, the sum of each 256 weights whose keys are at
     /// least `high`, and the keys from `low` up to, without it, `high`, by rising position; returns
-    /// how many these are.
+    /// how many these are. `low` is finite.
     pub fn exclude(
         &self,
         keys: Keys<'_>,

@@ -11,8 +11,6 @@ use crate::float;
 use crate::kernel::{BLOCK, Kernels, SUMMED};
 use crate::sampler::buffers::Buffers;
 
-pub(super) use keep::Ranks;
-
 /// The tokens that may still be picked. A stage of one's own sees and changes them.
 #[derive(Debug)]
 pub struct Candidates<'a> {

@@ -8,7 +8,7 @@
 use std::cmp::Ordering;
 
 use crate::float;
-use crate::kernel::{BLOCK, Kernels, Keys, LANES, Ranked, Reach, STEPS, Steps};
+use crate::kernel::{BLOCK, Kernels, Keys, LANES, Ranked, STEPS, Steps};
 
 /// As many are sorted rather than narrowed down.
 const FEW: usize = 64;

@@ -143,18 +143,17 @@ fn filters_of_logits() {
                     out
                 };
                 let mut kept = weights.clone();
-                for high in [threshold, 0.5, f32::INFINITY] {
+                let low = threshold.max(f32::MIN);
+                for high in [low, 0.5, f32::INFINITY] {
                     let (mut sums, mut expected) = (vec![0.0; parts], vec![0.0; parts]);
                     let mut found = vec![Ranked::default(); len];
                     kept.clone_from(&weights);
-                    let range = [threshold, high];
+                    let range = [low, high];
                     let changed = (&mut kept[..], &mut sums[..]);
                     let count = k.exclude(x[..].into(), range, changed, &mut found);
-                    k.sums(&zeroed(high.max(threshold)), &mut expected);
-                    assert_eq!((&kept, &sums), (&zeroed(threshold), &expected));
-                    let within = (0..)
-                        .zip(&x)
-                        .filter(|(_, x)| (threshold..high).contains(*x));
+                    k.sums(&zeroed(high.max(low)), &mut expected);
+                    assert_eq!((&kept, &sums), (&zeroed(low), &expected));
+                    let within = (0..).zip(&x).filter(|(_, x)| (low..high).contains(*x));
                     let keys = within.map(|(position, key)| Ranked {
                         key: *key,
                         position,
