@@ -200,8 +200,8 @@ macro_rules! instance {
             nearness(x: &[f32], centre: f32, out: &mut [f32]) { selection::nearness };
             count_from(x: &[f32], threshold: f32) -> usize { logits::count_from };
             mask(keys: Keys<'_>, threshold: f32, fill: f32, values: &mut [f32]) { selection::mask };
-            exclude(keys: Keys<'_>, threshold: f32, weights: &mut [f32], sums: &mut [f32])
-                -> f64 { selection::exclude };
+            exclude(keys: Keys<'_>, range: [f32; 2], weights_sums: (&mut [f32], &mut [f32]),
+                found: &mut [Ranked]) -> usize { selection::exclude };
             divide(x: &mut [f32], divisor: f32) { logits::divide };
             masses_from(keys: Keys<'_>, weights: &[f32], thresholds: &Steps<f32>) -> Steps<f64>
                 { selection::masses_from };

@@ -26,6 +26,9 @@ pub type Steps<T> = [T; STEPS];
 /// See [`Kernels::masses_from`].
 type MassesFrom = unsafe fn(Keys<'_>, &[f32], &Steps<f32>) -> Steps<f64>;
 
+/// See [`Kernels::exclude`].
+type Exclude = unsafe fn(Keys<'_>, [f32; 2], (&mut [f32], &mut [f32]), &mut [Ranked]) -> usize;
+
 /// The maxima of blocks, and what a block's must reach to be looked at.
 pub type Reach<'a> = (&'a [f32], f32);
 
@@ -43,7 +46,7 @@ pub(super) struct LogitFunctions {
     pub nearness: unsafe fn(&[f32], f32, &mut [f32]),
     pub count_from: unsafe fn(&[f32], f32) -> usize,
     pub mask: unsafe fn(Keys<'_>, f32, f32, &mut [f32]),
-    pub exclude: unsafe fn(Keys<'_>, f32, &mut [f32], &mut [f32]) -> f64,
+    pub exclude: Exclude,
     pub divide: unsafe fn(&mut [f32], f32),
     pub masses_from: MassesFrom,
     pub group_maxima: unsafe fn(&[f32], usize, &mut [f32]),
@@ -108,23 +111,22 @@ impl Kernels {
         unsafe { (self.functions.logits.mask)(keys, threshold, fill, values) }
     }
 
-    /// `weights = 0` where `keys` are below `threshold`; then the sum of each 256 weights.
-    /// Returns the whole sum.
+    /// `weights = 0` where `keys` are below `low`, the sum of each 256 weights whose keys are at
+    /// least `high`, and the keys from `low` up to, without it, `high`, by rising position; returns
+    /// how many these are. `low` is finite.
     pub fn exclude(
         &self,
         keys: Keys<'_>,
-        threshold: f32,
-        weights: &mut [f32],
-        sums: &mut [f32],
-    ) -> f64 {
+        range: [f32; 2],
+        (weights, sums): (&mut [f32], &mut [f32]),
+        found: &mut [Ranked],
+    ) -> usize {
         assert_eq!(keys.logits.len(), weights.len(), "one length");
-        assert_eq!(
-            sums.len(),
-            weights.len().div_ceil(SUMMED),
-            "a sum for each 256"
-        );
+        let parts = weights.len().div_ceil(SUMMED);
+        assert_eq!(sums.len(), parts, "a sum for each 256");
+        assert!(found.len() >= keys.logits.len(), "room for all");
         // SAFETY: `self` proves the CPU's features.
-        unsafe { (self.functions.logits.exclude)(keys, threshold, weights, sums) }
+        unsafe { (self.functions.logits.exclude)(keys, range, (weights, sums), found) }
     }
 
     /// Excludes the logits below `threshold`.
@@ -282,7 +284,7 @@ pub(super) fn change_and_sum(
 }
 
 #[inline(always)]
-fn add_block(lanes: &mut [f32; LANES], block: &[f32; BLOCK]) {
+pub(super) fn add_block(lanes: &mut [f32; LANES], block: &[f32; BLOCK]) {
     for x in block.as_chunks::<LANES>().0 {
         for i in 0..LANES {
             lanes[i] += x[i];
@@ -316,17 +318,18 @@ pub(super) fn weighted_depth(x: &[f32], weights: &[f32], max: f32) -> f64 {
     let mut total = 0.0;
     let (mut room, mut weight_room) = ([0.0; BLOCK], [0.0; BLOCK]);
     for (x, weights) in x.chunks(SEVERAL).zip(weights.chunks(SEVERAL)) {
-        let mut lanes = [0.0; LANES];
+        // One chain of sums would take longer than the loads.
+        let mut several = [0.0; BLOCK];
         for at in 0..x.len().div_ceil(BLOCK) {
-            let x = block(x, at, 0.0, &mut room).as_chunks::<LANES>().0;
+            let x = block(x, at, 0.0, &mut room);
             let weights = block(weights, at, 0.0, &mut weight_room);
-            for (x, weights) in x.iter().zip(weights.as_chunks::<LANES>().0) {
-                for i in 0..LANES {
-                    let depth = weights[i] * (max - x[i]);
-                    lanes[i] += if weights[i] > 0.0 { depth } else { 0.0 };
-                }
+            for i in 0..BLOCK {
+                let depth = weights[i] * (max - x[i]);
+                several[i] += if weights[i] > 0.0 { depth } else { 0.0 };
             }
         }
+        let mut lanes = [0.0; LANES];
+        add_block(&mut lanes, &black_box(several));
         total += f64::from(settled(&lanes));
     }
     total

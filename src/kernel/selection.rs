@@ -5,7 +5,7 @@
 use crate::float;
 
 use super::LANES;
-use super::logits::{BLOCK, Reach, STEPS, Steps, block, change_and_sum, settled};
+use super::logits::{BLOCK, Reach, STEPS, SUMMED, Steps, add_block, block, settled};
 
 /// What candidates are ranked by, made from their logits as it is read.
 #[derive(Debug, Clone, Copy)]
@@ -69,19 +69,59 @@ pub(super) fn mask(keys: Keys<'_>, threshold: f32, fill: f32, values: &mut [f32]
 #[inline(always)]
 pub(super) fn exclude(
     keys: Keys<'_>,
-    threshold: f32,
-    weights: &mut [f32],
-    sums: &mut [f32],
-) -> f64 {
-    change_and_sum((keys.logits, 0.0), weights, sums, |logits, weights| {
-        for i in 0..BLOCK {
-            let below = keys.of(logits[i]) < threshold;
-            weights[i] = if below { 0.0 } else { weights[i] };
+    [low, high]: [f32; 2],
+    (weights, sums): (&mut [f32], &mut [f32]),
+    found: &mut [Ranked],
+) -> usize {
+    let mut count = 0;
+    let parts = keys.logits.chunks(SUMMED).zip(weights.chunks_mut(SUMMED));
+    for (part, ((logits, weights), sum)) in parts.zip(sums).enumerate() {
+        let mut lanes = [0.0; LANES];
+        let (blocks, rest) = logits.as_chunks();
+        let (weight_blocks, weight_rest) = weights.as_chunks_mut();
+        for (logits, weights) in blocks.iter().zip(weight_blocks) {
+            let above = exclude_block((logits, &keys), weights, [low, high]);
+            add_block(&mut lanes, &above);
         }
-    })
+        let first = part * (SUMMED / BLOCK);
+        for (at, logits) in (first..).zip(blocks) {
+            collect_block((logits, &keys), at, [low, high], found, &mut count);
+        }
+        if !rest.is_empty() {
+            let (mut room, mut weights) = ([0.0; BLOCK], [0.0; BLOCK]);
+            weights[..rest.len()].copy_from_slice(weight_rest);
+            let logits = block(rest, 0, f32::NEG_INFINITY, &mut room);
+            let above = exclude_block((logits, &keys), &mut weights, [low, high]);
+            add_block(&mut lanes, &above);
+            weight_rest.copy_from_slice(&weights[..rest.len()]);
+            let at = first + blocks.len();
+            collect_block((logits, &keys), at, [low, high], found, &mut count);
+        }
+        *sum = settled(&lanes);
+    }
+    count
 }
 
-/// See [`Kernels::masses_from`]. Sums are taken in f32 within 1,024, in f64 over these.
+/// Takes the weights below `low`; returns those from `high` on.
+#[inline(always)]
+fn exclude_block(
+    (logits, keys): (&[f32; BLOCK], &Keys<'_>),
+    weights: &mut [f32; BLOCK],
+    [low, high]: [f32; 2],
+) -> [f32; BLOCK] {
+    let mut above = [0.0; BLOCK];
+    for i in 0..BLOCK {
+        let below = keys.of(logits[i]) < low;
+        weights[i] = if below { 0.0 } else { weights[i] };
+    }
+    for i in 0..BLOCK {
+        let below = keys.of(logits[i]) < high;
+        above[i] = if below { 0.0 } else { weights[i] };
+    }
+    above
+}
+
+/// See [`Kernels::masses_from`]. Sums are taken in f32 within 2,048, in f64 over these.
 #[inline(always)]
 pub(super) fn masses_from(keys: Keys<'_>, weights: &[f32], thresholds: &Steps<f32>) -> Steps<f64> {
     match keys.centre {
@@ -100,7 +140,7 @@ fn masses_of(
     weights: &[f32],
     thresholds: &Steps<f32>,
 ) -> Steps<f64> {
-    const SPAN: usize = 1024;
+    const SPAN: usize = 2048;
     let mut masses = [0.0; STEPS];
     for (logits, weights) in logits.chunks(SPAN).zip(weights.chunks(SPAN)) {
         let mut lanes = [[0.0; LANES]; STEPS];
@@ -130,9 +170,7 @@ fn add_reached(
     for i in 0..LANES {
         let (key, weight) = (key(logits[i]), weights[i]);
         for step in 0..STEPS {
-            let sum = lanes[step][i];
-            let more = sum + weight;
-            lanes[step][i] = if key >= thresholds[step] { more } else { sum };
+            lanes[step][i] += if key >= thresholds[step] { weight } else { 0.0 };
         }
     }
 }
@@ -189,23 +227,23 @@ pub(super) fn collect(
 
 #[inline(always)]
 fn collect_block(
-    (logits, key): (&[f32; BLOCK], &Keys<'_>),
+    (logits, keys): (&[f32; BLOCK], &Keys<'_>),
     at: usize,
     [low, high]: [f32; 2],
     found: &mut [Ranked],
     count: &mut usize,
 ) {
-    let (mut keys, mut hits) = ([0.0; BLOCK], [0u8; BLOCK]);
+    let mut hits = [0u8; BLOCK];
     for i in 0..BLOCK {
-        keys[i] = key.of(logits[i]);
-        hits[i] = u8::from((keys[i] >= low) & (keys[i] < high));
+        let key = keys.of(logits[i]);
+        hits[i] = u8::from((key >= low) & (key < high));
     }
     for (word, hits) in hits.as_chunks().0.iter().enumerate() {
         let mut hits = u64::from_le_bytes(*hits);
         while hits != 0 {
             let i = word * 8 + hits.trailing_zeros() as usize / 8;
             found[*count] = Ranked {
-                key: keys[i],
+                key: keys.of(logits[i]),
                 position: (at * BLOCK + i) as u32,
             };
             *count += 1;

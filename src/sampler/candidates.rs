@@ -11,8 +11,6 @@ use crate::float;
 use crate::kernel::{BLOCK, Kernels, SUMMED};
 use crate::sampler::buffers::Buffers;
 
-pub(super) use keep::Ranks;
-
 /// The tokens that may still be picked. A stage of one's own sees and changes them.
 #[derive(Debug)]
 pub struct Candidates<'a> {
@@ -170,14 +168,22 @@ impl<'a> Candidates<'a> {
             return Ok(largest);
         }
         let blocks = self.len.div_ceil(BLOCK);
-        let maxima = &mut self.buffers.maxima[..blocks];
+        let Buffers {
+            logits,
+            maxima,
+            room,
+            ..
+        } = &mut self.buffers;
+        let (maxima, room) = (&mut maxima[..blocks], &mut room[..blocks.div_ceil(BLOCK)]);
         let logits = if self.borrowed {
             self.input
         } else {
-            &self.buffers.logits[..self.len]
+            &logits[..self.len]
         };
+        self.total = None;
         let sound = self.kernels.block_maxima(logits, maxima);
-        let largest = maxima
+        self.kernels.block_maxima(maxima, room);
+        let largest = room
             .iter()
             .fold(f32::NEG_INFINITY, |a, b| float::max(a, *b));
         if !sound || largest == f32::NEG_INFINITY {
@@ -206,6 +212,15 @@ impl<'a> Candidates<'a> {
                 return Ok(total);
             }
         }
+        let [total, _] = self.weigh_anew(false)?;
+        Ok(total)
+    }
+
+    /// Makes the weights; returns their sum and, if wanted, that of their depths: each times how far
+    /// its logit lies below the largest.
+    fn weigh_anew(&mut self, deep: bool) -> Result<[f64; 2]> {
+        /// What the next pass still finds in the cache.
+        const NEAR: usize = 8 * SUMMED;
         let largest = self.largest()?;
         self.reference = Some(largest);
         let Buffers {
@@ -219,13 +234,18 @@ impl<'a> Candidates<'a> {
         } else {
             &logits[..self.len]
         };
-        let (weights, sums) = (
-            &mut weights[..self.len],
-            &mut room[..logits.len().div_ceil(SUMMED)],
-        );
-        let total = self.kernels.exp_weights(logits, largest, weights, sums);
+        let (mut total, mut depth) = (0.0, 0.0);
+        let parts = logits.chunks(NEAR).zip(weights.chunks_mut(NEAR));
+        for ((logits, weights), sums) in parts.zip(room.chunks_mut(NEAR / SUMMED)) {
+            let weights = &mut weights[..logits.len()];
+            let sums = &mut sums[..logits.len().div_ceil(SUMMED)];
+            total += self.kernels.exp_weights(logits, largest, weights, sums);
+            if deep {
+                depth += self.kernels.weighted_depth(logits, weights, largest);
+            }
+        }
         self.total = Some(total);
-        Ok(total)
+        Ok([total, depth])
     }
 
     /// Sums each part of the weights into `buffers.room`; returns the whole sum.
@@ -245,15 +265,20 @@ impl<'a> Candidates<'a> {
         self.reference.unwrap_or(0.0)
     }
 
-    /// The entropy of the distribution, in nats; `total` is the sum of the weights.
+    /// Makes the weights; returns their sum, and the entropy of the distribution, in nats.
     ///
     /// With `p = w / total`: `-sum p ln p = ln total + sum w (reference - x) / total`.
-    pub(super) fn entropy(&self, total: f64) -> f64 {
-        let (logits, weights) = (self.logits(), self.weights());
-        let depth = self
-            .kernels
-            .weighted_depth(logits, weights, self.reference());
-        float::ln64(total) + depth / total
+    pub(super) fn weigh_entropy(&mut self) -> Result<(f64, f64)> {
+        let [total, depth] = if self.reference.is_none() {
+            self.weigh_anew(true)?
+        } else {
+            let total = self.weigh()?;
+            let (logits, weights) = (self.logits(), self.weights());
+            let reference = self.reference();
+            let depth = self.kernels.weighted_depth(logits, weights, reference);
+            [total, depth]
+        };
+        Ok((total, float::ln64(total) + depth / total))
     }
 
     /// How many are not excluded.

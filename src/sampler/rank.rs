@@ -8,16 +8,25 @@
 use std::cmp::Ordering;
 
 use crate::float;
-use crate::kernel::{BLOCK, Kernels, Keys, LANES, Ranked, Reach, STEPS, Steps};
+use crate::kernel::{BLOCK, Kernels, Keys, LANES, Ranked, STEPS, Steps};
 
 /// As many are sorted rather than narrowed down.
 const FEW: usize = 64;
 
+/// How often these are narrowed down at most: a factor of 2^32.
+const NARROWED: usize = 4;
+
 /// How often a range of keys is divided.
-const ROUNDS: usize = 3;
+const ROUNDS: usize = 2;
 
 /// Of as many blocks one is in the sample.
-const SAMPLED: usize = 8;
+const SAMPLED: usize = 12;
+
+/// How often a guess is tried and mended.
+const TRIES: usize = 3;
+
+/// By which share of the range a guess may be wrong at most.
+const WIDEST: f32 = 0.05;
 
 /// As few keys need no sample.
 const SAMPLED_FROM: usize = 8192;
@@ -38,6 +47,9 @@ pub(super) struct Cut {
 impl Cut {
     /// All that is not excluded stays.
     pub const NONE: Self = Self::at(f32::MIN);
+
+    /// Nothing stays.
+    pub const ALL: Self = Self::at(f32::INFINITY);
 
     /// What reaches the key stays.
     pub const fn at(key: f32) -> Self {
@@ -120,53 +132,19 @@ impl Ranking<'_> {
         (cut, kept)
     }
 
-    /// Cuts where the masses sum up to `wanted`, of `total` in all. Keys below `bound` are certain
-    /// not to be reached, up to rounding, and none is above `top`; blocks with a maximum below
-    /// `reach` have none above `bound`. `room`: [`group_room`].
-    pub fn by_mass(
-        &mut self,
-        weights: &[f32],
-        (wanted, total): (f64, f64),
-        (top, bound): (f32, f32),
-        (maxima, reach): Reach<'_>,
-        room: &mut [f32],
-    ) -> Cut {
+    /// Looks for the keys between which the masses reach the goal. `room`: [`group_room`].
+    pub fn search(&self, weights: &[f32], goal: &Goal, maxima: &[f32], room: &mut [f32]) -> Search {
         let mut search = Search {
             kernels: self.kernels,
-            top,
-            range: [bound.max(f32::MIN), f32::INFINITY],
-            sum: 0.0,
+            top: goal.top,
+            range: [goal.bound.max(f32::MIN), f32::INFINITY],
+            sums: [goal.total, 0.0],
         };
-        let reached = maxima.iter().filter(|max| **max >= reach).count();
+        let reached = self.kernels.count_from(maxima, goal.reach);
         if 2 * reached > maxima.len() && self.keys.logits.len() > BLOCK {
-            search.close_in(self.keys, weights, (wanted, total), room);
+            search.close_in(self.keys, weights, (goal.wanted, goal.total), room);
         }
-        let Search { mut sum, range, .. } = search;
-        let reach = (maxima, reach);
-        let mut found = self.kernels.collect(self.keys, range, reach, self.order);
-        while found > FEW {
-            let order = &mut self.order[..found];
-            let Some((fewer, before)) = narrow(order, weights, wanted - sum) else {
-                break;
-            };
-            sum += before;
-            found = fewer;
-        }
-        let order = &mut self.order[..found];
-        order.sort_unstable_by(better);
-        let reached = order.iter().position(|ranked| {
-            sum += f64::from(weights[ranked.position as usize]);
-            sum >= wanted
-        });
-        let Some(at) = reached.or(found.checked_sub(1)) else {
-            return Cut::NONE;
-        };
-        let Ranked { key, position } = order[at];
-        Cut {
-            key: key.max(f32::MIN),
-            position,
-            tied: order.get(at + 1).is_some_and(|next| next.key == key),
-        }
+        search
     }
 
     /// A finite number that at least `count` keys reach, if there are as many: the `count`-th
@@ -196,18 +174,63 @@ impl Ranking<'_> {
     }
 }
 
+/// The mass that a ranking is to be cut at.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Goal {
+    pub wanted: f64,
+    /// Of all.
+    pub total: f64,
+    /// No key is above it.
+    pub top: f32,
+    /// Keys below are certain not to be reached, up to rounding.
+    pub bound: f32,
+    /// Blocks with a maximum below have no key above `bound`.
+    pub reach: f32,
+}
+
 /// Looks for the keys between which a sum of masses is reached, from the largest key down.
-struct Search {
+pub(super) struct Search {
     kernels: &'static Kernels,
     /// The largest key.
     top: f32,
     /// They are in it: at least the first and below the second.
-    range: [f32; 2],
-    /// The masses above it.
-    sum: f64,
+    pub range: [f32; 2],
+    /// The masses from these on; the first only where it was looked for.
+    sums: [f64; 2],
 }
 
 impl Search {
+    /// Cuts where the masses sum up to `wanted`; `order` is what lies in the range. It is mixed up.
+    pub fn cut(&self, order: &mut [Ranked], weights: &[f32], wanted: f64) -> Cut {
+        let (mut limits, mut sum, mut few) = (self.limits(), self.sums[1], order.len());
+        for _ in 0..NARROWED {
+            if few <= FEW {
+                break;
+            }
+            let Some(cell) = Cell::reached(&order[..few], weights, wanted - sum, limits) else {
+                break;
+            };
+            sum += cell.before;
+            few = cell.gather(&mut order[..few]);
+            limits = cell.limits();
+        }
+        let order = &mut order[..few];
+        order.sort_unstable_by(better);
+        let reached = order.iter().position(|ranked| {
+            sum += f64::from(weights[ranked.position as usize]);
+            sum >= wanted
+        });
+        let Some(at) = reached.or(few.checked_sub(1)) else {
+            return Cut::NONE;
+        };
+        let Ranked { key, position } = order[at];
+        Cut {
+            key: key.max(f32::MIN),
+            position,
+            tied: order.get(at + 1).is_some_and(|next| next.key == key),
+        }
+    }
+
     /// Leaves a small range, by a guess from a sample if that holds.
     fn close_in(
         &mut self,
@@ -216,45 +239,74 @@ impl Search {
         (wanted, total): (f64, f64),
         room: &mut [f32],
     ) {
-        let (sample, sample_weights) = if keys.logits.len() < SAMPLED_FROM {
-            (keys, weights)
-        } else {
-            sample(keys, weights, room)
-        };
-        // The few large weights may not be in the sample: what is not reached tells more.
-        let all = [f32::NEG_INFINITY; STEPS];
-        let [sampled, ..] = self.kernels.masses_from(sample, sample_weights, &all);
-        let share = sample.logits.len() as f64 / keys.logits.len() as f64;
-        let mut guess = Self { ..*self };
-        for _ in 0..ROUNDS {
-            let wanted = sampled - (total - wanted) * share;
-            guess.divide(sample, sample_weights, wanted, guess.within());
+        if keys.logits.len() < SAMPLED_FROM {
+            for _ in 0..ROUNDS {
+                self.divide(keys, weights, wanted, self.within());
+            }
+            return;
         }
-        let [low, high] = guess.limits();
-        // Where few large weights lie on both sides, the guess is off by several widths.
-        let width = high - low;
-        let around = [high + 2.0 * width, high, low, low - 2.0 * width];
+        let sample = Sample::of(keys, weights, room);
+        let share = sample.weights.len() as f64 / weights.len() as f64;
+        let (mut centre, mut spread) = self.guess(&sample, (total - wanted) * share);
+        let widest = WIDEST * (self.top - self.range[0]);
         let before = self.range;
-        self.divide(keys, weights, wanted, around);
-        if self.range[0] == before[0] {
-            let at = [4.0, 8.0, 16.0, 48.0].map(|widths| low - widths * width);
-            self.divide(keys, weights, wanted, at);
-        } else if self.range[1] == before[1] {
-            let at = [48.0, 16.0, 8.0, 4.0].map(|widths| high + widths * width);
-            self.divide(keys, weights, wanted, at);
+        for _ in 0..TRIES {
+            spread = if spread < widest { spread } else { widest };
+            let at = [2.0, 0.5, -0.5, -2.0].map(|spreads| centre + spreads * spread);
+            let masses = self.divide(keys, weights, wanted, at);
+            let density = (masses[3] - masses[0]) / f64::from(4.0 * spread);
+            if (self.range[0] > before[0] && self.range[1] < before[1]) || density <= 0.0 {
+                return;
+            }
+            let step = ((masses[1] + masses[2]) / 2.0 - wanted) / density;
+            let limit = f64::from(4.0 * widest);
+            let step = step.clamp(-limit, limit) as f32;
+            centre += step;
+            spread = step.abs() / 8.0;
         }
     }
 
-    /// Leaves that part of the range, divided at falling keys, in which the sum is `wanted`.
-    fn divide(&mut self, keys: Keys<'_>, weights: &[f32], wanted: f64, at: Steps<f32>) {
+    /// About where a sample leaves `rest`, and by how much that may be wrong. The few large weights
+    /// may not be in the sample: what is not reached tells more than what is.
+    fn guess(&self, sample: &Sample<'_>, rest: f64) -> (f32, f32) {
+        let none = [f32::NEG_INFINITY; STEPS];
+        let [total, ..] = self.kernels.masses_from(sample.keys, sample.weights, &none);
+        let mut guess = Self {
+            sums: [total, 0.0],
+            ..*self
+        };
+        for _ in 0..ROUNDS {
+            guess.divide(sample.keys, sample.weights, total - rest, guess.within());
+        }
+        let [low, high] = guess.limits();
+        let [more, less] = guess.sums;
+        let width = f64::from(high - low) / (more - less);
+        let above = (total - rest - less) * width;
+        let centre = high - if above > 0.0 { above as f32 } else { 0.0 };
+        let at = [centre, low, low, f32::NEG_INFINITY];
+        let [reached, .., all] = self.kernels.masses_from(sample.keys, sample.squares, &at);
+        (centre, ((all - reached).sqrt() * width) as f32)
+    }
+
+    /// Leaves that part of the range, divided at falling keys, in which the sum is `wanted`; returns
+    /// the sums there.
+    fn divide(
+        &mut self,
+        keys: Keys<'_>,
+        weights: &[f32],
+        wanted: f64,
+        at: Steps<f32>,
+    ) -> Steps<f64> {
         let masses = self.kernels.masses_from(keys, weights, &at);
         for (at, mass) in at.into_iter().zip(masses) {
-            if mass >= wanted {
-                self.range[0] = at;
-                return;
+            if mass >= wanted && at > self.range[0] {
+                (self.range[0], self.sums[0]) = (at, mass);
             }
-            (self.range[1], self.sum) = (at, mass);
+            if mass < wanted && at < self.range[1] {
+                (self.range[1], self.sums[1]) = (at, mass);
+            }
         }
+        masses
     }
 
     /// The range, to be calculated with.
@@ -275,22 +327,42 @@ impl Search {
     }
 }
 
-/// Copies some blocks of logits and weights.
-fn sample<'r>(keys: Keys<'r>, weights: &[f32], room: &'r mut [f32]) -> (Keys<'r>, &'r [f32]) {
-    let logits = keys.logits.as_chunks::<BLOCK>().0;
-    let weights = weights.as_chunks::<BLOCK>().0;
-    let len = logits.len() / SAMPLED * BLOCK;
-    let (logit_room, weight_room) = room[..2 * len].split_at_mut(len);
-    let every = |blocks: &[[f32; BLOCK]], room: &mut [f32]| {
-        let chosen = blocks.iter().skip(SAMPLED / 2).step_by(SAMPLED);
-        for (room, block) in room.as_chunks_mut().0.iter_mut().zip(chosen) {
-            *room = *block;
+/// A part of the keys, with their weights and the squares of these.
+struct Sample<'a> {
+    keys: Keys<'a>,
+    weights: &'a [f32],
+    squares: &'a [f32],
+}
+
+impl<'a> Sample<'a> {
+    /// Copies some blocks to `room`.
+    fn of(keys: Keys<'_>, weights: &[f32], room: &'a mut [f32]) -> Self {
+        /// Weights with smaller squares do not matter.
+        const LEAST: f32 = 1e-18;
+        let len = weights.len() / (SAMPLED * BLOCK) * BLOCK;
+        let (logits, room) = room.split_at_mut(len);
+        let (sample, squares) = room.split_at_mut(len);
+        let every = |from: &[f32], to: &mut [f32]| {
+            let blocks = from.as_chunks::<BLOCK>().0.iter().skip(SAMPLED / 2);
+            for (to, block) in to.as_chunks_mut().0.iter_mut().zip(blocks.step_by(SAMPLED)) {
+                *to = *block;
+            }
+        };
+        every(keys.logits, logits);
+        every(weights, sample);
+        for (square, weight) in squares.iter_mut().zip(&*sample) {
+            *square = if *weight > LEAST {
+                weight * weight
+            } else {
+                0.0
+            };
         }
-    };
-    every(logits, logit_room);
-    every(weights, weight_room);
-    let logits = logit_room;
-    (Keys { logits, ..keys }, weight_room)
+        Self {
+            keys: Keys { logits, ..keys },
+            weights: sample,
+            squares: &squares[..len],
+        }
+    }
 }
 
 /// How many numbers a ranking of `keys` needs room for.
@@ -298,33 +370,65 @@ pub(super) fn group_room(keys: usize) -> usize {
     keys.div_ceil(GROUP_ROWS * LANES) * LANES
 }
 
-/// Divides the range of keys into cells and keeps the cell in which the masses reach `wanted`;
-/// returns how many that are, and the mass of those before. `None` if it cannot be narrowed.
-fn narrow(order: &mut [Ranked], weights: &[f32], wanted: f64) -> Option<(usize, f64)> {
-    const CELLS: usize = 256; // on the stack
-    let (mut low, mut top) = (f32::INFINITY, f32::NEG_INFINITY);
-    for ranked in &*order {
-        low = if ranked.key < low { ranked.key } else { low };
-        top = if ranked.key > top { ranked.key } else { top };
+/// One of the cells that a range of keys is divided into.
+struct Cell {
+    at: usize,
+    /// The masses in the cells above it.
+    before: f64,
+    top: f32,
+    scale: f32,
+}
+
+impl Cell {
+    const COUNT: usize = 256; // on the stack
+
+    /// The cell in which the masses reach `wanted`, if one does.
+    fn reached(
+        order: &[Ranked],
+        weights: &[f32],
+        wanted: f64,
+        [low, top]: [f32; 2],
+    ) -> Option<Self> {
+        let mut cell = Self {
+            at: 0,
+            before: 0.0,
+            top,
+            scale: Self::COUNT as f32 / (top - low),
+        };
+        let mut masses = [0.0f64; Self::COUNT];
+        for ranked in order {
+            masses[cell.of(ranked.key)] += f64::from(weights[ranked.position as usize]);
+        }
+        for mass in masses {
+            if cell.before + mass >= wanted {
+                return Some(cell);
+            }
+            cell.before += mass;
+            cell.at += 1;
+        }
+        None
     }
-    let scale = (CELLS - 1) as f32 / (top - low);
-    // Rises as keys fall; the cast saturates.
-    let cell = |key: f32| (((top - key) * scale) as usize).min(CELLS - 1);
-    let mut masses = [0.0f64; CELLS];
-    for ranked in &*order {
-        masses[cell(ranked.key)] += f64::from(weights[ranked.position as usize]);
+
+    /// The cell of a key: rises as keys fall.
+    fn of(&self, key: f32) -> usize {
+        // The cast saturates.
+        (((self.top - key) * self.scale) as i32).clamp(0, Self::COUNT as i32 - 1) as usize
     }
-    let mut before = 0.0;
-    let reached = masses.iter().position(|mass| {
-        let reached = before + mass >= wanted;
-        before += if reached { 0.0 } else { *mass };
-        reached
-    })?;
-    let mut kept = 0;
-    for i in 0..order.len() {
-        let ranked = order[i];
-        order[kept] = ranked;
-        kept += usize::from(cell(ranked.key) == reached);
+
+    /// Moves what lies in the cell to the front; returns how many that are.
+    fn gather(&self, order: &mut [Ranked]) -> usize {
+        let mut kept = 0;
+        for i in 0..order.len() {
+            if self.of(order[i].key) == self.at {
+                order.swap(kept, i);
+                kept += 1;
+            }
+        }
+        kept
     }
-    (0 < kept && kept < order.len()).then_some((kept, before))
+
+    /// Its range of keys, about.
+    fn limits(&self) -> [f32; 2] {
+        [self.at + 1, self.at].map(|cells| self.top - cells as f32 / self.scale)
+    }
 }

@@ -44,8 +44,8 @@ pub(super) fn dynamic(
     if range == 0.0 || count < 2 {
         return fixed(candidates, temperature);
     }
-    let total = candidates.weigh()?;
-    let share = candidates.entropy(total) / float::ln64(count as f64);
+    let (_, entropy) = candidates.weigh_entropy()?;
+    let share = entropy / float::ln64(count as f64);
     let share = float::pow64(share.clamp(0.0, 1.0), exponent.into());
     let (low, high) = ((temperature - range).max(0.0), temperature + range);
     let chosen = f64::from(low) + f64::from(high - low) * share;

@@ -8,8 +8,8 @@ use crate::float;
 use crate::kernel::BLOCK;
 use crate::random::Random;
 use crate::sampler::buffers::Buffers;
-use crate::sampler::candidates::{Candidates, Ranks};
-use crate::sampler::rank::{Cut, Ranking};
+use crate::sampler::candidates::Candidates;
+use crate::sampler::rank::{Cut, Goal, Ranking};
 
 /// Keeps the `count` largest logits.
 ///
@@ -28,15 +28,18 @@ pub(super) fn top_p(candidates: &mut Candidates<'_>, p: f32, min_keep: usize) ->
     let total = candidates.weigh()?;
     let largest = candidates.largest()?;
     let bound = bound(candidates, total, p);
-    let Ranks {
-        mut ranking,
-        maxima,
-        room,
-        weights,
-    } = candidates.ranking()?;
-    let masses = (total * f64::from(p), total);
-    let cut = ranking.by_mass(weights, masses, (largest, bound), (maxima, bound), room);
-    keep_at_least(candidates, cut, min_keep)
+    let goal = Goal {
+        wanted: total * f64::from(p),
+        total,
+        top: largest,
+        bound,
+        reach: bound,
+    };
+    let least = match min_keep {
+        ..2 => Cut::ALL,
+        _ => candidates.cut_count(min_keep)?,
+    };
+    candidates.keep_mass(None, &goal, least)
 }
 
 /// Keeps what is at least `p` times as likely as the most likely token.
@@ -54,29 +57,25 @@ pub(super) fn min_p(candidates: &mut Candidates<'_>, p: f32, min_keep: usize) ->
 /// `|-ln p_i - H| = |x_i - c|`, where `c` is the logit of a token with the information content H.
 /// Source: Meister, Pimentel, Wiher and Cotterell, "Locally Typical Sampling", 2022.
 pub(super) fn typical(candidates: &mut Candidates<'_>, p: f32, min_keep: usize) -> Result<()> {
-    let total = candidates.weigh()?;
-    let entropy = candidates.entropy(total);
+    let (total, entropy) = candidates.weigh_entropy()?;
     let largest = candidates.largest()?;
     let reference = f64::from(candidates.reference());
     let centre = (reference + float::ln64(total) - entropy) as f32;
     let farthest = (largest - centre).max(centre - bound(candidates, total, p));
 
-    let Ranks {
-        mut ranking,
-        maxima,
-        room,
-        weights,
-    } = candidates.ranking()?;
-    ranking.keys.centre = Some(centre);
-    let (masses, range) = ((total * f64::from(p), total), (0.0, -farthest));
-    // What is farther away lies below: the largest logit does not.
-    let reach = (maxima, centre - farthest);
-    let mut cut = ranking.by_mass(weights, masses, range, reach, room);
-    if min_keep > 1 {
-        cut = cut.or(nearest(candidates, centre, min_keep));
-    }
-    candidates.keep_near(centre, cut);
-    Ok(())
+    let goal = Goal {
+        wanted: total * f64::from(p),
+        total,
+        top: 0.0,
+        bound: -farthest,
+        // What is farther away lies below: the largest logit does not.
+        reach: centre - farthest,
+    };
+    let least = match min_keep {
+        ..2 => Cut::ALL,
+        _ => nearest(candidates, centre, min_keep),
+    };
+    candidates.keep_mass(Some(centre), &goal, least)
 }
 
 /// Where the `count` logits nearest to `centre` end.

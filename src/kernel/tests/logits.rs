@@ -127,7 +127,7 @@ fn selections_of_logits() {
 #[test]
 fn filters_of_logits() {
     for len in LENGTHS.into_iter().chain([1024, 1500, 5000]) {
-        let blocks = len.div_ceil(BLOCK);
+        let (blocks, parts) = (len.div_ceil(BLOCK), len.div_ceil(SUMMED));
         let x = logits(1, len);
         let weights: Vec<f32> = floats(2, len).iter().map(|x| x.abs()).collect();
         for threshold in [f32::NEG_INFINITY, f32::MIN, -0.5, 0.0, 0.25, 1e9] {
@@ -137,13 +137,29 @@ fn filters_of_logits() {
                 k.mask(x[..].into(), threshold, -1.0, &mut mask);
                 let count = k.count_from(&x, threshold);
                 assert_eq!(count, x.iter().filter(|x| **x >= threshold).count());
-                let (mut kept, mut sums) = (weights.clone(), vec![0.0; len.div_ceil(SUMMED)]);
-                let total = k.exclude(x[..].into(), threshold, &mut kept, &mut sums);
-                let (mut zeroed, mut expected) = (weights.clone(), sums.clone());
-                k.mask(x[..].into(), threshold, 0.0, &mut zeroed);
-                let _ = k.sums(&zeroed, &mut expected);
-                assert_eq!((&kept, &sums), (&zeroed, &expected));
-                assert_eq!(total, expected.iter().map(|sum| f64::from(*sum)).sum());
+                let zeroed = |threshold| {
+                    let mut out = weights.clone();
+                    k.mask(x[..].into(), threshold, 0.0, &mut out);
+                    out
+                };
+                let mut kept = weights.clone();
+                let low = threshold.max(f32::MIN);
+                for high in [low, 0.5, f32::INFINITY] {
+                    let (mut sums, mut expected) = (vec![0.0; parts], vec![0.0; parts]);
+                    let mut found = vec![Ranked::default(); len];
+                    kept.clone_from(&weights);
+                    let range = [low, high];
+                    let changed = (&mut kept[..], &mut sums[..]);
+                    let count = k.exclude(x[..].into(), range, changed, &mut found);
+                    k.sums(&zeroed(high.max(low)), &mut expected);
+                    assert_eq!((&kept, &sums), (&zeroed(low), &expected));
+                    let within = (0..).zip(&x).filter(|(_, x)| (low..high).contains(*x));
+                    let keys = within.map(|(position, key)| Ranked {
+                        key: *key,
+                        position,
+                    });
+                    assert!(found[..count].iter().copied().eq(keys));
+                }
                 [floor, mask, kept].concat()
             });
         }

@@ -6,10 +6,10 @@
 use std::mem;
 
 use crate::error::Result;
-use crate::kernel::{BLOCK, Keys, Ranked, SUMMED};
+use crate::kernel::{BLOCK, Ranked, SUMMED};
 use crate::sampler::buffers::Buffers;
 use crate::sampler::candidates::Candidates;
-use crate::sampler::rank::{Cut, Ranking, better};
+use crate::sampler::rank::{Cut, Goal, Ranking, better};
 
 impl Candidates<'_> {
     /// What is needed to rank the logits: maxima, ranking, room, weights.
@@ -29,7 +29,7 @@ impl Candidates<'_> {
             },
             maxima: &buffers.maxima[..blocks],
             room: &mut buffers.room,
-            weights: &buffers.weights[..self.len],
+            weights: &mut buffers.weights[..self.len],
         })
     }
 
@@ -78,7 +78,7 @@ impl Candidates<'_> {
         self.largest()?;
         let blocks = self.len.div_ceil(BLOCK);
         let maxima = &self.buffers.maxima[..blocks];
-        let reach = maxima.iter().filter(|max| **max >= cut.key).count();
+        let reach = self.kernels.count_from(maxima, cut.key);
         if 2 * reach <= blocks || self.len <= BLOCK {
             return self.compress(cut);
         }
@@ -87,7 +87,7 @@ impl Candidates<'_> {
             self.own();
         }
         if weighed {
-            self.exclude_by(None, cut);
+            self.exclude_by(cut);
         } else {
             let logits = &mut self.buffers.logits[..self.len];
             if cut.tied {
@@ -102,34 +102,76 @@ impl Candidates<'_> {
         Ok(())
     }
 
-    /// Keeps what a cut by nearness to `centre` keeps; needs the weights.
-    pub(in crate::sampler) fn keep_near(&mut self, centre: f32, cut: Cut) {
-        self.exclude_by(Some(centre), cut);
-        self.largest = None;
+    /// Keeps the largest logits, or those nearest to a centre, that reach the mass of the goal, and
+    /// what `least` keeps; needs the weights.
+    pub(in crate::sampler) fn keep_mass(
+        &mut self,
+        centre: Option<f32>,
+        goal: &Goal,
+        least: Cut,
+    ) -> Result<()> {
+        let kernels = self.kernels;
+        let Ranks {
+            mut ranking,
+            maxima,
+            room,
+            weights,
+        } = self.ranking()?;
+        ranking.keys.centre = centre;
+        let mut search = ranking.search(weights, goal, maxima, room);
+        let low = search.range[0].min(least.key);
+        search.range[0] = low;
+        let Ranking { keys, order, .. } = ranking;
+        let reached = kernels.count_from(maxima, low);
+        if centre.is_none() && 2 * reached <= maxima.len() {
+            let found = kernels.collect(keys, search.range, (maxima, low), order);
+            let cut = search.cut(&mut order[..found], weights, goal.wanted);
+            return self.compress(cut.or(least));
+        }
+        let sums = &mut room[..weights.len().div_ceil(SUMMED)];
+        let found = kernels.exclude(keys, search.range, (weights, sums), order);
+        let order = &mut order[..found];
+        let cut = search.cut(order, weights, goal.wanted).or(least);
+        for ranked in order {
+            let at = ranked.position as usize;
+            let kept = cut.keeps(ranked.key, at);
+            weights[at] = if kept { weights[at] } else { 0.0 };
+            sums[at / SUMMED] += weights[at];
+        }
+        self.total = Some(whole(sums));
+        self.pending = true;
+        if centre.is_some() {
+            self.largest = None;
+        }
+        Ok(())
     }
 
-    /// Takes the weight of what a cut of the logits, or of their nearness to a centre, does not
-    /// keep.
-    fn exclude_by(&mut self, centre: Option<f32>, cut: Cut) {
+    /// Takes the weight of what a cut of the logits does not keep.
+    fn exclude_by(&mut self, cut: Cut) {
         let Buffers {
             logits,
             weights,
             room,
+            order,
             ..
         } = &mut self.buffers;
         let logits = match self.borrowed {
             true => self.input,
             false => &logits[..self.len],
         };
-        let (keys, weights) = (Keys { logits, centre }, &mut weights[..self.len]);
+        let weights = &mut weights[..self.len];
         if cut.tied {
             let behind = cut.position as usize + 1;
             let pairs = logits[behind..].iter().zip(&mut weights[behind..]);
-            let tied = pairs.filter(|(logit, _)| keys.of(**logit) == cut.key);
+            let tied = pairs.filter(|(logit, _)| **logit == cut.key);
             tied.for_each(|(_, weight)| *weight = 0.0);
         }
         let sums = &mut room[..self.len.div_ceil(SUMMED)];
-        self.total = Some(self.kernels.exclude(keys, cut.key, weights, sums));
+        let range = [cut.key; 2];
+        let weights_sums = (weights, &mut *sums);
+        self.kernels
+            .exclude(logits.into(), range, weights_sums, order);
+        self.total = Some(whole(sums));
         self.pending = true;
     }
 
@@ -224,10 +266,15 @@ impl Candidates<'_> {
     }
 }
 
+/// The sum of sums.
+fn whole(sums: &[f32]) -> f64 {
+    sums.iter().map(|sum| f64::from(*sum)).sum()
+}
+
 /// What ranking the logits takes.
 pub(in crate::sampler) struct Ranks<'a> {
     pub ranking: Ranking<'a>,
     pub maxima: &'a [f32],
     pub room: &'a mut [f32],
-    pub weights: &'a [f32],
+    pub weights: &'a mut [f32],
 }
