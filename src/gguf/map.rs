@@ -128,11 +128,16 @@ impl Memory {
             let message = format!("mapping {len} bytes from offset {offset}: {e}");
             Error::new(Code::Io, "", message)
         })?;
-        // What is not in the system's cache yet is read in large pieces, and into huge pages, which are
-        // faster to use. Only a hint: not every file system has them.
-        #[cfg(target_os = "linux")]
-        let _ = map.advise(memmap2::Advice::HugePage);
         Ok(Self::Map(map))
+    }
+
+    /// Asks that what is not in the system's cache yet is read in large pieces, and into huge pages,
+    /// which are faster to use. Only a hint: not every file system has them.
+    pub(super) fn want_large_pages(&self) {
+        #[cfg(target_os = "linux")]
+        if let Self::Map(map) = self {
+            let _ = map.advise(memmap2::Advice::HugePage);
+        }
     }
 }
 

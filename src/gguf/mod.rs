@@ -229,7 +229,9 @@ fn load(
 ) -> Result<OpenPart> {
     let Part { place, input, head } = part;
     let range = head.data_start..head.data_end();
-    let loaded = input.load(range, options, progress);
+    // Of the experts of a layer, which stand in one tensor, a token takes a few only.
+    let is_all_used = head.tensors.iter().all(|tensor| tensor.dimensions < 3);
+    let loaded = input.load((range, is_all_used), options, progress);
     let (region, watch) = loaded.map_err(|e| e.within(&place))?;
     let region = Arc::new(region);
     for tensor in head.tensors {

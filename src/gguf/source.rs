@@ -197,10 +197,11 @@ impl Input<'_> {
     }
 
     /// Makes the bytes `range`, which lie inside the input, available for as long as the region
-    /// lives, as `options` say. The watch tells whether the file behind a map has changed.
+    /// lives, as `options` say; whether all are used in the end decides how a map is brought in. The
+    /// watch tells whether the file behind a map has changed.
     pub(super) fn load(
         self,
-        range: Range<u64>,
+        (range, is_all_used): (Range<u64>, bool),
         options: &LoadOptions,
         progress: &mut Progress<'_, '_>,
     ) -> Result<(Region, Option<Watch>)> {
@@ -225,6 +226,9 @@ impl Input<'_> {
                     let memory = Memory::map(&input.watch.file, input.start + range.start, len)?;
                     // Extents were checked against the size at opening: it must still hold.
                     input.watch.check()?;
+                    if is_all_used {
+                        memory.want_large_pages();
+                    }
                     if options.prefault {
                         prefault(&memory, progress)?;
                     }
