@@ -3,6 +3,8 @@
  * are in use, brings its own executor and memory. None of it may harm it, or change a logit.
  */
 #define _GNU_SOURCE
+#include "check.h"
+
 #include <lightgpt.h>
 
 #include <fcntl.h>
@@ -26,14 +28,6 @@
 #define SET_CONTROL_WORD(word) ((void)(word))
 #define FLUSHING 0u
 #endif
-
-#define CHECK(condition)                                                                           \
-    do {                                                                                           \
-        if (!(condition)) {                                                                        \
-            printf("line %d: %s: %s\n", __LINE__, #condition, lightgpt_last_error());              \
-            exit(EXIT_FAILURE);                                                                    \
-        }                                                                                          \
-    } while (0)
 
 enum { TOKENS = 6 };
 static const char *path;

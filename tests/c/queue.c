@@ -3,6 +3,8 @@
  * request is told one end, every user_data is given back once, and texts are those of sessions.
  */
 #define _GNU_SOURCE
+#include "check.h"
+
 #include <lightgpt.h>
 
 #include <pthread.h>
@@ -11,14 +13,6 @@
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-#define CHECK(condition)                                                                           \
-    do {                                                                                           \
-        if (!(condition)) {                                                                        \
-            printf("line %d: %s: %s\n", __LINE__, #condition, lightgpt_last_error());              \
-            exit(EXIT_FAILURE);                                                                    \
-        }                                                                                          \
-    } while (0)
 
 enum { TOKENS = 12, EACH = 8, THREADS = 3, TEXT_MAX = 4096 };
 static const char *const prompts[] = {"Once upon a time", "The little dog", "One day, a bird"};
