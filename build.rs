@@ -5,7 +5,7 @@ use std::env;
 use std::path::PathBuf;
 
 /// The files that declare the C interface, in the order of the header.
-const FILES: [&str; 23] = [
+const FILES: [&str; 24] = [
     "status",
     "options",
     "guard",
@@ -17,6 +17,7 @@ const FILES: [&str; 23] = [
     "prefix",
     "metadata",
     "tokenizer",
+    "chat",
     "sampler",
     "sampler_options",
     "stage",

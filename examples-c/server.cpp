@@ -50,10 +50,8 @@ public:
     explicit service(settings given)
         : settings_(std::move(given)), model_(lightgpt::model::open(settings_.model)),
           team_(team_options()), embedder_(model_, team_, session_options()),
-          format_(format_of(model_, settings_.chat))
+          template_(read_template(settings_.chat_template))
     {
-        if (!settings_.chat.empty() && format_ == nullptr)
-            throw lightgpt::error(LIGHTGPT_INVALID_ARGUMENT, "--chat: there is no such format");
         lightgpt::batch_queue_options options;
         options.worker = true;
         options.sequences_max = static_cast<std::uint32_t>(settings_.sequences);
@@ -227,15 +225,10 @@ private:
         if (!queue_)
             throw refusal{400, "this model makes embeddings and no text"};
         order wanted = read_order(body, is_chat);
-        if (!is_chat) {
+        if (is_chat)
+            wanted.prompts = {chat(model_, template_, body)};
+        else
             wanted.prompts = inputs(model_, body, "prompt", CHOICES_MAX / wanted.each);
-        } else if (format_ == nullptr) {
-            throw refusal{400, "the model's chat template is unknown; --chat names a format"};
-        } else {
-            wanted.prompts = {chat(model_, *format_, body)};
-            if (format_->stop != nullptr)
-                wanted.generate.stops.push_back(format_->stop);
-        }
         const string id = (is_chat ? "chatcmpl-" : "cmpl-") + std::to_string(++answers_);
         const auto made
             = std::make_shared<answer>(model_, *queue_, std::move(wanted), settings_.name, id);
@@ -302,7 +295,7 @@ private:
     const lightgpt::team team_;
     lightgpt::session embedder_;
     std::mutex embedding_;
-    const chat_format *const format_;
+    const string template_;
     std::optional<lightgpt::batch_queue> queue_;
     const std::time_t started_ = std::time(nullptr);
     std::atomic<std::uint64_t> clients_ = 0, answers_ = 0;

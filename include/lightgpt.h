@@ -124,6 +124,8 @@
 #define LIGHTGPT_CANDIDATES_INIT {sizeof(lightgpt_candidates), 0, NULL, NULL, 0, NULL, 0, 0, 0}
 #define LIGHTGPT_CHI_SQUARE_INIT {sizeof(lightgpt_chi_square), 0, 0, 0, 0}
 #define LIGHTGPT_DIVERSITY_INIT {sizeof(lightgpt_diversity), 0, 0, 0, 0, 0, 0}
+#define LIGHTGPT_CHAT_INIT \
+    {sizeof(lightgpt_chat), 0, NULL, 0, NULL, 0, NULL, 0, NULL, 0, NULL, 0, NULL, 0}
 #define LIGHTGPT_SESSION_OPTIONS_INIT {sizeof(lightgpt_session_options), 0, 0, 0, 0, 0, 0, 0}
 #define LIGHTGPT_MEMORY_INIT {sizeof(lightgpt_memory), 0, 0, 0, 0, 0, 0}
 #define LIGHTGPT_METRICS_INIT {sizeof(lightgpt_metrics), 0, 0, 0, 0, 0, 0, 0, 0, 0}
@@ -136,7 +138,7 @@
     {sizeof(lightgpt_batch_metrics), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, \
      0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, {0}, {0}, {0}}
 #define LIGHTGPT_BATCH_REQUEST_INIT \
-    {sizeof(lightgpt_batch_request), 0, NULL, 0, NULL, 0, NULL, 0, 0, 0, 0, NULL, NULL, NULL, 0}
+    {sizeof(lightgpt_batch_request), 0, NULL, 0, NULL, 0, NULL, 0, 0, 0, 0, NULL, NULL, NULL, 0, NULL}
 #define LIGHTGPT_BATCH_EVENT_INIT \
     {sizeof(lightgpt_batch_event), 0, 0, 0, 0, 0, 0, 0, 0, 0, NULL, 0, 0, NULL, 0, NULL, NULL}
 #define LIGHTGPT_BATCH_TIMINGS_INIT {sizeof(lightgpt_batch_timings), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
@@ -435,6 +437,11 @@
  * Special token: padding.
  */
 #define LIGHTGPT_SPECIAL_PADDING 6
+
+/**
+ * The prompt ends with the last message: no answer begins (`add_generation_prompt` is false).
+ */
+#define LIGHTGPT_CHAT_WITHOUT_ANSWER (1 << 0)
 
 /**
  * `temperature` is set; without it, it is 0.8.
@@ -1245,6 +1252,99 @@ typedef struct lightgpt_tensor_info {
      */
     char name[72];
 } lightgpt_tensor_info;
+
+/**
+ * A message of a chat.
+ */
+typedef struct lightgpt_chat_message {
+    /**
+     * Who speaks: "system", "user", "assistant", "tool", or what the template knows. Not NULL, ends
+     * in a zero byte.
+     */
+    const char *role;
+    /**
+     * What is said, as `content_bytes` bytes of UTF-8; NULL: nothing (null in JSON).
+     */
+    const char *content;
+    /**
+     * Bytes at `content`.
+     */
+    uint64_t content_bytes;
+    /**
+     * Further members, such as "tool_calls", as a JSON object of `fields_json_bytes` bytes; NULL: none.
+     */
+    const char *fields_json;
+    /**
+     * Bytes at `fields_json`.
+     */
+    uint64_t fields_json_bytes;
+} lightgpt_chat_message;
+
+/**
+ * A chat, and how it becomes a prompt. What it points to is read during the call only.
+ */
+typedef struct lightgpt_chat {
+    /**
+     * Set by LIGHTGPT_CHAT_INIT.
+     */
+    uint32_t struct_size;
+    /**
+     * LIGHTGPT_CHAT_ bits.
+     */
+    uint32_t flags;
+    /**
+     * The messages, `messages_len` of them; NULL: none.
+     */
+    const struct lightgpt_chat_message *messages;
+    /**
+     * Messages at `messages`.
+     */
+    uint64_t messages_len;
+    /**
+     * Messages behind these, as a JSON array of objects such as clients of chat servers send it; NULL:
+     * none.
+     */
+    const char *messages_json;
+    /**
+     * Bytes at `messages_json`.
+     */
+    uint64_t messages_json_bytes;
+    /**
+     * Tools that the model may call, as a JSON array such as clients of chat servers send it; NULL: none.
+     */
+    const char *tools_json;
+    /**
+     * Bytes at `tools_json`.
+     */
+    uint64_t tools_json_bytes;
+    /**
+     * Further variables of the template, such as {"enable_thinking": false}, as a JSON object; NULL:
+     * none.
+     */
+    const char *variables_json;
+    /**
+     * Bytes at `variables_json`.
+     */
+    uint64_t variables_json_bytes;
+    /**
+     * A template to be used in place of the model's; NULL: none.
+     */
+    const char *template_text;
+    /**
+     * Bytes at `template_text`.
+     */
+    uint64_t template_text_bytes;
+    /**
+     * The name of one of the model's templates, ending in a zero byte. NULL: its default one, or the
+     * one called "tool_use" if it has that and the chat has tools.
+     */
+    const char *template_name;
+    /**
+     * The time that the template sees, in seconds since 1970 as a clock on the wall shows it; 0:
+     * now, in UTC. Set it where the same chat shall give the same prompt.
+     */
+    int64_t now;
+} lightgpt_chat;
 
 /**
  * Tokens in a row.
@@ -2200,6 +2300,10 @@ typedef struct lightgpt_batch_request {
      * Share only with requests and sessions of the same salt, see lightgpt_session_options.
      */
     uint64_t salt;
+    /**
+     * The prompt as a chat, see lightgpt_model_chat_tokenize; or NULL, and text or tokens.
+     */
+    const struct lightgpt_chat *chat;
 } lightgpt_batch_request;
 
 #ifdef __cplusplus
@@ -2535,6 +2639,74 @@ LIGHTGPT_API
 int32_t lightgpt_model_token_special(const struct lightgpt_model *model,
                                      uint32_t which,
                                      uint32_t *token);
+
+/**
+ * Gives the source of the model's chat template.
+ *
+ * name: of one of its templates, ending in a zero byte; NULL: the default one. buf, cap, needed:
+ * see TEXT above. Any thread.
+ * Errors: LIGHTGPT_NOT_FOUND (it names the key that the model lacks), LIGHTGPT_BUFFER_TOO_SMALL.
+ */
+LIGHTGPT_API
+int32_t lightgpt_model_chat_template(const struct lightgpt_model *model,
+                                     const char *name,
+                                     char *buf,
+                                     size_t cap,
+                                     size_t *needed);
+
+/**
+ * Gives the prompt that a template makes of a chat, byte for byte as `transformers` does.
+ *
+ * It spells control tokens out: tokenize it with LIGHTGPT_TEXT_PARSE_SPECIAL, and without
+ * LIGHTGPT_TEXT_ADD_SPECIAL, as most templates write the token that begins a text themselves. So
+ * what messages say is read as control tokens too, where it spells some: whoever passes on what
+ * others wrote looks for that first. lightgpt_model_chat_tokenize does all but the latter.
+ *
+ * Templates are Jinja; those of files from anywhere may be run. They have no way to anything but
+ * what they are given, and limits on everything: 256 KiB of source, 10 million steps, 256 MiB of
+ * text and data made on the way (or 256 bytes for each one given, if that is more), 64 MiB of
+ * prompt. The thread needs 256 KiB of stack.
+ *
+ * chat: not NULL, initialised with LIGHTGPT_CHAT_INIT. buf, cap, needed: see TEXT above. Any
+ * thread.
+ * Errors: LIGHTGPT_NOT_FOUND (the model has no template; it names the key), LIGHTGPT_FORMAT (the
+ * template is wrong), LIGHTGPT_INVALID_ARGUMENT (JSON is wrong, or the template refuses the chat:
+ * the message is what it says), LIGHTGPT_UNSUPPORTED (the template passes a limit), all with the
+ * line; LIGHTGPT_BUFFER_TOO_SMALL.
+ */
+LIGHTGPT_API
+int32_t lightgpt_model_chat_render(const struct lightgpt_model *model,
+                                   const struct lightgpt_chat *chat,
+                                   char *buf,
+                                   size_t cap,
+                                   size_t *needed);
+
+/**
+ * Gives the tokens of a chat: renders it, and begins with the token that begins a text if the model
+ * wants that, once, whether or not the template writes it.
+ *
+ * buf, cap, needed: see TEXT above, counted in tokens. Else as lightgpt_model_chat_render.
+ * Errors: also LIGHTGPT_UNSUPPORTED (no tokenizer, or an unknown one), LIGHTGPT_OUT_OF_MEMORY.
+ */
+LIGHTGPT_API
+int32_t lightgpt_model_chat_tokenize(const struct lightgpt_model *model,
+                                     const struct lightgpt_chat *chat,
+                                     uint32_t *buf,
+                                     size_t cap,
+                                     size_t *needed);
+
+/**
+ * Appends the tokens of a chat to what the session will evaluate next. They are those of the whole
+ * chat: the session should be new or rewound to its begin. What it or others have evaluated of an
+ * earlier turn is found again.
+ *
+ * chat: as for lightgpt_model_chat_render. tokens: gets the number of tokens; may be NULL.
+ * Errors: those of lightgpt_model_chat_tokenize and lightgpt_session_feed_text.
+ */
+LIGHTGPT_API
+int32_t lightgpt_session_feed_chat(struct lightgpt_session *session,
+                                   const struct lightgpt_chat *chat,
+                                   uint64_t *tokens);
 
 /**
  * Makes a sampler.
@@ -3115,7 +3287,8 @@ int32_t lightgpt_batch_queue_metrics_text(const struct lightgpt_batch_queue *que
  * is in use), LIGHTGPT_INVALID_ARGUMENT (no prompt, a token outside the vocabulary, a priority out
  * of range), LIGHTGPT_CONTEXT_FULL (the prompt alone has more tokens than a request may come to),
  * LIGHTGPT_MEMORY_CAP (it does not fit into memory_max, even alone), LIGHTGPT_UNSUPPORTED (text
- * without a tokenizer), LIGHTGPT_OUT_OF_MEMORY, LIGHTGPT_POISONED.
+ * without a tokenizer), LIGHTGPT_OUT_OF_MEMORY, LIGHTGPT_POISONED, and those of
+ * lightgpt_model_chat_tokenize.
  */
 LIGHTGPT_API
 int32_t lightgpt_batch_queue_submit(const struct lightgpt_batch_queue *queue,

@@ -389,6 +389,54 @@ public:
     }
 };
 
+// A message of a chat; the texts are the caller's. One without data is none.
+struct chat_message {
+    std::string role;
+    std::string_view content;
+    std::string_view fields_json;
+};
+
+struct chat {
+    std::vector<chat_message> messages;
+    // The texts are the caller's. One without data is none.
+    std::string_view messages_json;
+    std::string_view tools_json;
+    std::string_view variables_json;
+    // A template in place of the model's, or the name of one of the model's.
+    std::string_view template_text;
+    std::optional<std::string> template_name;
+    bool without_answer = false;
+    std::int64_t now = 0;
+};
+
+namespace detail {
+
+// Calls `make` with the chat as the library takes it.
+template <class Call> auto with_chat(const chat &given, Call &&make)
+{
+    std::vector<lightgpt_chat_message> messages;
+    for (const chat_message &message : given.messages)
+        messages.push_back({message.role.c_str(), message.content.data(), message.content.size(),
+                            message.fields_json.data(), message.fields_json.size()});
+    lightgpt_chat raw = LIGHTGPT_CHAT_INIT;
+    raw.flags = given.without_answer ? LIGHTGPT_CHAT_WITHOUT_ANSWER : 0;
+    raw.messages = messages.data();
+    raw.messages_len = messages.size();
+    raw.messages_json = given.messages_json.data();
+    raw.messages_json_bytes = given.messages_json.size();
+    raw.tools_json = given.tools_json.data();
+    raw.tools_json_bytes = given.tools_json.size();
+    raw.variables_json = given.variables_json.data();
+    raw.variables_json_bytes = given.variables_json.size();
+    raw.template_text = given.template_text.data();
+    raw.template_text_bytes = given.template_text.size();
+    raw.template_name = given.template_name ? given.template_name->c_str() : nullptr;
+    raw.now = given.now;
+    return make(&raw);
+}
+
+} // namespace detail
+
 // Models.
 
 struct open_options {
@@ -631,6 +679,44 @@ public:
                                              needed);
         });
         return text;
+    }
+
+    // Nothing if there is no such template.
+    std::optional<std::string> chat_template(std::optional<std::string_view> of = {}) const
+    {
+        const std::string name = of ? detail::terminated(*of, "name") : std::string();
+        std::string text;
+        bool found = true;
+        detail::fill(text, [&](char *buf, std::size_t cap, std::size_t *needed) {
+            const auto status = lightgpt_model_chat_template(get(), of ? name.c_str() : nullptr,
+                                                             buf, cap, needed);
+            found = status != LIGHTGPT_NOT_FOUND;
+            return found ? status : LIGHTGPT_OK;
+        });
+        return found ? std::optional<std::string>(std::move(text)) : std::nullopt;
+    }
+
+    std::string render(const chat &given) const
+    {
+        std::string prompt;
+        detail::with_chat(given, [&](const lightgpt_chat *raw) {
+            return detail::fill(prompt, [&](char *buf, std::size_t cap, std::size_t *needed) {
+                return lightgpt_model_chat_render(get(), raw, buf, cap, needed);
+            });
+        });
+        return prompt;
+    }
+
+    std::vector<std::uint32_t> tokenize(const chat &given) const
+    {
+        std::vector<std::uint32_t> tokens;
+        detail::with_chat(given, [&](const lightgpt_chat *raw) {
+            return detail::fill(
+                tokens, [&](std::uint32_t *buf, std::size_t cap, std::size_t *needed) {
+                    return lightgpt_model_chat_tokenize(get(), raw, buf, cap, needed);
+                });
+        });
+        return tokens;
     }
 
     std::string token_text(std::uint32_t token) const
@@ -1035,6 +1121,15 @@ public:
         });
         return tokens;
     }
+    std::uint64_t feed(const chat &given)
+    {
+        std::uint64_t tokens = 0;
+        detail::with_chat(given, [&](const lightgpt_chat *raw) {
+            return detail::call(
+                [&] { return lightgpt_session_feed_chat(get(), raw, &tokens); });
+        });
+        return tokens;
+    }
     void feed(const std::vector<std::uint32_t> &tokens)
     {
         detail::call(
@@ -1310,11 +1405,12 @@ private:
 };
 
 struct batch_request {
-    // The prompt: text, or tokens.
+    // The prompt: text, tokens, or a chat.
     std::string_view text;
     // LIGHTGPT_TEXT_ bits.
     std::uint32_t flags = LIGHTGPT_TEXT_ADD_SPECIAL;
     std::vector<std::uint32_t> tokens;
+    std::optional<lightgpt::chat> chat;
     generate_options generate;
     std::int32_t priority = 0;
     std::uint64_t submitter = 0;
@@ -1367,7 +1463,7 @@ public:
     {
         lightgpt_batch_request request = LIGHTGPT_BATCH_REQUEST_INIT;
         request.flags = given.flags;
-        request.text = given.tokens.empty() ? given.text.data() : nullptr;
+        request.text = given.tokens.empty() && !given.chat ? given.text.data() : nullptr;
         request.text_bytes = given.text.size();
         request.tokens = given.tokens.empty() ? nullptr : given.tokens.data();
         request.tokens_len = given.tokens.size();
@@ -1381,12 +1477,15 @@ public:
         if (given.event_owner)
             request.destroy = given.event_owner.get_deleter();
         std::uint64_t id = 0;
-        detail::with(given.generate, [&](const lightgpt_generate_options *options) {
-            request.generate = options;
-            const std::int32_t status = lightgpt_batch_queue_submit(get(), &request, &id);
-            if (status >= 0)
-                given.event_owner.release();
-            return status;
+        detail::with_chat(given.chat.value_or(lightgpt::chat()), [&](const lightgpt_chat *chat) {
+            request.chat = given.chat ? chat : nullptr;
+            return detail::with(given.generate, [&](const lightgpt_generate_options *options) {
+                request.generate = options;
+                const std::int32_t status = lightgpt_batch_queue_submit(get(), &request, &id);
+                if (status >= 0)
+                    given.event_owner.release();
+                return status;
+            });
         });
         return id;
     }

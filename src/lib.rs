@@ -24,6 +24,8 @@ pub mod gguf;
 
 pub mod tokenizer;
 
+pub mod chat;
+
 pub mod kernel;
 
 pub mod tensor;

@@ -568,7 +568,13 @@ fn rust_layout() -> String {
         }
         lightgpt_batch_request {
             struct_size, flags, text, text_bytes, tokens, tokens_len, generate, priority, sharing,
-            submitter, deadline_us, event, user_data, destroy, salt,
+            submitter, deadline_us, event, user_data, destroy, salt, chat,
+        }
+        lightgpt_chat_message { role, content, content_bytes, fields_json, fields_json_bytes }
+        lightgpt_chat {
+            struct_size, flags, messages, messages_len, messages_json, messages_json_bytes,
+            tools_json, tools_json_bytes, variables_json, variables_json_bytes, template_text,
+            template_text_bytes, template_name, now,
         }
         lightgpt_embed_options { struct_size, flags, pooling, reserved }
     }

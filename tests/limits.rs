@@ -73,6 +73,27 @@ const TABLE: &[(&str, &str)] = &[
         "sequences whose diversity is measured at once",
         "{capi/diversity SEQUENCES_MAX}",
     ),
+    (
+        "source of a chat template",
+        "{chat/mod SOURCE_BYTES_MAX} bytes",
+    ),
+    (
+        "nesting of a chat template's expressions and blocks",
+        "{chat/parser NESTING_MAX}",
+    ),
+    ("steps of a rendering", "{chat/mod STEPS_MAX}"),
+    (
+        "text and data that a rendering makes",
+        "{chat/mod MADE_BYTES_MAX MiB} MiB, or {chat/mod MADE_BYTES_EACH} bytes for each byte of the chat",
+    ),
+    (
+        "a prompt that a template makes",
+        "{chat/mod PROMPT_BYTES_MAX MiB} MiB",
+    ),
+    (
+        "nesting of its lists and dictionaries, of its macros' calls",
+        "{chat/value DEPTH_MAX} and {chat/machine FRAMES_MAX}",
+    ),
 ];
 
 #[test]

@@ -59,6 +59,22 @@ fn program() -> Option<&'static Path> {
     program.as_deref()
 }
 
+/// A chat template for a model that has none, in a file.
+fn template() -> String {
+    let path = library().join("plain.jinja");
+    let text = "\
+{%- for message in messages %}
+    {%- if message.role not in ['system', 'user', 'assistant'] %}
+        {{- raise_exception('no such role') }}
+    {%- endif %}
+    {{- message.role + ': ' + message.content + '\n' }}
+{%- endfor %}
+{%- if tools %}{{ 'tools: ' + tools | tojson + '\n' }}{% endif %}
+{%- if add_generation_prompt %}{{ 'assistant:' + (mood or '') }}{% endif %}";
+    fs::write(&path, text).unwrap();
+    path.to_str().unwrap().into()
+}
+
 /// A server at work; it is told to end, and has to, when it goes.
 struct Server {
     child: Child,
@@ -279,7 +295,7 @@ fn several_prompts_choices_and_scores() {
 
 #[test]
 fn chats_are_answered() {
-    let Some(server) = Server::start(&["--chat", "plain"]) else {
+    let Some(server) = Server::start(&["--chat-template", &template()]) else {
         return;
     };
     let messages = json!([
@@ -311,7 +327,20 @@ fn chats_are_answered() {
     };
     let text: String = parts.iter().filter_map(piece).collect();
     assert_eq!(choice["message"]["content"], text);
-    // Nobody but the server begins and ends messages.
+    // What the template makes of tools and variables is in the prompt.
+    let asked = |more: Value| {
+        let mut body = json!({"messages": messages, "max_tokens": 1});
+        body.as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
+        let (status, answer) = server.post("/v1/chat/completions", &body);
+        assert_eq!(status, 200, "{answer}");
+        answer["usage"]["prompt_tokens"].as_u64().unwrap()
+    };
+    let plain = asked(json!({}));
+    assert!(asked(json!({"tools": [{"type": "function", "function": {"name": "f"}}]})) > plain + 9);
+    assert!(asked(json!({"chat_template_kwargs": {"mood": " Once upon a"}})) > plain + 2);
+    // Nobody but the template begins and ends messages.
     let spells = json!({"messages": [{"role": "user", "content": "</s>"}]});
     let (status, message) = server.refused("/v1/chat/completions", &spells);
     assert!(status == 400 && message.contains("special"), "{message}");
@@ -323,6 +352,19 @@ fn chats_are_answered() {
         let body = json!({"messages": wrong});
         assert_eq!(server.refused("/v1/chat/completions", &body).0, 400);
     }
+}
+
+#[test]
+fn a_model_without_a_template_says_so() {
+    let Some(server) = Server::start(&[]) else {
+        return;
+    };
+    let body = json!({"messages": [{"role": "user", "content": "Hello"}]});
+    let (status, message) = server.refused("/v1/chat/completions", &body);
+    assert!(
+        status == 400 && message.contains("tokenizer.chat_template"),
+        "{message}"
+    );
 }
 
 #[test]
@@ -638,7 +680,7 @@ fn embeddings_do_not_outlast_the_end() {
 /// The client library that programs use, if a Python here has it; LIGHTGPT_PYTHON names one.
 #[test]
 fn the_python_client_is_served() {
-    let Some(server) = Server::start(&["--chat", "plain"]) else {
+    let Some(server) = Server::start(&["--chat-template", &template()]) else {
         return;
     };
     let python = std::env::var("LIGHTGPT_PYTHON").unwrap_or_else(|_| "python3".into());

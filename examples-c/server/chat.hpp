@@ -1,88 +1,99 @@
-// Chats as text.
+// Chats to tokens, by the model's template or one from a file.
 #ifndef LIGHTGPT_SERVER_CHAT_HPP
 #define LIGHTGPT_SERVER_CHAT_HPP
 
 #include "body.hpp"
 
+#include <fstream>
+#include <iterator>
 #include <string>
 #include <vector>
 
 namespace server {
 
-// How a message is written: open, role, middle, content, close. The library renders no templates of
-// models; these are the forms that most of them have.
-struct chat_format {
-    const char *name;
-    const char *mark; // stands in the template of a model that has this form
-    const char *open, *middle, *close;
-    const char *assistant;
-    const char *stop; // where the model has no token for the end of a message
-};
-
-inline constexpr chat_format FORMATS[] = {
-    {"chatml", "<|im_start|>", "<|im_start|>", "\n", "<|im_end|>\n", "assistant", nullptr},
-    {"llama3", "<|start_header_id|>", "<|start_header_id|>", "<|end_header_id|>\n\n", "<|eot_id|>",
-     "assistant", nullptr},
-    {"gemma", "<start_of_turn>", "<start_of_turn>", "\n", "<end_of_turn>\n", "model", nullptr},
-    {"phi3", "<|end|>", "<|", "|>\n", "<|end|>\n", "assistant", nullptr},
-    {"zephyr", "<|user|>", "<|", "|>\n", "</s>\n", "assistant", nullptr},
-    {"plain", nullptr, "", ": ", "\n", "assistant", "\nuser:"},
-};
-
-// The format that was named, or that of the model's template; null if that is none of ours.
-inline const chat_format *format_of(const lightgpt::model &model, const string &name)
+// The template in the file of that name; nothing without a name.
+inline string read_template(const string &path)
 {
-    const auto found = model.metadata_text("tokenizer.chat_template");
-    for (const chat_format &format : FORMATS) {
-        const bool is_wanted = format.mark == nullptr ? !found.has_value()
-                                                      : found.value_or("").find(format.mark)
-                != string::npos;
-        if (name.empty() ? is_wanted : name == format.name)
-            return &format;
-    }
-    return nullptr;
+    std::ifstream file(path);
+    if (!path.empty() && !file)
+        throw lightgpt::error(LIGHTGPT_IO, path + ": cannot be read");
+    return string(std::istreambuf_iterator<char>(file), {});
 }
 
-inline string content_of(const json &message)
+// Nobody but the template begins and ends messages.
+inline void check_content(const lightgpt::model &model, const json &value)
 {
-    const json *content = member(message, "content");
-    if (content == nullptr || !content->is_array())
-        return content != nullptr ? text(*content, "content") : string();
-    string all;
-    for (const json &part : *content) {
-        if (!part.is_object() || part.value("type", "") != "text" || member(part, "text") == nullptr)
-            throw refusal{400, "content: expected parts of type text"};
-        all += text(part["text"], "content");
+    if (value.is_string()) {
+        const string text = value.get<string>();
+        if (model.tokenize(text) != model.tokenize(text, LIGHTGPT_TEXT_PARSE_SPECIAL))
+            throw refusal{400, "content: it spells a special token of the model"};
+    } else if (value.is_structured()) {
+        for (const auto &part : value.items()) {
+            check_content(model, part.key());
+            check_content(model, part.value());
+        }
+    }
+}
+
+inline const json *list_of(const json &body, const char *name)
+{
+    const json *found = member(body, name);
+    if (found != nullptr && !found->is_array())
+        throw refusal{400, string(name) + ": expected a list"};
+    return found;
+}
+
+// Messages as templates know them: content that comes in parts of text is one text, and the developer
+// is the system where a template does not know better.
+inline json messages_of(const json &body, const string &source)
+{
+    const json *messages = list_of(body, "messages");
+    if (messages == nullptr || messages->empty())
+        throw refusal{400, "messages: expected a list of messages"};
+    json all = *messages;
+    for (json &message : all) {
+        if (!message.is_object() || member(message, "role") == nullptr)
+            throw refusal{400, "messages: expected a role in each"};
+        if (text(message["role"], "role") == "developer" && source.find("developer") == string::npos)
+            message["role"] = "system";
+        const json *content = member(message, "content");
+        if (content == nullptr || content->is_string())
+            continue;
+        string whole;
+        for (const json &part : *content) {
+            if (!part.is_object() || part.value("type", "") != "text" || !member(part, "text"))
+                throw refusal{400, "content: expected a text, or parts of type text"};
+            whole += text(part["text"], "content");
+        }
+        message["content"] = whole;
     }
     return all;
 }
 
-inline std::vector<std::uint32_t> chat(const lightgpt::model &model, const chat_format &format,
-                                const json &body)
+inline std::vector<std::uint32_t> chat(const lightgpt::model &model, const string &source,
+                                       const json &body)
 {
-    const json *messages = member(body, "messages");
-    if (messages == nullptr || !messages->is_array() || messages->empty())
-        throw refusal{400, "messages: expected a list of messages"};
-    string all;
-    for (const json &message : *messages) {
-        if (!message.is_object() || member(message, "role") == nullptr)
-            throw refusal{400, "messages: expected a role in each"};
-        string role = text(message["role"], "role");
-        if (role == "developer")
-            role = "system";
-        if (role != "system" && role != "user" && role != "assistant")
-            throw refusal{400, "role: expected system, user or assistant, found " + role};
-        const string content = content_of(message);
-        // Nobody but us begins and ends messages.
-        if (model.tokenize(content) != model.tokenize(content, LIGHTGPT_TEXT_PARSE_SPECIAL))
-            throw refusal{400, "content: it spells a special token of the model"};
-        all += string(format.open) + (role == "assistant" ? format.assistant : role.c_str())
-            + format.middle + content + format.close;
-    }
-    all += string(format.open) + format.assistant + format.middle;
-    while (!all.empty() && all.back() == ' ')
-        all.pop_back(); // the model writes it
-    return model.tokenize(all, LIGHTGPT_TEXT_ADD_SPECIAL | LIGHTGPT_TEXT_PARSE_SPECIAL);
+    const json messages
+        = messages_of(body, source.empty() ? model.chat_template().value_or("") : source);
+    const json *tools = list_of(body, "tools");
+    const json *variables = member(body, "chat_template_kwargs");
+    if (variables != nullptr && !variables->is_object())
+        throw refusal{400, "chat_template_kwargs: expected an object"};
+    for (const json *part : {&messages, tools, variables})
+        if (part != nullptr)
+            check_content(model, *part);
+
+    const string messages_json = messages.dump(), tools_json = tools ? tools->dump() : "",
+                 variables_json = variables ? variables->dump() : "";
+    lightgpt::chat given;
+    given.messages_json = messages_json;
+    if (tools != nullptr && !tools->empty())
+        given.tools_json = tools_json;
+    if (variables != nullptr)
+        given.variables_json = variables_json;
+    if (!source.empty())
+        given.template_text = source;
+    return model.tokenize(given);
 }
 
 } // namespace server

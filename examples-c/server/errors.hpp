@@ -11,7 +11,8 @@
 
 namespace server {
 
-using json = nlohmann::json;
+// What clients send keeps its order: templates may write it into prompts.
+using json = nlohmann::ordered_json;
 using std::size_t;
 using std::string;
 
@@ -43,6 +44,7 @@ inline refusal refusal_of(std::int32_t status, const string &message, bool drain
     case LIGHTGPT_CONTEXT_FULL:
         return {400, message, "invalid_request_error", "context_length_exceeded"};
     case LIGHTGPT_INVALID_ARGUMENT:
+    case LIGHTGPT_NOT_FOUND: // the model has no chat template
     case LIGHTGPT_UNSUPPORTED:
     case LIGHTGPT_MEMORY_CAP:
         return {400, message};

@@ -27,8 +27,8 @@ struct order {
 inline void refuse_unsupported(const json &body)
 {
     const std::pair<const char *, json> only[]
-        = {{"best_of", 1}, {"echo", false}, {"suffix", ""}, {"tools", json::array()},
-           {"functions", json::array()}, {"response_format", {{"type", "text"}}}};
+        = {{"best_of", 1}, {"echo", false}, {"suffix", ""}, {"functions", json::array()},
+           {"response_format", {{"type", "text"}}}};
     for (const auto &[name, value] : only)
         if (const json *found = member(body, name); found != nullptr && *found != value)
             throw refusal{400, string(name) + ": not supported", "invalid_request_error",

@@ -13,7 +13,7 @@
 namespace server {
 
 struct settings {
-    string model, host = "127.0.0.1", name, chat;
+    string model, host = "127.0.0.1", name, chat_template;
     std::uint64_t port = 8080, threads = 0, sequences = 16, context = 0, requests = 256, clients = 64;
     std::uint64_t body_bytes = 4 << 20, memory_bytes = 0, drain_seconds = 30;
 };
@@ -22,7 +22,7 @@ inline settings read_arguments(int argc, char **argv)
 {
     settings to;
     const std::pair<const char *, string *> texts[]
-        = {{"--host", &to.host}, {"--name", &to.name}, {"--chat", &to.chat}};
+        = {{"--host", &to.host}, {"--name", &to.name}, {"--chat-template", &to.chat_template}};
     const std::pair<const char *, std::uint64_t *> numbers[]
         = {{"--port", &to.port},           {"--threads", &to.threads},
            {"--sequences", &to.sequences}, {"--context", &to.context},

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::arguments::{Out, flags, input, invalid, size, text};
 use super::batch_queue::{end_of, lightgpt_batch_queue};
+use super::chat::{Given, lightgpt_chat};
 use super::generate::{
     LIGHTGPT_EVENT_FINISHED, LIGHTGPT_EVENT_NONE, LIGHTGPT_EVENT_PROGRESS, LIGHTGPT_EVENT_TOKEN,
     finish_number, generate_options, lightgpt_generate_options, lightgpt_token_score,
@@ -24,6 +25,7 @@ use super::status::{
 use super::tokenizer::encode_options;
 use crate::engine::{Event, Happened, Listener, Outcome, Poll, Polled, Queue, Request, Timings};
 use crate::error::{Code, Error, Result};
+use crate::model::CHAT_TEXT;
 use crate::session::{Action, Finish};
 
 /// The deadline of a request of a batch queue has passed.
@@ -150,6 +152,8 @@ pub struct lightgpt_batch_request {
     pub destroy: lightgpt_destroy_fn,
     /// Share only with requests and sessions of the same salt, see lightgpt_session_options.
     pub salt: u64,
+    /// The prompt as a chat, see lightgpt_model_chat_tokenize; or NULL, and text or tokens.
+    pub chat: *const lightgpt_chat,
 }
 
 // SAFETY: as the trait asks; NULL pointers and functions are all zeros.
@@ -166,7 +170,8 @@ unsafe impl Struct for lightgpt_batch_request {
 /// is in use), LIGHTGPT_INVALID_ARGUMENT (no prompt, a token outside the vocabulary, a priority out
 /// of range), LIGHTGPT_CONTEXT_FULL (the prompt alone has more tokens than a request may come to),
 /// LIGHTGPT_MEMORY_CAP (it does not fit into memory_max, even alone), LIGHTGPT_UNSUPPORTED (text
-/// without a tokenizer), LIGHTGPT_OUT_OF_MEMORY, LIGHTGPT_POISONED.
+/// without a tokenizer), LIGHTGPT_OUT_OF_MEMORY, LIGHTGPT_POISONED, and those of
+/// lightgpt_model_chat_tokenize.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lightgpt_batch_queue_submit(
     queue: *const lightgpt_batch_queue,
@@ -368,12 +373,23 @@ unsafe fn engine_request(
     given: &lightgpt_batch_request,
     data: &Arc<UserData>,
 ) -> Result<Request> {
-    if !given.text.is_null() && !given.tokens.is_null() {
-        return Err(invalid("request", "expected text or tokens, found both"));
+    let forms = [
+        given.text.is_null(),
+        given.tokens.is_null(),
+        given.chat.is_null(),
+    ];
+    if forms.iter().filter(|is_null| !**is_null).count() > 1 {
+        let message = "expected one of text, tokens and chat, found several";
+        return Err(invalid("request", message));
     }
     // SAFETY: promised by the caller.
     let generate = unsafe { generate_options(&read(given.generate, "generate")?) }?;
-    let tokens = if given.text.is_null() {
+    let tokens = if !given.chat.is_null() {
+        // SAFETY: promised by the caller.
+        let chat = unsafe { Given::read(given.chat, "request.chat") }?;
+        let prompt = queue.model().chat_text(&chat.chat, chat.template)?;
+        queue.tokenize(&prompt, CHAT_TEXT)?
+    } else if given.text.is_null() {
         let len = size(given.tokens_len, "request.tokens_len")?;
         // SAFETY: promised by the caller.
         unsafe { input(given.tokens, len, "request.tokens") }?.to_vec()

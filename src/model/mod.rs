@@ -2,6 +2,7 @@
 
 mod arch;
 mod batch;
+mod chat;
 pub mod embedding;
 pub mod forward;
 mod phases;
@@ -24,6 +25,7 @@ use crate::tokenizer::Tokenizer;
 
 pub use arch::names as architectures;
 pub use batch::Row;
+pub use chat::{CHAT_TEXT, ChatTemplate};
 pub use scratch::{Scratch, Size};
 pub use spec::Spec;
 pub use weights::Weights;

@@ -22,11 +22,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde::{Deserialize, Serialize};
 
 use crate::budget::{Budget, Shared, Tag};
+use crate::chat::Chat;
 use crate::control::Signals;
 use crate::error::{Code, Error, Result};
 use crate::kv::{Cache, Domain, KvFormat};
 use crate::model::forward::Pass;
-use crate::model::{Model, Network};
+use crate::model::{CHAT_TEXT, ChatTemplate, Model, Network};
 use crate::sampler::SamplerState;
 use crate::team::Team;
 use crate::tokenizer::EncodeOptions;
@@ -281,6 +282,17 @@ impl Session {
         self.prompt_end = self.tokens.len();
         self.metrics.prompt_tokens += tokens.len() as u64;
         Ok(())
+    }
+
+    /// Renders a chat, tokenizes the prompt and queues it; returns how many tokens it is. A prompt is
+    /// the whole chat: the session should be new, or rewound to its begin.
+    ///
+    /// # Errors
+    /// As [`Session::feed_text`] and [`Model::chat_text`].
+    pub fn feed_chat(&mut self, chat: &Chat, template: ChatTemplate<'_>) -> Result<usize> {
+        self.check_sound()?;
+        let prompt = self.model.chat_text(chat, template)?;
+        self.feed_text(&prompt, CHAT_TEXT)
     }
 
     /// Tokenizes text and queues it; returns how many tokens it is.

@@ -479,6 +479,32 @@ void batching(const lightgpt::model &model)
     EXPECT(!busy);
 }
 
+void chatting(const lightgpt::model &model)
+{
+    lightgpt::chat chat;
+    chat.messages = {{"user", "Once", {}}, {"assistant", {}, R"({"content": " upon"})"}};
+    chat.messages_json = R"([{"role": "user", "content": " a time"}])";
+    EXPECT(!model.chat_template() && !model.chat_template("tool_use"));
+    EXPECT(status_of([&] { model.render(chat); }) == LIGHTGPT_NOT_FOUND);
+    chat.template_text
+        = "{% for m in messages %}{{ m.content }}{% endfor %}{{ x if add_generation_prompt }}";
+    chat.variables_json = R"({"x": " there"})";
+    EXPECT(model.render(chat) == "Once upon a time there");
+    chat.without_answer = true;
+    EXPECT(model.render(chat) == "Once upon a time");
+    const auto tokens = model.tokenize("Once upon a time", LIGHTGPT_TEXT_ADD_SPECIAL);
+    EXPECT(model.tokenize(chat) == tokens);
+    lightgpt::session session(model);
+    EXPECT(session.feed(chat) == tokens.size());
+    lightgpt::batch_queue queue(model);
+    lightgpt::batch_request request;
+    request.chat = chat;
+    request.generate.tokens_max = 1;
+    EXPECT(queue.submit(request) == 1);
+    chat.template_name = "none";
+    EXPECT(status_of([&] { session.feed(chat); }) == LIGHTGPT_INVALID_ARGUMENT);
+}
+
 } // namespace
 
 int main(int argc, char **argv)
@@ -494,6 +520,7 @@ int main(int argc, char **argv)
     nesting(model);
     executing(model);
     batching(model);
+    chatting(model);
     std::puts("all well");
     return 0;
 }

@@ -1,0 +1,119 @@
+//! Filters that make numbers.
+
+use super::defined;
+use crate::chat::call::Arguments;
+use crate::chat::fault::{Fault, fault};
+use crate::chat::heap::Heap;
+use crate::chat::strings::strip;
+use crate::chat::value::Value;
+
+pub(super) fn abs(_: &mut Heap, value: Value, arguments: Arguments) -> Result<Value, Fault> {
+    arguments.none()?;
+    defined(&value)?;
+    match (value.integer(), &value) {
+        (Some(number), _) => Ok(Value::Int(number.saturating_abs())),
+        (None, Value::Float(number)) => Ok(Value::Float(number.abs())),
+        _ => Err(fault!(
+            "bad operand type for abs(): '{}'",
+            value.type_name()
+        )),
+    }
+}
+
+pub(super) fn float(heap: &mut Heap, value: Value, arguments: Arguments) -> Result<Value, Fault> {
+    let [otherwise] = arguments.bind(["default"])?;
+    defined(&value)?;
+    let number = match &value {
+        Value::Text(text) => {
+            heap.spend(text.len() / 64)?;
+            number_in(text)
+        }
+        other => other.number(),
+    };
+    Ok(number.map_or_else(|| otherwise.unwrap_or(Value::Float(0.0)), Value::Float))
+}
+
+/// The number that a text spells for Python.
+fn number_in(text: &str) -> Option<f64> {
+    let text = strip(text, None, true, true);
+    let known = text.trim_start_matches(['+', '-']).to_ascii_lowercase();
+    if matches!(&*known, "inf" | "infinity" | "nan")
+        || known.starts_with(|c: char| c.is_ascii_digit() || c == '.')
+    {
+        return text.replace('_', "").parse().ok();
+    }
+    None
+}
+
+pub(super) fn int(heap: &mut Heap, value: Value, arguments: Arguments) -> Result<Value, Fault> {
+    let [otherwise, base] = arguments.bind(["default", "base"])?;
+    defined(&value)?;
+    let base = base.and_then(|base| base.integer()).unwrap_or(10);
+    let number = match &value {
+        Value::Text(text) => {
+            heap.spend(text.len() / 64)?;
+            let whole = integer_in(text, base);
+            whole.or_else(|| number_in(text).and_then(truncated))
+        }
+        Value::Float(number) => truncated(*number),
+        other => other.integer(),
+    };
+    Ok(number.map_or_else(|| otherwise.unwrap_or(Value::Int(0)), Value::Int))
+}
+
+fn truncated(number: f64) -> Option<i128> {
+    (number.abs() < 1e38).then_some(number.trunc() as i128)
+}
+
+fn integer_in(text: &str, base: i128) -> Option<i128> {
+    let text = strip(text, None, true, true)
+        .replace('_', "")
+        .to_ascii_lowercase();
+    let (sign, digits) = match text.strip_prefix('-') {
+        Some(digits) => (-1, digits),
+        None => (1, text.strip_prefix('+').unwrap_or(&text)),
+    };
+    let digits = match base {
+        2 => digits.strip_prefix("0b").unwrap_or(digits),
+        8 => digits.strip_prefix("0o").unwrap_or(digits),
+        16 => digits.strip_prefix("0x").unwrap_or(digits),
+        _ => digits,
+    };
+    let base = u32::try_from(base)
+        .ok()
+        .filter(|base| (2..=36).contains(base))?;
+    let starts = digits.starts_with(|c: char| c.is_digit(base));
+    let number = i128::from_str_radix(digits, base).ok().filter(|_| starts)?;
+    Some(sign * number)
+}
+
+pub(super) fn round(_: &mut Heap, value: Value, arguments: Arguments) -> Result<Value, Fault> {
+    let [precision, method] = arguments.bind(["precision", "method"])?;
+    let wrong = || fault!("type {} doesn't define __round__ method", value.type_name());
+    let number = value.number().ok_or_else(wrong)?;
+    let precision = precision
+        .and_then(|p| p.integer())
+        .unwrap_or(0)
+        .clamp(-300, 300);
+    let scale = 10f64.powi(precision as i32);
+    let method = method
+        .as_ref()
+        .and_then(Value::text)
+        .map_or("common", |m| m);
+    let rounded = match method {
+        "ceil" => (number * scale).ceil() / scale,
+        "floor" => (number * scale).floor() / scale,
+        "common" if precision >= 0 => {
+            // Correctly rounded, as the shortest way to decimal digits is.
+            format!("{number:.*}", precision as usize)
+                .parse()
+                .unwrap_or(number)
+        }
+        "common" => (number * scale).round_ties_even() / scale,
+        _ => return Err(fault!("method must be common, ceil or floor")),
+    };
+    match (value.integer(), method) {
+        (Some(_), "common") => Ok(Value::Int(rounded as i128)),
+        _ => Ok(Value::Float(rounded)),
+    }
+}

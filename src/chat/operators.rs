@@ -1,0 +1,307 @@
+//! Arithmetic, comparison and concatenation, as Python does them.
+
+use std::cmp::Ordering;
+
+use super::fault::{Fault, fault};
+use super::format::percent;
+use super::heap::{Heap, Object};
+use super::print::write_text;
+use super::program::{Binary, Compare};
+use super::value::{Kind, Value};
+
+pub(super) fn operate(
+    heap: &mut Heap,
+    operator: Binary,
+    a: &Value,
+    b: &Value,
+) -> Result<Value, Fault> {
+    let formats = operator == Binary::Remainder && a.text().is_some();
+    for side in [Some(a), Some(b).filter(|_| !formats)]
+        .into_iter()
+        .flatten()
+    {
+        if let Some(fault) = side.undefined_fault() {
+            return Err(fault);
+        }
+    }
+    if let (Binary::Add, Value::Markup(_), _) | (Binary::Add, _, Value::Markup(_)) =
+        (operator, a, b)
+    {
+        return add_markup(heap, a, b);
+    }
+    match (operator, &a.clone().plain(), &b.clone().plain()) {
+        (Binary::Add, Value::Text(a), Value::Text(b)) => {
+            heap.take(a.len() + b.len())?;
+            Ok(Value::from([&**a, &**b].concat()))
+        }
+        (Binary::Add, Value::Seq(left), Value::Seq(right))
+            if left.kind.is_tuple() == right.kind.is_tuple()
+                && [left, right]
+                    .iter()
+                    .all(|s| s.kind == Kind::List || s.kind.is_tuple()) =>
+        {
+            let kind = if left.kind.is_tuple() {
+                Kind::Tuple
+            } else {
+                Kind::List
+            };
+            heap.take_values(left.items.len() + right.items.len())?;
+            Value::seq(kind, [&left.items[..], &right.items[..]].concat())
+        }
+        (Binary::Multiply, a @ (Value::Text(_) | Value::Seq(_)), count)
+            if count.integer().is_some() =>
+        {
+            repeat(heap, a, count.integer().unwrap_or(0))
+        }
+        (Binary::Multiply, count, b @ (Value::Text(_) | Value::Seq(_)))
+            if count.integer().is_some() =>
+        {
+            repeat(heap, b, count.integer().unwrap_or(0))
+        }
+        (Binary::Remainder, Value::Text(format), b) => percent(heap, format, b),
+        (_, a, b) => arithmetic(operator, a, b),
+    }
+}
+
+/// A sum of which one side is markup is markup; the other side is escaped.
+fn add_markup(heap: &mut Heap, a: &Value, b: &Value) -> Result<Value, Fault> {
+    let mut text = String::new();
+    for side in [a, b] {
+        match side {
+            Value::Markup(own) => {
+                heap.take(own.len())?;
+                text.push_str(own);
+            }
+            Value::Text(own) => text.push_str(&escape(heap, own)?),
+            _ => return Err(wrong_types(Binary::Add, a, b)),
+        }
+    }
+    Ok(Value::Markup(text.into()))
+}
+
+/// A text that HTML shows as it is.
+pub(super) fn escape(heap: &mut Heap, text: &str) -> Result<String, Fault> {
+    let escaped = |c: char| match c {
+        '&' => Some("&amp;"),
+        '<' => Some("&lt;"),
+        '>' => Some("&gt;"),
+        '\'' => Some("&#39;"),
+        '"' => Some("&#34;"),
+        _ => None,
+    };
+    let count = text.chars().filter(|c| escaped(*c).is_some()).count();
+    heap.take(text.len().saturating_add(count.saturating_mul(4)))?;
+    let mut result = String::new();
+    for c in text.chars() {
+        match escaped(c) {
+            Some(name) => result.push_str(name),
+            None => result.push(c),
+        }
+    }
+    Ok(result)
+}
+
+fn repeat(heap: &mut Heap, value: &Value, count: i128) -> Result<Value, Fault> {
+    let count = usize::try_from(count.max(0)).unwrap_or(usize::MAX);
+    match value {
+        Value::Text(text) => {
+            heap.take(text.len().saturating_mul(count))?;
+            Ok(Value::from(text.repeat(count)))
+        }
+        Value::Seq(seq) if seq.kind == Kind::List || seq.kind.is_tuple() => {
+            heap.take_values(seq.items.len().saturating_mul(count))?;
+            let kind = if seq.kind.is_tuple() {
+                Kind::Tuple
+            } else {
+                Kind::List
+            };
+            let total = seq.items.len().saturating_mul(count);
+            let items = seq.items.iter().cycle().take(total).cloned().collect();
+            Value::seq(kind, items)
+        }
+        other => Err(fault!("'{}' object cannot be repeated", other.type_name())),
+    }
+}
+
+fn arithmetic(operator: Binary, a: &Value, b: &Value) -> Result<Value, Fault> {
+    if let (Some(a), Some(b)) = (a.integer(), b.integer()) {
+        return integers(operator, a, b);
+    }
+    let (Some(x), Some(y)) = (a.number(), b.number()) else {
+        return Err(wrong_types(operator, a, b));
+    };
+    let divides = matches!(
+        operator,
+        Binary::Divide | Binary::FloorDivide | Binary::Remainder
+    );
+    if divides && y == 0.0 {
+        return Err(fault!("division by zero"));
+    }
+    Ok(Value::Float(match operator {
+        Binary::Add => x + y,
+        Binary::Subtract => x - y,
+        Binary::Multiply => x * y,
+        Binary::Divide => x / y,
+        Binary::FloorDivide => {
+            // What is left is exact, the quotient is not.
+            let whole = ((x - remainder(x, y)) / y).round();
+            if whole == 0.0 {
+                0f64.copysign(x / y)
+            } else {
+                whole
+            }
+        }
+        Binary::Remainder => remainder(x, y),
+        Binary::Power => return power(x, y),
+    }))
+}
+
+/// What is left of a division; it has the sign of the divisor.
+fn remainder(x: f64, y: f64) -> f64 {
+    let rest = x % y;
+    if rest == 0.0 {
+        0f64.copysign(y)
+    } else if (rest < 0.0) != (y < 0.0) {
+        rest + y
+    } else {
+        rest
+    }
+}
+
+fn power(x: f64, y: f64) -> Result<Value, Fault> {
+    let result = x.powf(y);
+    if x == 0.0 && y < 0.0 {
+        return Err(fault!("0.0 cannot be raised to a negative power"));
+    }
+    if !result.is_finite() && x.is_finite() && y.is_finite() {
+        return Err(fault!("the power is no number that a float can hold"));
+    }
+    Ok(Value::Float(result))
+}
+
+fn integers(operator: Binary, a: i128, b: i128) -> Result<Value, Fault> {
+    let result = match operator {
+        Binary::Add => a.checked_add(b),
+        Binary::Subtract => a.checked_sub(b),
+        Binary::Multiply => a.checked_mul(b),
+        Binary::Power => match u32::try_from(b) {
+            Ok(b) => a.checked_pow(b),
+            Err(_) if b < 0 => return power(a as f64, b as f64),
+            Err(_) => None,
+        },
+        _ if b == 0 => return Err(fault!("division by zero")),
+        Binary::Divide => return Ok(Value::Float(a as f64 / b as f64)),
+        Binary::FloorDivide => a.checked_div(b).map(|_| floor_divide(a, b)),
+        Binary::Remainder => a.checked_rem(b).map(|_| a - floor_divide(a, b) * b),
+    };
+    let result = result.ok_or_else(|| Fault::limit("an integer has more than 38 digits"))?;
+    Ok(Value::Int(result))
+}
+
+fn floor_divide(a: i128, b: i128) -> i128 {
+    let quotient = a / b;
+    quotient - i128::from(a % b != 0 && (a < 0) != (b < 0))
+}
+
+fn wrong_types(operator: Binary, a: &Value, b: &Value) -> Fault {
+    if let (Binary::Add, Value::Text(_)) = (operator, a) {
+        return fault!(
+            "can only concatenate str (not \"{}\") to str",
+            b.type_name()
+        );
+    }
+    let operator = match operator {
+        Binary::Add => "+",
+        Binary::Subtract => "-",
+        Binary::Multiply => "*",
+        Binary::Divide => "/",
+        Binary::FloorDivide => "//",
+        Binary::Remainder => "%",
+        Binary::Power => "**",
+    };
+    fault!(
+        "unsupported operand type(s) for {operator}: '{}' and '{}'",
+        a.type_name(),
+        b.type_name()
+    )
+}
+
+pub(super) fn negate(value: &Value, negative: bool) -> Result<Value, Fault> {
+    if let Some(fault) = value.undefined_fault() {
+        return Err(fault);
+    }
+    let sign = if negative { -1 } else { 1 };
+    match (value.integer(), value) {
+        // The parser makes no integer that has no opposite.
+        (Some(number), _) => Ok(Value::Int(number.saturating_mul(sign))),
+        (None, Value::Float(number)) => Ok(Value::Float(if negative { -number } else { *number })),
+        _ => Err(fault!(
+            "bad operand type for unary sign: '{}'",
+            value.type_name()
+        )),
+    }
+}
+
+/// `a ~ b ~ c`.
+pub(super) fn concatenate(heap: &mut Heap, parts: &[Value]) -> Result<Value, Fault> {
+    let mut text = String::new();
+    for part in parts {
+        write_text(heap, part, &mut text)?;
+    }
+    heap.text(text)
+}
+
+pub(super) fn compare(
+    heap: &mut Heap,
+    operator: Compare,
+    a: &Value,
+    b: &Value,
+) -> Result<bool, Fault> {
+    let order = |wanted: fn(Ordering) -> bool| Ok(a.compare(b)?.is_some_and(wanted));
+    match operator {
+        Compare::Equal | Compare::NotEqual => {
+            heap.spend(a.size().values as usize / 8)?;
+            Ok(a.equals(b) == (operator == Compare::Equal))
+        }
+        Compare::Less => order(Ordering::is_lt),
+        Compare::LessEqual => order(Ordering::is_le),
+        Compare::Greater => order(Ordering::is_gt),
+        Compare::GreaterEqual => order(Ordering::is_ge),
+        Compare::In => contains(heap, b, a),
+        Compare::NotIn => contains(heap, b, a).map(|found| !found),
+    }
+}
+
+/// `value in container`.
+pub(super) fn contains(heap: &mut Heap, container: &Value, value: &Value) -> Result<bool, Fault> {
+    match container {
+        Value::Text(text) => {
+            if let Some(fault) = value.undefined_fault() {
+                return Err(fault!("{}", fault.message));
+            }
+            let part = value.text().ok_or_else(|| {
+                fault!(
+                    "'in <string>' requires string as left operand, not {}",
+                    value.type_name()
+                )
+            })?;
+            heap.spend(text.len() / 64)?;
+            Ok(text.contains(&**part))
+        }
+        Value::Dict(_) if value.is_undefined() => Ok(false),
+        Value::Dict(dict) => Ok(dict.get(value)?.is_some()),
+        Value::Seq(seq) => {
+            heap.spend(container.size().values as usize / 8)?;
+            Ok(seq.items.iter().any(|item| item.equals(value)))
+        }
+        Value::Undefined(_) => Ok(false),
+        Value::Object(number) if let Object::Generator(_) = heap.object(*number) => {
+            let items = heap.iterate(container)?;
+            Ok(items.iter().any(|item| item.equals(value)))
+        }
+        other => Err(fault!(
+            "argument of type '{}' is not iterable",
+            heap.type_name(other)
+        )),
+    }
+}
