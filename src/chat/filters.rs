@@ -263,7 +263,8 @@ fn format(heap: &mut Heap, value: Value, arguments: Arguments) -> Result<Value, 
 
 fn indent(heap: &mut Heap, value: Value, arguments: Arguments) -> Result<Value, Fault> {
     let [width, first, blank] = arguments.bind(["width", "first", "blank"])?;
-    let text = text_of(heap, &value)?;
+    let text = Some(value);
+    let text = strings::text_argument(&text, "indent")?;
     let indent = match &width {
         Some(Value::Text(text)) => text.to_string(),
         other => {
@@ -364,7 +365,8 @@ fn trim(heap: &mut Heap, value: Value, arguments: Arguments) -> Result<Value, Fa
 fn truncate(heap: &mut Heap, value: Value, arguments: Arguments) -> Result<Value, Fault> {
     let names = ["length", "killwords", "end", "leeway"];
     let [length, kill_words, end, leeway] = arguments.bind(names)?;
-    let text = text_of(heap, &value)?;
+    let text = Some(value);
+    let text = strings::text_argument(&text, "truncate")?;
     let number = |value: Option<Value>, otherwise: i128| {
         let number = value.and_then(|value| value.integer()).unwrap_or(otherwise);
         usize::try_from(number).unwrap_or(0)

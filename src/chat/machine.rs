@@ -45,7 +45,7 @@ pub(super) struct Machine<'a> {
     texts: Vec<String>,
     output_max: usize,
     at: usize,
-    /// Whether the loop that has just ended had an item.
+    /// Whether the body of the loop that has just ended had begun.
     looped: bool,
     /// The number of the name `loop`, if the template has it.
     loop_name: Option<u32>,
@@ -54,6 +54,8 @@ pub(super) struct Machine<'a> {
 struct Running {
     object: u32,
     collected: Vec<Value>,
+    /// Whether the body has begun.
+    entered: bool,
 }
 
 /// A macro that runs.
@@ -148,7 +150,7 @@ impl<'a> Machine<'a> {
             | Op::JumpIfLooped(_)
             | Op::CompareChain(..)
             | Op::IfMissing(..) => self.branch(op)?,
-            Op::Iterate | Op::Next(_) | Op::EndLoop | Op::Collect | Op::EndCollect => {
+            Op::Iterate | Op::Next(_) | Op::Enter | Op::EndLoop | Op::Collect | Op::EndCollect => {
                 self.loop_step(op)?;
             }
             Op::PushScope => self.open_scope()?,
@@ -357,7 +359,8 @@ impl<'a> Machine<'a> {
         match op {
             Op::Jump(by) => self.jump(by),
             Op::JumpIfFalse(by) => {
-                if !self.pop().is_true() {
+                let value = self.pop();
+                if !value.is_true() {
                     self.jump(by);
                 }
             }

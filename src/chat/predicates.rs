@@ -4,9 +4,9 @@ use super::call::Arguments;
 use super::fault::{Fault, fault};
 use super::filters::Filter;
 use super::heap::{Heap, Object};
-use super::operators::{compare, contains};
+use super::operators::{compare, contains, operate};
 use super::print::text_of;
-use super::program::Compare;
+use super::program::{Binary, Compare};
 use super::strings;
 use super::value::Value;
 
@@ -36,10 +36,9 @@ const TABLE: &[(&str, Test)] = &[
     ("boolean", |_, value, _| Ok(matches!(value, Value::Bool(_)))),
     ("callable", is_callable),
     ("defined", |_, value, _| Ok(!value.is_undefined())),
-    ("divisibleby", |_, value, by| {
-        let by = integer(other(by)?)?;
-        let rest = integer(value)?.checked_rem(by);
-        Ok(rest.ok_or_else(|| fault!("integer modulo by zero"))? == 0)
+    ("divisibleby", |heap, value, by| {
+        let rest = operate(heap, Binary::Remainder, value, other(by)?)?;
+        compare(heap, Compare::Equal, &rest, &Value::Int(0))
     }),
     ("eq", |heap, a, b| {
         compare(heap, Compare::Equal, a, other(b)?)
@@ -48,7 +47,7 @@ const TABLE: &[(&str, Test)] = &[
         compare(heap, Compare::Equal, a, other(b)?)
     }),
     ("escaped", |_, _, _| Ok(false)),
-    ("even", |_, value, _| Ok(integer(value)? % 2 == 0)),
+    ("even", |heap, value, _| has_rest(heap, value, 0)),
     ("false", |_, value, _| {
         Ok(matches!(value, Value::Bool(false)))
     }),
@@ -90,7 +89,7 @@ const TABLE: &[(&str, Test)] = &[
     }),
     ("none", |_, value, _| Ok(matches!(value, Value::None))),
     ("number", |_, value, _| Ok(value.number().is_some())),
-    ("odd", |_, value, _| Ok(integer(value)? % 2 != 0)),
+    ("odd", |heap, value, _| has_rest(heap, value, 1)),
     ("sameas", |_, a, b| {
         let b = other(b)?;
         Ok(a.type_name() == b.type_name() && a.equals(b))
@@ -139,15 +138,10 @@ fn other(arguments: &Arguments) -> Result<&Value, Fault> {
     found.ok_or_else(|| fault!("the test misses an argument"))
 }
 
-fn integer(value: &Value) -> Result<i128, Fault> {
-    if let Some(fault) = value.undefined_fault() {
-        return Err(fault);
-    }
-    let number = match value {
-        Value::Float(number) if number.fract() == 0.0 => Some(*number as i128),
-        other => other.integer(),
-    };
-    number.ok_or_else(|| fault!("expected an integer, found '{}'", value.type_name()))
+/// Whether half of the number leaves that rest.
+fn has_rest(heap: &mut Heap, value: &Value, rest: i128) -> Result<bool, Fault> {
+    let found = operate(heap, Binary::Remainder, value, &Value::Int(2))?;
+    compare(heap, Compare::Equal, &found, &Value::Int(rest))
 }
 
 fn is_callable(heap: &mut Heap, value: &Value, _: &Arguments) -> Result<bool, Fault> {

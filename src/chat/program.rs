@@ -111,9 +111,11 @@ pub(super) enum Op {
     Iterate,
     /// Pushes the next item into a new scope, or jumps.
     Next(i32),
+    /// Notes that the body of the loop begins.
+    Enter,
     /// Ends the innermost loop.
     EndLoop,
-    /// Jumps if the loop that has just ended has had an item.
+    /// Jumps if the body of the loop that has just ended has begun.
     JumpIfLooped(i32),
     /// Keeps the item that a filter of a loop let through; they are a list afterwards.
     Collect,

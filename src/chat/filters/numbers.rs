@@ -91,15 +91,14 @@ pub(super) fn round(_: &mut Heap, value: Value, arguments: Arguments) -> Result<
     let [precision, method] = arguments.bind(["precision", "method"])?;
     let wrong = || fault!("type {} doesn't define __round__ method", value.type_name());
     let number = value.number().ok_or_else(wrong)?;
-    let precision = precision
-        .and_then(|p| p.integer())
-        .unwrap_or(0)
-        .clamp(-300, 300);
+    let precision = precision.and_then(|precision| precision.integer());
+    let precision = precision.unwrap_or(0).clamp(-300, 300);
+    let method = method.as_ref().and_then(Value::text);
+    let method = method.map_or("common", |method| method);
+    if value.integer().is_some() && method == "common" && precision >= 0 {
+        return Ok(value);
+    }
     let scale = 10f64.powi(precision as i32);
-    let method = method
-        .as_ref()
-        .and_then(Value::text)
-        .map_or("common", |m| m);
     let rounded = match method {
         "ceil" => (number * scale).ceil() / scale,
         "floor" => (number * scale).floor() / scale,

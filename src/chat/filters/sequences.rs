@@ -68,17 +68,17 @@ fn is_set(flag: &Option<Value>) -> bool {
     flag.as_ref().is_some_and(Value::is_true)
 }
 
-/// Sorts stably by keys that may not be comparable.
+/// Sorts stably by keys that may not be comparable; strictly, not even with what they equal.
 fn sort_by_keys(
     heap: &mut Heap,
     items: Vec<(Vec<Value>, Value)>,
     reverse: bool,
+    is_strict: bool,
 ) -> Result<Vec<Value>, Fault> {
     let order = |a: &[Value], b: &[Value]| -> Result<Ordering, Fault> {
         for (a, b) in a.iter().zip(b) {
             let order = match (a, b) {
-                // Python compares what is equal only by that.
-                (a, b) if a.equals(b) => Ordering::Equal,
+                (a, b) if !is_strict && a.equals(b) => Ordering::Equal,
                 (a, b) => a.compare(b)?.unwrap_or(Ordering::Equal),
             };
             if order.is_ne() {
@@ -138,7 +138,7 @@ pub(super) fn sort(heap: &mut Heap, value: Value, arguments: Arguments) -> Resul
         keyed.push((keys, item));
     }
     heap.take_values(keyed.len() * 4)?;
-    let sorted = sort_by_keys(heap, keyed, is_set(&reverse))?;
+    let sorted = sort_by_keys(heap, keyed, is_set(&reverse), false)?;
     heap.list(sorted)
 }
 
@@ -170,7 +170,7 @@ pub(super) fn dictsort(
         ));
     }
     heap.take_values(keyed.len() * 4)?;
-    let sorted = sort_by_keys(heap, keyed, is_set(&reverse))?;
+    let sorted = sort_by_keys(heap, keyed, is_set(&reverse), true)?;
     heap.list(sorted)
 }
 
@@ -185,7 +185,7 @@ pub(super) fn groupby(heap: &mut Heap, value: Value, arguments: Arguments) -> Re
         keyed.push((vec![own], pair));
     }
     let mut groups: Vec<(Value, Vec<Value>)> = Vec::new();
-    for pair in sort_by_keys(heap, keyed, false)? {
+    for pair in sort_by_keys(heap, keyed, false, true)? {
         let Ok([own, item]) = <[Value; 2]>::try_from(heap.iterate(&pair)?) else {
             continue;
         };
@@ -263,20 +263,13 @@ pub(super) fn first(heap: &mut Heap, value: Value, arguments: Arguments) -> Resu
     Ok(first.unwrap_or_else(|| nothing("No first item, sequence was empty.")))
 }
 
-/// What can be walked through from its end.
-fn reversible(heap: &mut Heap, value: &Value) -> Result<Vec<Value>, Fault> {
-    match value {
-        Value::Object(_) => Err(fault!(
-            "'{}' object is not reversible",
-            heap.type_name(value)
-        )),
-        other => heap.iterate(other),
-    }
-}
-
 pub(super) fn last(heap: &mut Heap, value: Value, arguments: Arguments) -> Result<Value, Fault> {
     arguments.none()?;
-    let last = reversible(heap, &value)?.pop();
+    if let Value::Object(_) = value {
+        let of = heap.type_name(&value);
+        return Err(fault!("'{of}' object is not reversible"));
+    }
+    let last = heap.iterate(&value)?.pop();
     Ok(last.unwrap_or_else(|| nothing("No last item, sequence was empty.")))
 }
 
@@ -286,9 +279,12 @@ pub(super) fn reverse(heap: &mut Heap, value: Value, arguments: Arguments) -> Re
         heap.spend(text.len() / 32)?;
         return heap.text(text.chars().rev().collect());
     }
-    let mut items = reversible(heap, &value)?;
+    let mut items = heap.iterate(&value)?;
     items.reverse();
-    heap.generator(items)
+    match value {
+        Value::Object(_) => heap.list(items),
+        _ => heap.generator(items),
+    }
 }
 
 pub(super) fn list(heap: &mut Heap, value: Value, arguments: Arguments) -> Result<Value, Fault> {

@@ -26,10 +26,11 @@ impl Machine<'_> {
                     None => self.jump(end),
                 }
             }
-            Op::EndLoop => {
-                self.looped = self.innermost().at.is_some();
-                self.end_loop();
+            Op::Enter => {
+                let running = self.loops.last_mut().expect("it runs in a loop");
+                running.entered = true;
             }
+            Op::EndLoop => self.looped = self.end_loop().entered,
             Op::Collect => {
                 let state = self.innermost();
                 let item = state.at.and_then(|at| state.items.get(at)).cloned();
@@ -72,6 +73,7 @@ impl Machine<'_> {
             self.loops.push(Running {
                 object,
                 collected: Vec::new(),
+                entered: false,
             });
         }
         Ok(())

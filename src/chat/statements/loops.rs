@@ -94,6 +94,7 @@ impl Parser {
                 self.store(target);
             }
         }
+        self.emit(Op::Enter);
         if recursive && !self.skip_name("recursive") {
             return Err(self.unexpected("'recursive'"));
         }
