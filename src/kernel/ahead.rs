@@ -15,19 +15,36 @@ pub(super) fn lines(bytes: usize) -> impl Iterator<Item = usize> {
 /// some ten at once, and who asks for more stands still.
 pub(super) struct Ahead {
     /// Where the first of the rows that are left begins.
-    pub row: *const u8,
+    row: *const u8,
     /// The next byte of the row.
-    pub at: usize,
+    at: usize,
     /// Of each row.
-    pub bytes: usize,
-    pub stride: usize,
+    bytes: usize,
+    stride: usize,
     /// Those that are left.
-    pub rows: usize,
+    rows: usize,
     /// Lines at a time.
-    pub lines: usize,
+    lines: usize,
 }
 
 impl Ahead {
+    /// `bytes` bytes of each of `rows` rows, the first of which begin at `start`, in `times` parts.
+    #[inline(always)]
+    pub fn new(
+        start: *const u8,
+        (rows, stride, bytes): (usize, usize, usize),
+        times: usize,
+    ) -> Self {
+        Self {
+            row: start,
+            at: 0,
+            bytes,
+            stride,
+            rows,
+            lines: (rows * bytes.div_ceil(LINE)).div_ceil(times),
+        }
+    }
+
     #[inline(always)]
     pub fn fetch<V: Simd>(&mut self, v: V) {
         for _ in 0..self.lines {

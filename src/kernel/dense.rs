@@ -7,6 +7,7 @@ use crate::float::Hard;
 use crate::quant::{BF16, F16, F32, Floats, dot_floats};
 use crate::team::Tile;
 
+use super::ahead::{Ahead, LINE};
 use super::simd::Simd;
 
 /// Lanes of an output.
@@ -111,7 +112,6 @@ impl<V: Simd, F: Widen> Product<'_, V, F> {
     /// [`ROWS`] rows from `row` on, and one token.
     #[inline(always)]
     fn one<const U: usize>(&self, row: usize, out: &mut Tile<'_, f32>) {
-        const LINE: usize = 64;
         let v = self.v;
         let mut rows = [self.row(row); ROWS];
         for r in 0..ROWS {
@@ -164,7 +164,9 @@ impl<V: Simd, F: Widen> Product<'_, V, F> {
         for first in (0..whole).step_by(COLUMNS) {
             let count = COLUMNS.min(whole - first);
             self.widen_rows(row, first..first + count, &mut strip);
+            let mut ahead = self.ahead::<R>(row, first + count, tokens.len().div_ceil(T));
             for token in (0..tokens.len()).step_by(T) {
+                ahead.fetch(self.v);
                 let place = (tokens.start, first, count);
                 self.tile::<U, R, T>(&strip, place, token, &mut sums[..tokens.len()]);
             }
@@ -175,6 +177,25 @@ impl<V: Simd, F: Widen> Product<'_, V, F> {
                 out.row_mut(token)[row + r] = self.v.sum_lanes(&sums[r]);
             }
         }
+    }
+
+    /// What follows a strip that ends before column `end` of the rows from `row` on: the next one of
+    /// these rows, or the first one of those that come next. It is asked for in `times` parts.
+    #[inline(always)]
+    fn ahead<const R: usize>(&self, row: usize, end: usize, times: usize) -> Ahead {
+        let at = if end < self.columns / LANES * LANES {
+            end
+        } else {
+            0
+        };
+        let row = if at > 0 { row } else { row + R };
+        let start = match self.weights.get(row * self.columns + at..) {
+            Some(weights) if !weights.is_empty() => weights.as_ptr().cast(),
+            _ => self.next.as_ptr(),
+        };
+        let value = F::FORMAT.block_bytes();
+        let bytes = COLUMNS.min(self.columns - at) * value;
+        Ahead::new(start, (R, self.columns * value, bytes), times)
     }
 
     #[inline(always)]
@@ -207,10 +228,13 @@ impl<V: Simd, F: Widen> Product<'_, V, F> {
         let v = self.v;
         let last = sums_of.len() - 1;
         let mut x: [&[f32]; T] = [&[]; T];
+        // Those of the tokens that come next, which are fetched meanwhile.
+        let mut next = x;
         let mut sums = [[[v.splat_float(0.0); U]; T]; R];
         for t in 0..T {
             let token = last.min(token + t);
             x[t] = &self.x[(start + token) * self.stride + first..][..count];
+            next[t] = &self.x[(start + last.min(token + T)) * self.stride + first..][..count];
             for r in 0..R {
                 for u in 0..U {
                     sums[r][t][u] = v.load(&sums_of[token][r][u * V::LANES..]);
@@ -225,6 +249,9 @@ impl<V: Simd, F: Widen> Product<'_, V, F> {
                     weights[r] = v.load(&strip[r][at..]);
                 }
                 for t in 0..T {
+                    if u == 0 {
+                        v.prefetch(next[t][at..].as_ptr().cast());
+                    }
                     let x = v.load(&x[t][at..]);
                     for r in 0..R {
                         sums[r][t][u] = v.mul_add(weights[r], x, sums[r][t][u]);

@@ -8,7 +8,7 @@ use crate::float::Hard;
 use crate::quant::{Activation, Blocks};
 use crate::team::Tile;
 
-use super::ahead::{Ahead, LINE, lines};
+use super::ahead::{Ahead, lines};
 use super::lanes;
 use super::simd::{Rows, Simd};
 
@@ -262,15 +262,8 @@ impl<V: Simd> Product<'_, V> {
         } else {
             (row + rows, 0)
         };
-        let bytes = bytes.min(self.row_bytes - at);
-        Ahead {
-            row: self.address(row).wrapping_add(at),
-            at: 0,
-            bytes,
-            stride: self.row_bytes,
-            rows,
-            lines: (rows * bytes.div_ceil(LINE)).div_ceil(times),
-        }
+        let shape = (rows, self.row_bytes, bytes.min(self.row_bytes - at));
+        Ahead::new(self.address(row).wrapping_add(at), shape, times)
     }
 
     /// Adds a strip, from group `first` on, to the outputs of `P` panels and `T` tokens. Behind the
