@@ -1,15 +1,14 @@
 // A server for clients of the OpenAI interface, over a batch queue: all requests share each pass.
 //
-//     server MODEL.gguf [--port 8080] [--host 127.0.0.1] [--name NAME] [--chat FORMAT]
-//            [--threads N] [--sequences 16] [--context N] [--requests 256] [--clients 64]
-//            [--body-bytes 4194304] [--memory-bytes N] [--drain-seconds 30]
+//     server MODEL.gguf [--port 8080] [--host 127.0.0.1] [--name NAME]
+//            [--chat-template FILE] [--threads N] [--sequences 16] [--context N] [--requests 256]
+//            [--clients 64] [--body-bytes 4194304] [--memory-bytes N] [--drain-seconds 30]
 //
 //     POST /v1/completions, /v1/chat/completions, /v1/embeddings
 //     GET  /v1/models, /health, /metrics
 //
-// The library renders no chat templates: messages are written in one of the forms of server/chat.hpp
-// (chatml, llama3, gemma, phi3, zephyr, plain), which is known by marks in the model's template, or
-// named by --chat.
+// Chats are written as the model's template says, or the one in the file that --chat-template names;
+// templates get the `tools` of a request and its `chat_template_kwargs`.
 //
 // It listens on this machine only, unless --host says otherwise: it knows no keys and no TLS. On
 // this machine it answers to its own names only. Bodies need a Content-Length, and come as they are:

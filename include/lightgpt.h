@@ -41,10 +41,10 @@
  * THREADS. A function whose first argument is a pointer to const may be called on any thread at
  * any time, also while others use the object. Sessions and samplers are for one thread at a time,
  * whichever: a second call is answered with LIGHTGPT_BUSY. lightgpt_session_cancel may be called
- * at any time. The calling thread always takes part in the work and needs little stack (64 KiB);
- * helper threads sleep while no call is in progress, block all signals but those of their own
- * faults (SIGSEGV and the like), and are joined when the last user of their team is freed. After
- * fork, the child's calls answer LIGHTGPT_FORKED.
+ * at any time. The calling thread always takes part in the work and needs little stack (64 KiB,
+ * and 256 KiB to render chats); helper threads sleep while no call is in progress, block all signals
+ * but those of their own faults (SIGSEGV and the like), and are joined when the last user of their
+ * team is freed. After fork, the child's calls answer LIGHTGPT_FORKED.
  *
  * TEXT is UTF-8 with an explicit length and no terminating zero byte; only names (paths, metadata
  * keys, messages, texts inside structs) end in one. A result of unknown size goes into a buffer

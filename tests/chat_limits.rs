@@ -201,7 +201,7 @@ fn deep_values_can_be_used_and_dropped() {
         render(format!("{deep}{{{{ n.x|tojson }}}}")).unwrap(),
         brackets
     );
-    let twice = format!("{deep}{{% set y = n.x %}}{}{{{{ y == n.x }}}}", &deep[..]);
+    let twice = format!("{deep}{{% set y = n.x %}}{}{{{{ y == n.x }}}}", deep);
     assert_eq!(render(twice).unwrap(), "True");
     let json = many("[", 120) + &many("]", 120);
     let given = json.clone();
