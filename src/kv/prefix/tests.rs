@@ -1,6 +1,8 @@
 //! The tree of pages against a list of everything that was ever offered.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::*;
 use crate::budget::Budget;
