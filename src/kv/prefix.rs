@@ -6,6 +6,7 @@
 
 mod tree;
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -13,7 +14,7 @@ use crate::budget::Budget;
 use crate::error::{Code, Error, Result};
 use crate::kv::{Cache, KvFormat, Page};
 
-use tree::Tree;
+use tree::{Held, Tree};
 
 /// Fewer tokens than these are not worth a page.
 pub const REUSE_MIN: usize = 8;
@@ -92,9 +93,8 @@ impl Prefixes {
 
     /// Gives up pages until no more are kept than may be.
     fn shrink(&self, mut tree: MutexGuard<'_, Tree>) {
-        while tree.statistics.bytes > self.bytes_allowed() && tree.evict(|_| true) {}
-        let gone = std::mem::take(&mut tree.gone);
-        drop((tree, gone));
+        while tree.statistics.bytes > self.bytes_allowed() && tree.evict(|_, _| true) {}
+        leave(tree);
     }
 
     /// Gives `cache`, which holds the first `evaluated` of `tokens`, pages with more of them, and the
@@ -182,19 +182,18 @@ impl Prefixes {
     }
 
     /// Gives up a page that is charged to `budget`, or where its source has no more (`OUT_OF_MEMORY`),
-    /// one that comes from there, first those that no session uses; false if there is none. One that
-    /// a session uses is no memory, but lets that session write it without a copy, and pages before
-    /// it go that the session has forgotten.
+    /// one that comes from there; false if that gives no memory back. Pages that sequences use are
+    /// none, and go only if they stand behind one that is: its sequence has forgotten it.
     pub fn make_room(&self, budget: &Budget, short: Code) -> bool {
         let counts = |account: &Budget| match short {
             Code::OutOfMemory => account.shares_source(budget),
             _ => account.is(budget),
         };
         let mut tree = self.lock();
-        let found = tree.evict(|held| held.is_alone() && held.is_charged_to(counts))
-            || tree.evict(|held| held.is_charged_to(counts));
-        let gone = std::mem::take(&mut tree.gone);
-        drop((tree, gone));
+        let frees = |held: &Held| held.frees(counts);
+        let found = tree.evict(|tree, leaf| tree.line(leaf).take(1).any(frees))
+            || tree.evict(|tree, leaf| tree.line(leaf).any(frees));
+        leave(tree);
         found
     }
 
@@ -205,13 +204,34 @@ impl Prefixes {
         budget: &Budget,
         mut allocate: impl FnMut() -> Result<T>,
     ) -> Result<T> {
-        let is_short = |error: &Error| matches!(error.code(), Code::MemoryCap | Code::OutOfMemory);
         loop {
             match allocate() {
                 Err(error) if is_short(&error) && self.make_room(budget, error.code()) => {}
                 outcome => return outcome,
             }
         }
+    }
+
+    /// [`Cache::reserve`] with room, at last also that of copies which the cache would make only
+    /// because pages are kept here.
+    pub fn reserve(&self, cache: &mut Cache, tokens: Range<usize>) -> Result<()> {
+        let budget = cache.budget.clone();
+        loop {
+            match self.with_room(&budget, || cache.reserve(tokens.clone())) {
+                Err(error) if is_short(&error) && self.step_aside(cache, &tokens) => {}
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// Gives up a page, or one behind it, that `cache` then writes without a copy; false if there is
+    /// none.
+    fn step_aside(&self, cache: &Cache, tokens: &Range<usize>) -> bool {
+        let mut tree = self.lock();
+        let is_in_the_way = |held: &Held| held.is_in_the_way(cache, tokens);
+        let found = tree.evict(|tree, leaf| tree.line(leaf).any(is_in_the_way));
+        leave(tree);
+        found
     }
 
     /// What it has done and holds.
@@ -225,6 +245,16 @@ impl Prefixes {
     fn lock(&self) -> MutexGuard<'_, Tree> {
         self.tree.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Unlocks the tree, and then drops what it has given up.
+fn leave(mut tree: MutexGuard<'_, Tree>) {
+    let gone = std::mem::take(&mut tree.gone);
+    drop((tree, gone));
+}
+
+fn is_short(error: &Error) -> bool {
+    matches!(error.code(), Code::MemoryCap | Code::OutOfMemory)
 }
 
 #[cfg(test)]

@@ -8,11 +8,12 @@
 //! like a later use ([`PATIENCE`]).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Bound;
+use std::iter;
+use std::ops::{Bound, Range};
 use std::sync::Arc;
 
 use crate::budget::{Budget, Shared};
-use crate::kv::Page;
+use crate::kv::{Cache, Page};
 
 use super::{Domain, PrefixStatistics, REUSE_MIN};
 
@@ -247,27 +248,42 @@ impl Tree {
     }
 
     /// Takes the first leaf out that may go; false if there is none.
-    pub fn evict(&mut self, may_go: impl Fn(&Held) -> bool) -> bool {
-        let goes = |leaf: &usize| self.nodes[*leaf].page.as_ref().is_some_and(&may_go);
-        let leaf = self.leaves.iter().map(|(_, leaf)| *leaf).find(goes);
+    pub fn evict(&mut self, may_go: impl Fn(&Self, usize) -> bool) -> bool {
+        let mut leaves = self.leaves.iter().map(|(_, leaf)| *leaf);
+        let leaf = leaves.find(|&leaf| may_go(self, leaf));
         if let Some(leaf) = leaf {
             self.statistics.evictions += 1;
             self.remove(leaf);
         }
         leaf.is_some()
     }
+
+    /// The page of a node, and those before it, up to the first.
+    pub fn line(&self, node: usize) -> impl Iterator<Item = &Held> {
+        let page = move |node: usize| self.nodes[node].page.as_ref();
+        iter::successors(page(node), move |held| page(held.parent))
+    }
 }
 
 impl Held {
-    /// Whether no sequence uses it.
-    pub fn is_alone(&self) -> bool {
-        self.page.is_alone() && self.state.as_ref().is_none_or(Shared::is_alone)
+    /// Whether giving it up would give memory back to an account that `counts`: nobody else holds its
+    /// page, or its state.
+    pub fn frees(&self, counts: impl Fn(&Budget) -> bool) -> bool {
+        let page = Some(&self.page).filter(|page| page.owners() == 1);
+        let state = self.state.as_ref().filter(|state| state.is_alone());
+        let accounts = page.and_then(Page::budget).into_iter();
+        accounts.chain(state.map(Shared::budget)).any(counts)
     }
 
-    /// Whether some of its memory is on an account that `counts`.
-    pub fn is_charged_to(&self, counts: impl Fn(&Budget) -> bool) -> bool {
-        let of_state = self.state.as_ref().map(Shared::budget);
-        self.page.budget().into_iter().chain(of_state).any(counts)
+    /// Whether `cache`, before it writes `tokens`, needs memory for no other reason than that its page
+    /// or state is held here too.
+    pub fn is_in_the_way(&self, cache: &Cache, tokens: &Range<usize>) -> bool {
+        let mut written = cache.written(tokens).iter();
+        let state = cache.state().written(tokens.start);
+        self.page.owners() == 2 && written.any(|page| page.is(&self.page))
+            || state
+                .zip(self.state.as_ref())
+                .is_some_and(|(a, b)| a.is(b) && b.owners() == 2)
     }
 
     /// Its place among leaves.
