@@ -278,7 +278,7 @@ impl Bench {
         let ends = ends.map(|one| one.depth + one.tokens);
         let options = SessionOptions {
             context: ends.max().unwrap_or(1),
-            kv: arguments.kv.into(),
+            kv: Some(arguments.kv.into()),
             chunk: arguments.chunk,
             unshared: true,
             ..SessionOptions::default()
