@@ -135,7 +135,7 @@ fn session(model: &Arc<Model>, threads: usize) -> Result<(Session, usize)> {
         ..TeamOptions::default()
     })?;
     let options = SessionOptions {
-        kv: KvFormat::F32,
+        kv: Some(KvFormat::F32),
         ..SessionOptions::default()
     };
     let threads = team.threads();

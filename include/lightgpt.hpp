@@ -1019,13 +1019,11 @@ inline lightgpt_diversity diversity(const std::vector<std::string_view> &texts, 
 
 // Sessions.
 
-// What happened. Its text and its scores are valid during the callback, or until the next call with
-// the session.
-class event {
-public:
-    event() noexcept = default;
-    explicit event(const lightgpt_event &raw) noexcept { detail::copy(raw_, raw); }
+namespace detail {
 
+// What happened in a session, or to a request.
+template <class Raw> class happening {
+public:
     // One of LIGHTGPT_EVENT_.
     std::uint32_t kind() const noexcept { return raw_.kind; }
     std::uint32_t token() const noexcept { return raw_.token; }
@@ -1044,10 +1042,22 @@ public:
     {
         return {raw_.top, static_cast<std::size_t>(raw_.top_len)};
     }
-    lightgpt_event &raw() noexcept { return raw_; }
+    Raw &raw() noexcept { return raw_; }
 
-private:
-    lightgpt_event raw_ = LIGHTGPT_EVENT_INIT;
+protected:
+    explicit happening(const Raw &raw) noexcept : raw_(raw) {}
+
+    Raw raw_;
+};
+
+} // namespace detail
+
+// What happened. Its text and its scores are valid during the callback, or until the next call with
+// the session.
+class event : public detail::happening<lightgpt_event> {
+public:
+    event() noexcept : happening(LIGHTGPT_EVENT_INIT) {}
+    explicit event(const lightgpt_event &raw) noexcept : event() { detail::copy(raw_, raw); }
 };
 
 struct generate_options {
@@ -1366,42 +1376,23 @@ struct batch_queue_options {
 };
 
 // What happened to a request. What it leads to is valid during the callback, or until the next poll.
-class batch_event {
+class batch_event : public detail::happening<lightgpt_batch_event> {
 public:
-    batch_event() noexcept = default;
-    explicit batch_event(const lightgpt_batch_event &raw) noexcept { detail::copy(raw_, raw); }
+    batch_event() noexcept : happening(LIGHTGPT_BATCH_EVENT_INIT) {}
+    explicit batch_event(const lightgpt_batch_event &raw) noexcept : batch_event()
+    {
+        detail::copy(raw_, raw);
+    }
 
-    // One of LIGHTGPT_EVENT_.
-    std::uint32_t kind() const noexcept { return raw_.kind; }
     std::uint64_t request() const noexcept { return raw_.request; }
-    std::uint32_t token() const noexcept { return raw_.token; }
-    // One of LIGHTGPT_FINISH_.
-    std::uint32_t finish() const noexcept { return raw_.finish; }
     // How the request ended: LIGHTGPT_DONE, LIGHTGPT_STOPPED, LIGHTGPT_CANCELLED or an error.
     std::int32_t status() const noexcept { return raw_.status; }
-    std::uint64_t position() const noexcept { return raw_.position; }
-    std::uint64_t done() const noexcept { return raw_.done; }
-    std::uint64_t total() const noexcept { return raw_.total; }
-    std::string_view text() const noexcept
-    {
-        const auto bytes = static_cast<std::size_t>(raw_.text_bytes);
-        return bytes > 0 ? std::string_view(raw_.text, bytes) : std::string_view();
-    }
-    double log_probability() const noexcept { return raw_.log_probability; }
-    slice<const lightgpt_token_score> top() const noexcept
-    {
-        return {raw_.top, static_cast<std::size_t>(raw_.top_len)};
-    }
     // Null before the end.
     const lightgpt_batch_timings *timings() const noexcept { return raw_.timings; }
     std::string_view message() const noexcept
     {
         return raw_.message != nullptr ? std::string_view(raw_.message) : std::string_view();
     }
-    lightgpt_batch_event &raw() noexcept { return raw_; }
-
-private:
-    lightgpt_batch_event raw_ = LIGHTGPT_BATCH_EVENT_INIT;
 };
 
 struct batch_request {

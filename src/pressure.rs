@@ -66,6 +66,18 @@ pub struct Watch {
     events: AtomicU64,
 }
 
+/// Memory in bytes, as far as the system tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Memory {
+    /// What the machine has.
+    pub total: Option<u64>,
+    /// What could be used of it without swapping.
+    pub available: Option<u64>,
+    /// The least that a control group around this process may have, if that is less than the machine
+    /// has.
+    pub limit: Option<u64>,
+}
+
 /// Memory in bytes, of the machine or a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Room {
@@ -150,13 +162,28 @@ impl Watch {
         self.events.load(Ordering::Relaxed)
     }
 
+    /// Memory of the machine, and what this process may have of it.
+    pub fn memory(&self) -> Memory {
+        let Some(root) = self.root.as_deref() else {
+            return Memory::default();
+        };
+        let machine = machine(root);
+        let total = machine.map(|room| room.limit);
+        let limit = groups(root).iter().filter_map(Group::limit).min();
+        Memory {
+            total,
+            available: machine.map(|room| room.limit - room.used),
+            // Version 1 says "no limit" by a huge number.
+            limit: limit.filter(|&limit| total.is_none_or(|total| limit < total)),
+        }
+    }
+
     /// The bytes that memory should stay below: 80 % of the machine's or of a group's limit, whatever
     /// is less. `None` if nothing is known.
     pub fn cap(&self) -> Option<u64> {
-        let root = self.root.as_deref()?;
-        let rooms = groups(root).into_iter().filter_map(|group| group.room());
-        let limits = rooms.chain(machine(root)).map(|room| room.limit);
-        limits.min().map(|limit| limit / 100 * GROUP_PERCENT[0])
+        let memory = self.memory();
+        let allowed = memory.limit.or(memory.total)?;
+        Some(allowed / 100 * GROUP_PERCENT[0])
     }
 
     fn look(&self) -> Level {
@@ -206,11 +233,15 @@ impl Group {
         self.folder.join(name)
     }
 
-    /// What it has, without files that could be read again; `None` without a limit.
-    fn room(&self) -> Option<Room> {
+    fn limit(&self) -> Option<u64> {
         let limits = self.names.limits.iter();
         let limits = limits.filter_map(|name| number(&text(&self.path(name))?));
-        let limit = limits.filter(|&limit| limit > 0).min()?;
+        limits.filter(|&limit| limit > 0).min()
+    }
+
+    /// What it has, without files that could be read again; `None` without a limit.
+    fn room(&self) -> Option<Room> {
+        let limit = self.limit()?;
         let current = number(&text(&self.path(self.names.current))?)?;
         let stat = text(&self.path("memory.stat")).unwrap_or_default();
         let files = self.names.files.iter();

@@ -49,7 +49,7 @@ fn sampler(temperature: f32) -> Sampler {
 /// Feeds three tokens and generates two; the last logits.
 fn run(model: &Arc<Model>, team: &Arc<Team>, kv: KvFormat) -> Result<Vec<f32>> {
     let options = SessionOptions {
-        kv,
+        kv: Some(kv),
         ..SessionOptions::default()
     };
     let mut session = Session::new(model.clone(), team.clone(), &options)?;

@@ -51,7 +51,7 @@ fn team(threads: usize) -> Arc<Team> {
 
 fn session(model: &Arc<Model>, team: &Arc<Team>, kv: KvFormat, chunk: usize) -> Session {
     let options = SessionOptions {
-        kv,
+        kv: Some(kv),
         chunk,
         ..SessionOptions::default()
     };

@@ -5,7 +5,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
@@ -19,7 +19,7 @@ use lightgpt::team::{Team, TeamOptions};
 #[path = "support/tool.rs"]
 mod tool;
 
-use tool::{MODEL, error, folder, quiet, run, tool};
+use tool::{MODEL, ROOT, TOOL, error, folder, quiet, run, tool};
 
 const TYPES: [&str; 30] = [
     "F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q2_K", "Q3_K_S", "Q3_K_M",
@@ -429,6 +429,27 @@ fn measurements_take_turns_by_lines() {
     drop(input);
     assert_eq!(line()["repetitions"], 2);
     assert!(child.wait().unwrap().success());
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_terminal_shows_how_far_a_measurement_is() {
+    // Token by token and slowly, so that it takes longer than the pause between two messages.
+    let slow = "--depth 200 --prefill 0 --decode 1 --chunk 1 --threads 1";
+    let command = format!("'{TOOL}' bench {MODEL} {slow} --warmup 0 --repetitions 1");
+    let mut terminal = Command::new("script");
+    terminal.args(["-qec", &command, "/dev/null"]);
+    terminal.current_dir(ROOT).env("LIGHTGPT_ISA", "scalar");
+    let Ok(output) = terminal.stdin(Stdio::null()).output() else {
+        let what = "a_terminal_shows_how_far_a_measurement_is";
+        let _ = writeln!(std::io::stderr(), "SKIPPED {what}: no script is installed");
+        return;
+    };
+    let shown = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{shown}");
+    let texts = shown.split("1 of 1: decode 1 behind 200, ").skip(1);
+    let mut counts = texts.filter_map(|text| text.split(' ').next()?.parse::<u32>().ok());
+    assert!(counts.any(|count| (2..200).contains(&count)), "{shown}");
 }
 
 #[test]

@@ -9,6 +9,7 @@ mod tiny;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use lightgpt::budget::Budget;
 use lightgpt::control::Control;
@@ -210,6 +211,34 @@ fn requests_that_come_back_find_their_pages() {
     let (shared, unshared) = (run_all(false), run_all(true));
     println!("(tokens evaluated once more, preemptions): {shared:?}, unshared {unshared:?}");
     assert!(2 * shared.0 < unshared.0, "{shared:?}, {unshared:?}");
+}
+
+/// A queue that runs out of memory gives up what gives memory back, and nothing else: what a request
+/// in work has evaluated stays for those to come.
+#[test]
+fn a_full_queue_keeps_what_its_requests_use() {
+    let model = model();
+    let page = model.network().unwrap().layout(KvFormat::F16).page_charge();
+    let options = QueueOptions {
+        budget: Some(Budget::new(Some(9 * page), None)),
+        ..QueueOptions::default()
+    };
+    let queue = queue(&model, &options);
+    let prompt = prompts(SIZES.vocab, 1, 139).remove(0);
+    queue.submit(asked(prompt.clone(), 300).request()).unwrap();
+    let other = Request {
+        unshared: true,
+        ..asked(vec![1; 20], 300).request()
+    };
+    queue.submit(other).unwrap();
+    let frame = Some(Duration::from_millis(1));
+    while queue.metrics().preemptions == 0 {
+        assert_eq!(queue.step(frame).unwrap(), Progress::Pending);
+    }
+    let mut session = Session::new(model, team(1), &SessionOptions::default()).unwrap();
+    session.feed(&prompt).unwrap();
+    session.prefill(&mut Control::none()).unwrap();
+    assert_eq!(session.metrics().reused_tokens, 128);
 }
 
 /// Recurrent layers go on from the end of a turn.

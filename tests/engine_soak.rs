@@ -10,14 +10,18 @@ mod requests;
 mod tiny;
 
 use std::fs;
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use lightgpt::budget::Budget;
+use lightgpt::control::Control;
 use lightgpt::engine::{Event, Happened, Listener, Outcome, Queue, QueueOptions, Request};
 use lightgpt::error::Code;
+use lightgpt::gguf::Source;
 use lightgpt::kv::KvFormat;
+use lightgpt::model::{Model, OpenOptions};
 use lightgpt::session::Action;
 
 use requests::{Asked, Draws, Heard, alone};
@@ -106,19 +110,27 @@ impl Soak {
     }
 }
 
-fn soak(requests: usize) {
-    let sizes = Sizes {
-        context: 256,
-        ..SMALL
-    };
-    let model = Tiny::new(sizes).with_tokenizer(sizes.vocab).open();
+/// Different requests of a model, half of them forks of one prompt, and what each gives alone.
+fn kinds(model: &Arc<Model>) -> Vec<(Asked, Arc<Heard>)> {
+    let spec = &model.network().unwrap().spec;
+    let (context, vocab) = (spec.context, spec.vocab);
     let mut draws = Draws(1);
-    let kind = |_| {
-        let asked = Asked::draw(&mut draws, &model, sizes.context);
-        let expected = alone(&asked, &model, &team(1), KvFormat::F16);
+    let token = |_| draws.below(vocab) as u32;
+    let trunk: Vec<u32> = (0..context / 4).map(token).collect();
+    let kind = |i| {
+        let mut asked = Asked::draw(&mut draws, model, context);
+        if i % 2 == 0 {
+            asked.tokens.truncate(context / 8);
+            asked.tokens.splice(..0, trunk.iter().copied());
+        }
+        let expected = alone(&asked, model, &team(1), KvFormat::F16);
         (asked, Arc::new(expected))
     };
-    let kinds = (0..KINDS).map(kind).collect();
+    (0..KINDS).map(kind).collect()
+}
+
+fn soak(model: Arc<Model>, requests: usize) {
+    let kinds = kinds(&model);
     let layout = model.network().unwrap().layout(KvFormat::F16);
     let page = layout.page_charge();
     let budget = Budget::new(Some(9 * page), None);
@@ -169,13 +181,25 @@ fn soak(requests: usize) {
 #[test]
 fn a_thousand_requests() {
     let (_, threads, files) = held();
-    soak(999);
+    let sizes = Sizes {
+        context: 256,
+        ..SMALL
+    };
+    let tiny = Tiny::new(sizes).with_tokenizer(sizes.vocab);
+    soak(tiny.open(), 999);
     let (_, threads_then, files_then) = held();
     assert!(threads_then <= threads && files_then <= files);
+}
+
+/// The model that comes with the project.
+fn default_model() -> Arc<Model> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/tales-4m-q8_0.gguf");
+    let source = Source::Path(&path);
+    Model::open(source, &OpenOptions::default(), &mut Control::none()).unwrap()
 }
 
 #[test]
 #[ignore = "takes minutes"]
 fn twenty_thousand_requests() {
-    soak(21_000);
+    soak(default_model(), 21_000);
 }

@@ -164,7 +164,7 @@ fn logits(file: Vec<u8>, kernels: &'static Kernels, threads: usize, chunk: usize
         ..TeamOptions::default()
     };
     let options = SessionOptions {
-        kv: KvFormat::F32,
+        kv: Some(KvFormat::F32),
         chunk,
         ..SessionOptions::default()
     };
@@ -353,7 +353,7 @@ fn a_budget_counts_all_that_a_pass_takes() {
         let estimate = model.memory_estimate(0, KvFormat::F32, rows).unwrap();
         let before = model.budget().bytes();
         let options = SessionOptions {
-            kv: KvFormat::F32,
+            kv: Some(KvFormat::F32),
             chunk: rows,
             ..SessionOptions::default()
         };

@@ -23,7 +23,7 @@ fn session(model: &Arc<Model>, kv: KvFormat) -> Session {
         ..TeamOptions::default()
     });
     let options = SessionOptions {
-        kv,
+        kv: Some(kv),
         ..SessionOptions::default()
     };
     Session::new(Arc::clone(model), team.unwrap(), &options).unwrap()

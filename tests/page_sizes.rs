@@ -12,7 +12,7 @@ use lightgpt::error::Code;
 use lightgpt::gguf::Source;
 use lightgpt::kv::{KvFormat, PAGE_SIZES, PAGE_TOKENS};
 use lightgpt::model::{Model, OpenOptions};
-use lightgpt::session::{RestoreOptions, Session, SessionOptions};
+use lightgpt::session::{Session, SessionOptions};
 use lightgpt::team::Team;
 
 use tiny::{Noise, bits, generate, team};
@@ -42,7 +42,7 @@ fn open(name: &str, page_tokens: usize) -> Arc<Model> {
 
 fn session(model: &Arc<Model>, team: &Arc<Team>, kv: KvFormat) -> Session {
     let options = SessionOptions {
-        kv,
+        kv: Some(kv),
         chunk: 37,
         ..SessionOptions::default()
     };
@@ -100,7 +100,7 @@ fn the_size_of_pages_does_not_show() {
             // From each size to each.
             for (_, saved) in &all {
                 for model in &models {
-                    let options = RestoreOptions::default();
+                    let options = SessionOptions::default();
                     let input = &mut saved.as_slice();
                     let restored = Session::restore(model.clone(), team.clone(), &options, input);
                     let mut restored = restored.unwrap();

@@ -13,7 +13,7 @@ use lightgpt::control::Control;
 use lightgpt::gguf::{LoadOptions, Source};
 use lightgpt::kv::{KvFormat, PAGE_TOKENS, REUSE_MIN};
 use lightgpt::model::{Model, OpenOptions};
-use lightgpt::session::{RestoreOptions, Session, SessionOptions};
+use lightgpt::session::{Session, SessionOptions};
 use lightgpt::team::Team;
 
 use tiny::{Noise, SMALL, Sizes, Tiny, bits, open_path, team};
@@ -69,7 +69,7 @@ fn what_is_reused_does_not_show() {
         let team = team(2);
         for kv in [KvFormat::F32, KvFormat::F16, KvFormat::Q8_0] {
             let options = SessionOptions {
-                kv,
+                kv: Some(kv),
                 ..SessionOptions::default()
             };
             let alone = SessionOptions {
@@ -120,7 +120,7 @@ fn only_those_who_may_share_do() {
     let team = team(1);
     let prompt = tokens(1, 300, SIZES.vocab);
     let with = |kv, salt| SessionOptions {
-        kv,
+        kv: Some(kv),
         salt,
         ..SessionOptions::default()
     };
@@ -194,7 +194,7 @@ fn what_a_file_says_is_not_shared() {
     bits(&mut before);
     before.save(true, &mut saved).unwrap();
     let model = tiny();
-    let restore = RestoreOptions::default();
+    let restore = SessionOptions::default();
     let restored = Session::restore(model.clone(), team.clone(), &restore, &mut saved.as_slice());
     let mut restored = restored.unwrap();
     assert!(bits(&mut restored) == bits(&mut before));

@@ -30,7 +30,7 @@ const SIZES: Sizes = Sizes {
 
 fn session(model: &Arc<Model>, team: &Arc<Team>, kv: KvFormat) -> Session {
     let options = SessionOptions {
-        kv,
+        kv: Some(kv),
         chunk: 32,
         ..SessionOptions::default()
     };

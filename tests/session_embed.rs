@@ -134,7 +134,7 @@ fn rows_of_decoders_are_those_of_their_logits() {
     for name in ["qwen3", "granite"].into_iter().chain(RECURRENT) {
         let model = model(name);
         let options = SessionOptions {
-            kv: KvFormat::F32,
+            kv: Some(KvFormat::F32),
             chunk: 9,
             ..SessionOptions::default()
         };
@@ -207,7 +207,7 @@ fn poolings_are_what_they_say() {
 fn a_session_does_not_notice() {
     let model = tales();
     let options = SessionOptions {
-        kv: KvFormat::F32,
+        kv: Some(KvFormat::F32),
         ..SessionOptions::default()
     };
     let story = |embeds: bool| {

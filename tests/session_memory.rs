@@ -268,7 +268,7 @@ fn the_estimate_is_what_a_full_session_is_charged() {
         let options = SessionOptions {
             context,
             chunk,
-            kv,
+            kv: Some(kv),
             ..SessionOptions::default()
         };
         let model = open(&path, false, &Budget::default()).unwrap();

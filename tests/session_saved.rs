@@ -17,7 +17,7 @@ use lightgpt::model::Model;
 use lightgpt::sampler::{
     Candidates, Custom, CustomStage, Mirostat, Sampler, SamplerOptions, Stage,
 };
-use lightgpt::session::{GenerateOptions, RestoreOptions, Session, SessionOptions, Step};
+use lightgpt::session::{GenerateOptions, Session, SessionOptions, Step};
 use siphasher::sip128::{Hasher128, SipHasher13};
 
 use tiny::{Noise, Sizes, Tiny, team};
@@ -39,7 +39,7 @@ fn model() -> Arc<Model> {
 
 fn session(model: &Arc<Model>, kv: KvFormat) -> Session {
     let options = SessionOptions {
-        kv,
+        kv: Some(kv),
         chunk: 64,
         ..SessionOptions::default()
     };
@@ -56,7 +56,7 @@ fn restored(model: &Arc<Model>, bytes: &[u8]) -> Result<Session, Error> {
     Session::restore(
         model.clone(),
         team(1),
-        &RestoreOptions::default(),
+        &SessionOptions::default(),
         &mut &*bytes,
     )
 }
@@ -226,7 +226,7 @@ fn nothing_of_others_is_saved() {
     };
     for kv in [KvFormat::F16, KvFormat::F32, KvFormat::Q8_0] {
         let options = SessionOptions {
-            kv,
+            kv: Some(kv),
             unshared: true,
             ..SessionOptions::default()
         };
@@ -393,21 +393,21 @@ fn what_does_not_fit_is_refused() {
     assert_eq!(error.code(), Code::InvalidArgument);
     assert!(error.message().contains("another model"), "{error}");
 
-    let restore = |options: &RestoreOptions| {
+    let restore = |options: &SessionOptions| {
         Session::restore(model.clone(), team(1), options, &mut &*bytes).map(|s| s.context())
     };
-    let kv = |kv| RestoreOptions {
+    let kv = |kv| SessionOptions {
         kv: Some(kv),
-        ..RestoreOptions::default()
+        ..SessionOptions::default()
     };
     assert_eq!(restore(&kv(KvFormat::F16)).unwrap(), SIZES.context);
     assert_eq!(
         restore(&kv(KvFormat::F32)).unwrap_err().code(),
         Code::InvalidArgument
     );
-    let context = |context| RestoreOptions {
+    let context = |context| SessionOptions {
         context,
-        ..RestoreOptions::default()
+        ..SessionOptions::default()
     };
     assert_eq!(restore(&context(12)).unwrap(), 12);
     assert_eq!(
@@ -438,9 +438,9 @@ fn pages_are_not_taken_to_where_keys_turn_otherwise() {
     let mut session = Session::new(model.clone(), team(1), &options).unwrap();
     session.feed(&[1, 2, 3]).unwrap();
     session.prefill(&mut Control::none()).unwrap();
-    let longer = RestoreOptions {
+    let longer = SessionOptions {
         context: all,
-        ..RestoreOptions::default()
+        ..SessionOptions::default()
     };
     let restore = |pages| {
         let bytes = saved(&session, pages);
@@ -484,7 +484,7 @@ fn files_are_replaced_as_a_whole() {
         session.feed(&tokens).unwrap();
         session.prefill(&mut Control::none()).unwrap();
         session.save_file(&path, true).unwrap();
-        let options = RestoreOptions::default();
+        let options = SessionOptions::default();
         let again = Session::restore_file(model.clone(), team(1), &options, &path).unwrap();
         assert_eq!(again.tokens(), session.tokens());
     }
@@ -500,7 +500,7 @@ fn files_are_replaced_as_a_whole() {
     let error = session.save_file(&nowhere, true).unwrap_err();
     assert_eq!(error.code(), Code::Io);
     assert!(error.to_string().contains("missing"), "{error}");
-    let options = RestoreOptions::default();
+    let options = SessionOptions::default();
     let error = Session::restore_file(model, team(1), &options, &nowhere).unwrap_err();
     assert_eq!(error.code(), Code::Io);
     // A folder cannot be replaced by a file; nothing is left beside it.

@@ -67,8 +67,18 @@ impl<T: Zero> Shared<T> {
 
     /// Whether nobody else owns them. If so, that stays until this owner is cloned.
     pub fn is_alone(&self) -> bool {
-        // Acquire: what other owners have read is read before this one writes.
-        self.head().owners.load(Ordering::Acquire) == 1
+        self.owners() == 1
+    }
+
+    /// How many own them; others may come and go meanwhile.
+    pub fn owners(&self) -> usize {
+        // Acquire: what other owners have read is read before this one writes, if it is alone.
+        self.head().owners.load(Ordering::Acquire)
+    }
+
+    /// Whether `other` owns the same values.
+    pub fn is(&self, other: &Self) -> bool {
+        self.head == other.head
     }
 
     /// The account that it is charged to.

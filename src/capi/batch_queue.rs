@@ -235,7 +235,7 @@ pub(super) fn end_of(timeout_us: u64) -> Option<Instant> {
 fn queue_options(given: &lightgpt_batch_queue_options, model: &Model) -> Result<QueueOptions> {
     Ok(QueueOptions {
         context: size(given.context, "options.context")?,
-        kv: kv_format(given.kv_format)?,
+        kv: kv_format(given.kv_format)?.unwrap_or_default(),
         chunk: size(given.chunk, "options.chunk")?,
         sequences: given.sequences_max as usize,
         requests: size(given.requests_max, "options.requests_max")?,

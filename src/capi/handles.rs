@@ -10,9 +10,10 @@
 //! and stay until the process ends.
 
 use std::collections::VecDeque;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
 use std::time::Duration;
 
+use super::sync::{Condvar, Mutex, MutexGuard};
 use crate::error::{Code, Error, Result};
 
 /// What a handle stands for; part of its bits.
@@ -61,15 +62,15 @@ use layout::{GENERATION_BITS, INDEX_BITS, MARK};
 pub(super) const SLOTS_MAX: usize = 1 << INDEX_BITS;
 /// How long a removal waits before it asks the calls inside the object once more to end.
 const CANCEL_AGAIN: Duration = Duration::from_millis(2);
-const GENERATION_MASK: usize = ((1u64 << GENERATION_BITS) - 1) as usize;
+pub(super) const GENERATION_MASK: usize = ((1u64 << GENERATION_BITS) - 1) as usize;
 const KIND_SHIFT: u32 = 1 + INDEX_BITS + GENERATION_BITS;
 
-fn pack(kind: Kind, index: usize, generation: usize) -> usize {
+pub(super) fn pack(kind: Kind, index: usize, generation: usize) -> usize {
     MARK | (kind as usize) << KIND_SHIFT | generation << (1 + INDEX_BITS) | index << 1 | 1
 }
 
 /// Index and generation of a handle; the caller checks the rest by packing them again.
-fn unpack(handle: usize) -> (usize, usize) {
+pub(super) fn unpack(handle: usize) -> (usize, usize) {
     (
         handle >> 1 & (SLOTS_MAX - 1),
         handle >> (1 + INDEX_BITS) & GENERATION_MASK,
@@ -83,15 +84,15 @@ pub(super) struct Table<T> {
     left: Condvar,
 }
 
-struct Slots<T> {
-    slots: Vec<Slot<T>>,
+pub(super) struct Slots<T> {
+    pub slots: Vec<Slot<T>>,
     /// Oldest first, so that a slot rests as long as possible before its next use.
     free: VecDeque<usize>,
 }
 
-struct Slot<T> {
+pub(super) struct Slot<T> {
     kind: Kind,
-    generation: usize,
+    pub generation: usize,
     /// Calls that are inside the object now.
     calls: usize,
     /// `None` while the slot is free or its object is being removed.
@@ -194,12 +195,12 @@ impl<T: Clone> Table<T> {
 
     /// Differs from process to process and between two copies of the library in one process, so
     /// that the handles of one mean nothing to the other.
-    fn first_generation(&self) -> usize {
+    pub fn first_generation(&self) -> usize {
         let address = std::ptr::from_ref(self).addr() as u64;
         (address.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 24) as usize & GENERATION_MASK
     }
 
-    fn lock(&self) -> MutexGuard<'_, Slots<T>> {
+    pub fn lock(&self) -> MutexGuard<'_, Slots<T>> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -248,106 +249,5 @@ impl<T: Clone> Drop for Entered<'_, T> {
         if slot.calls == 0 && slot.object.is_none() {
             self.table.left.notify_all();
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicBool, Ordering};
-
-    use super::*;
-
-    fn code<T>(result: Result<T>) -> Code {
-        result.err().map(|e| e.code()).expect("an error")
-    }
-
-    #[test]
-    fn only_the_handle_that_was_given_works() {
-        let table = Table::new();
-        let handle = table.insert(Kind::Model, Arc::new(7)).unwrap();
-        assert_eq!(**table.enter(Kind::Model, handle).unwrap().object(), 7);
-        let place = std::ptr::from_ref(&table).addr();
-        for wrong in [0, 1, place, place | 1, handle ^ 1, handle + 2, usize::MAX] {
-            assert_eq!(code(table.enter(Kind::Model, wrong)), Code::InvalidHandle);
-        }
-        for bit in 0..usize::BITS {
-            let wrong = handle ^ 1 << bit;
-            assert_eq!(code(table.enter(Kind::Model, wrong)), Code::InvalidHandle);
-        }
-        assert_eq!(code(table.enter(Kind::Team, handle)), Code::InvalidHandle);
-    }
-
-    #[test]
-    fn freed_handles_stay_dead_when_their_slot_is_used_again() {
-        let table = Table::new();
-        let mut old = Vec::new();
-        for i in 0..1000 {
-            let handle = table.insert(Kind::Session, i).unwrap();
-            assert!(!old.contains(&handle));
-            assert_eq!(table.remove(Kind::Session, handle, true, |_| {}), Ok(i));
-            old.push(handle);
-        }
-        assert_eq!(table.lock().slots.len(), 1);
-        for handle in old {
-            assert_eq!(
-                code(table.enter(Kind::Session, handle)),
-                Code::InvalidHandle
-            );
-            let again = table.remove(Kind::Session, handle, true, |_| {});
-            assert_eq!(code(again), Code::InvalidHandle);
-        }
-    }
-
-    #[test]
-    fn a_slot_is_retired_when_its_generations_are_used_up() {
-        for (kind, expected) in [(Kind::Team, 1), (Kind::Body, 0)] {
-            let table = Table::new();
-            let handle = table.insert(kind, ()).unwrap();
-            table.lock().slots[0].generation =
-                table.first_generation().wrapping_sub(1) & GENERATION_MASK;
-            let last = pack(kind, 0, table.lock().slots[0].generation);
-            table.remove(kind, last, true, |()| {}).unwrap();
-            assert_eq!(code(table.enter(kind, handle)), Code::InvalidHandle);
-            let next = table.insert(kind, ()).unwrap();
-            assert_eq!(unpack(next).0, expected);
-        }
-    }
-
-    #[test]
-    fn the_table_is_bounded() {
-        let table = Table::new();
-        let first = table.insert(Kind::Team, ()).unwrap();
-        for _ in 1..SLOTS_MAX {
-            table.insert(Kind::Team, ()).unwrap();
-        }
-        assert_eq!(code(table.insert(Kind::Team, ())), Code::OutOfMemory);
-        table.remove(Kind::Team, first, true, |()| {}).unwrap();
-        assert!(table.insert(Kind::Team, ()).is_ok());
-    }
-
-    #[test]
-    fn removal_cancels_and_waits_or_answers_busy() {
-        let table = Table::new();
-        let flag = Arc::new(AtomicBool::new(false));
-        let handle = table.insert(Kind::Session, flag.clone()).unwrap();
-        let entered = table.enter(Kind::Session, handle).unwrap();
-        let busy = table.remove(Kind::Session, handle, false, |_| {});
-        assert_eq!(code(busy), Code::Busy);
-        std::thread::scope(|scope| {
-            scope.spawn(move || {
-                while !entered.object().load(Ordering::Relaxed) {
-                    std::thread::sleep(Duration::from_millis(1));
-                }
-            });
-            let cancel = |flag: &Arc<AtomicBool>| flag.store(true, Ordering::Relaxed);
-            let removed = table.remove(Kind::Session, handle, true, cancel).unwrap();
-            drop(removed);
-            assert_eq!(Arc::strong_count(&flag), 1);
-        });
-        assert_eq!(
-            code(table.enter(Kind::Session, handle)),
-            Code::InvalidHandle
-        );
     }
 }

@@ -62,3 +62,11 @@ pub use stage::*;
 pub use status::*;
 pub use team::*;
 pub use tokenizer::*;
+
+/// Under these names the tests give `handles` the locks of `loom`.
+mod sync {
+    pub use std::sync::{Condvar, Mutex, MutexGuard};
+}
+
+#[cfg(test)]
+mod tests;

@@ -342,8 +342,8 @@ pub unsafe extern "C" fn lightgpt_model_memory_estimate(
             unsafe { (OutStruct::new(memory, "memory")?, read(options, "options")?) };
         let model = enter(model)?.model.clone();
         let options = session_options(&options, &model)?;
-        let rows = options.chunk_tokens();
-        let estimate = model.memory_estimate(options.context, options.kv, rows)?;
+        let (kv, rows) = (options.kv.unwrap_or_default(), options.chunk_tokens());
+        let estimate = model.memory_estimate(options.context, kv, rows)?;
         out.set(&lightgpt_memory {
             struct_size: 0,
             reserved: 0,

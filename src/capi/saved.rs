@@ -9,14 +9,12 @@ use super::guard::guard;
 use super::model::lightgpt_model;
 use super::objects::enter;
 use super::options::read;
-use super::session::{
-    LIGHTGPT_KV_AUTO, call, hand_out, lightgpt_session, lightgpt_session_options, session_options,
-};
+use super::session::{call, hand_out, lightgpt_session, lightgpt_session_options, session_options};
 use super::status::LIGHTGPT_OK;
 use super::team::{lightgpt_team, team_or_own};
 use crate::error::Result;
 use crate::model::Model;
-use crate::session::{RestoreOptions, Session};
+use crate::session::{Session, SessionOptions};
 use crate::team::Team;
 
 /// Flag of lightgpt_session_save: without keys, values and states. The result is small, and the tokens are
@@ -123,10 +121,10 @@ fn restored(
     (model, team): (*const lightgpt_model, *const lightgpt_team),
     options: &lightgpt_session_options,
     out: &Out<*mut lightgpt_session>,
-    restore: impl FnOnce(Arc<Model>, Arc<Team>, &RestoreOptions) -> Result<Session>,
+    restore: impl FnOnce(Arc<Model>, Arc<Team>, &SessionOptions) -> Result<Session>,
 ) -> Result<i32> {
     let model = enter(model)?;
-    let options = restore_options(options, &model.model)?;
+    let options = session_options(options, &model.model)?;
     let team = team_or_own(team, &model.model)?;
     out.set(hand_out(restore(model.model.clone(), team, &options)?)?);
     Ok(LIGHTGPT_OK)
@@ -134,16 +132,4 @@ fn restored(
 
 fn with_pages(given: u32) -> Result<bool> {
     Ok(flags(given, LIGHTGPT_SAVE_TOKENS_ONLY, "flags")? == 0)
-}
-
-fn restore_options(given: &lightgpt_session_options, model: &Model) -> Result<RestoreOptions> {
-    let options = session_options(given, model)?;
-    Ok(RestoreOptions {
-        context: options.context,
-        kv: (given.kv_format != LIGHTGPT_KV_AUTO).then_some(options.kv),
-        chunk: options.chunk,
-        budget: options.budget,
-        unshared: options.unshared,
-        salt: options.salt,
-    })
 }

@@ -435,11 +435,13 @@ pub(super) fn capped(model: &Model, memory_max: u64) -> Option<Budget> {
     (memory_max > 0).then(|| model.budget().sibling(Some(memory_max)))
 }
 
-pub(super) fn kv_format(number: u32) -> Result<KvFormat> {
+/// `None`: nothing is said.
+pub(super) fn kv_format(number: u32) -> Result<Option<KvFormat>> {
     match number {
-        LIGHTGPT_KV_AUTO | LIGHTGPT_KV_F16 => Ok(KvFormat::F16),
-        LIGHTGPT_KV_F32 => Ok(KvFormat::F32),
-        LIGHTGPT_KV_Q8_0 => Ok(KvFormat::Q8_0),
+        LIGHTGPT_KV_AUTO => Ok(None),
+        LIGHTGPT_KV_F16 => Ok(Some(KvFormat::F16)),
+        LIGHTGPT_KV_F32 => Ok(Some(KvFormat::F32)),
+        LIGHTGPT_KV_Q8_0 => Ok(Some(KvFormat::Q8_0)),
         other => {
             let message = format!("{other} is no LIGHTGPT_KV_ number");
             Err(invalid("options.kv_format", message))

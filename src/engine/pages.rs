@@ -14,7 +14,6 @@ use crate::model::Model;
 #[derive(Debug)]
 pub struct Pages {
     model: Arc<Model>,
-    budget: Budget,
     layout: Arc<Layout>,
     /// By slot.
     caches: Vec<Cache>,
@@ -46,7 +45,6 @@ impl Pages {
         Ok(Self {
             caches: caches.collect::<Result<_>>()?,
             model: Arc::clone(model),
-            budget: budget.clone(),
             layout,
         })
     }
@@ -93,14 +91,8 @@ impl<'a, F: Fn(u64) -> Option<Known<'a>>> Memory for Shelf<'_, F> {
     }
 
     fn reserve(&mut self, slot: usize, tokens: Range<usize>) -> Result<()> {
-        let Pages {
-            model,
-            budget,
-            caches,
-            ..
-        } = &mut *self.pages;
-        let reserve = || caches[slot].reserve(tokens.clone());
-        model.prefixes().with_room(budget, reserve)
+        let Pages { model, caches, .. } = &mut *self.pages;
+        model.prefixes().reserve(&mut caches[slot], tokens)
     }
 
     fn release(&mut self, slot: usize, id: u64, evaluated: usize) {

@@ -74,10 +74,10 @@ impl Cache {
     /// was, but perhaps for a state that a rewind could have gone to.
     pub fn reserve(&mut self, tokens: Range<usize>) -> Result<()> {
         let (there, wanted) = (self.pages.len(), self.pages_of(tokens.end));
-        let first = tokens.start / self.layout.page_tokens;
+        let written = self.range_written(&tokens);
         self.reserve_table(tokens.end)?;
         self.state.reserve(tokens.start)?;
-        for page in &mut self.pages[first.min(there)..wanted.min(there)] {
+        for page in &mut self.pages[written] {
             if !page.is_alone() {
                 *page = page.copy(&self.budget)?;
             }
@@ -92,6 +92,18 @@ impl Cache {
             }
         }
         Ok(())
+    }
+
+    /// The pages that are there of those that `tokens` are written to.
+    pub(super) fn written(&self, tokens: &Range<usize>) -> &[Page] {
+        &self.pages[self.range_written(tokens)]
+    }
+
+    fn range_written(&self, tokens: &Range<usize>) -> Range<usize> {
+        let first = tokens.start / self.layout.page_tokens;
+        let pages = first..self.pages_of(tokens.end);
+        let there = self.pages.len();
+        pages.start.min(there)..pages.end.min(there)
     }
 
     /// Room in the table for `tokens` in all; or `OUT_OF_MEMORY`.

@@ -172,11 +172,26 @@ impl Page {
 
     /// Whether nobody else holds it.
     fn is_alone(&self) -> bool {
+        self.owners() == 1
+    }
+
+    /// How many hold it.
+    fn owners(&self) -> usize {
         match &self.0 {
-            Data::Absent => true,
-            Data::F32(data) => data.is_alone(),
-            Data::F16(data) => data.is_alone(),
-            Data::Q8(data) => data.is_alone(),
+            Data::Absent => 1,
+            Data::F32(data) => data.owners(),
+            Data::F16(data) => data.owners(),
+            Data::Q8(data) => data.owners(),
+        }
+    }
+
+    /// Whether both are the same page.
+    fn is(&self, other: &Self) -> bool {
+        match (&self.0, &other.0) {
+            (Data::F32(a), Data::F32(b)) => a.is(b),
+            (Data::F16(a), Data::F16(b)) => a.is(b),
+            (Data::Q8(a), Data::Q8(b)) => a.is(b),
+            _ => false,
         }
     }
 

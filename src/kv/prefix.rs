@@ -1,31 +1,23 @@
 //! What sessions and requests have evaluated, kept for others whose tokens begin the same way.
 //!
-//! A node of the tree has a page and the tokens in it; its children are the pages that followed.
-//! They stand in the order of their tokens, so the one that has most in common with a prompt is a
-//! neighbour of the prompt's own place. Tokens are compared with tokens: nothing is hashed, nothing
-//! can collide. A page that is partly filled, or partly wanted, is shared too; who goes on behind
-//! the common part copies it ([`Cache::reserve`]).
-//!
-//! Recurrent layers go on from a state, which is kept for the end of what was offered: there, and only
-//! there, others go on from it.
-//!
-//! Only leaves are given up, the least recently used first; every doubling of a page's uses counts
-//! like a later use ([`PATIENCE`]).
+//! A page that is partly filled, or partly wanted, is shared too; who goes on behind the common part
+//! copies it ([`Cache::reserve`]). Recurrent layers go on from a state, which is kept for the end of
+//! what was offered: there, and only there, others go on from it.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Bound;
+mod tree;
+
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::budget::{Budget, Shared};
+use crate::budget::Budget;
 use crate::error::{Code, Error, Result};
 use crate::kv::{Cache, KvFormat, Page};
 
+use tree::{Held, Tree};
+
 /// Fewer tokens than these are not worth a page.
 pub const REUSE_MIN: usize = 8;
-
-/// Calls that go by before a page loses its place to one that was used half as often.
-const PATIENCE: u64 = 32;
 
 /// What keys and values depend on besides the model and the tokens, and who may see them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -66,43 +58,6 @@ pub struct Prefixes {
     bytes_allowed: AtomicU64,
 }
 
-#[derive(Debug, Default)]
-struct Tree {
-    roots: BTreeMap<Domain, usize>,
-    /// (nodes), those of `free` not in use.
-    nodes: Vec<Node>,
-    free: Vec<usize>,
-    /// Nodes without children, the first to go first.
-    leaves: BTreeSet<(u64, usize)>,
-    /// Pages and states that were given up, to be dropped without the lock.
-    gone: Vec<(Page, Option<Shared<f32>>)>,
-    /// Calls so far.
-    now: u64,
-    statistics: PrefixStatistics,
-}
-
-#[derive(Debug, Default)]
-struct Node {
-    /// `None` in roots.
-    page: Option<Held>,
-    children: BTreeMap<Arc<[u32]>, usize>,
-}
-
-/// A page in the tree.
-#[derive(Debug)]
-struct Held {
-    page: Page,
-    /// The state after its tokens.
-    state: Option<Shared<f32>>,
-    bytes: u64,
-    /// Its tokens; fewer than a page has room for in leaves only.
-    tokens: Arc<[u32]>,
-    parent: usize,
-    /// The last call that used it.
-    used: u64,
-    uses: u64,
-}
-
 impl Prefixes {
     /// A cache that keeps at most `bytes_max` bytes of pages; 0: nothing.
     pub fn new(bytes_max: u64) -> Self {
@@ -138,9 +93,8 @@ impl Prefixes {
 
     /// Gives up pages until no more are kept than may be.
     fn shrink(&self, mut tree: MutexGuard<'_, Tree>) {
-        while tree.statistics.bytes > self.bytes_allowed() && tree.evict(|_| true) {}
-        let gone = std::mem::take(&mut tree.gone);
-        drop((tree, gone));
+        while tree.statistics.bytes > self.bytes_allowed() && tree.evict(|_, _| true) {}
+        leave(tree);
     }
 
     /// Gives `cache`, which holds the first `evaluated` of `tokens`, pages with more of them, and the
@@ -228,19 +182,18 @@ impl Prefixes {
     }
 
     /// Gives up a page that is charged to `budget`, or where its source has no more (`OUT_OF_MEMORY`),
-    /// one that comes from there, first those that no session uses; false if there is none. One that
-    /// a session uses is no memory, but lets that session write it without a copy, and pages before
-    /// it go that the session has forgotten.
+    /// one that comes from there; false if that gives no memory back. Pages that sequences use are
+    /// none, and go only if they stand behind one that is: its sequence has forgotten it.
     pub fn make_room(&self, budget: &Budget, short: Code) -> bool {
         let counts = |account: &Budget| match short {
             Code::OutOfMemory => account.shares_source(budget),
             _ => account.is(budget),
         };
         let mut tree = self.lock();
-        let found = tree.evict(|held| held.is_alone() && held.is_charged_to(counts))
-            || tree.evict(|held| held.is_charged_to(counts));
-        let gone = std::mem::take(&mut tree.gone);
-        drop((tree, gone));
+        let frees = |held: &Held| held.frees(counts);
+        let found = tree.evict(|tree, leaf| tree.line(leaf).take(1).any(frees))
+            || tree.evict(|tree, leaf| tree.line(leaf).any(frees));
+        leave(tree);
         found
     }
 
@@ -251,13 +204,34 @@ impl Prefixes {
         budget: &Budget,
         mut allocate: impl FnMut() -> Result<T>,
     ) -> Result<T> {
-        let is_short = |error: &Error| matches!(error.code(), Code::MemoryCap | Code::OutOfMemory);
         loop {
             match allocate() {
                 Err(error) if is_short(&error) && self.make_room(budget, error.code()) => {}
                 outcome => return outcome,
             }
         }
+    }
+
+    /// [`Cache::reserve`] with room, at last also that of copies which the cache would make only
+    /// because pages are kept here.
+    pub fn reserve(&self, cache: &mut Cache, tokens: Range<usize>) -> Result<()> {
+        let budget = cache.budget.clone();
+        loop {
+            match self.with_room(&budget, || cache.reserve(tokens.clone())) {
+                Err(error) if is_short(&error) && self.step_aside(cache, &tokens) => {}
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// Gives up a page, or one behind it, that `cache` then writes without a copy; false if there is
+    /// none.
+    fn step_aside(&self, cache: &Cache, tokens: &Range<usize>) -> bool {
+        let mut tree = self.lock();
+        let is_in_the_way = |held: &Held| held.is_in_the_way(cache, tokens);
+        let found = tree.evict(|tree, leaf| tree.line(leaf).any(is_in_the_way));
+        leave(tree);
+        found
     }
 
     /// What it has done and holds.
@@ -273,224 +247,14 @@ impl Prefixes {
     }
 }
 
-impl Tree {
-    /// The nodes whose pages, of `page` tokens, begin as `tokens` do, and how many that makes.
-    fn find(&self, domain: &Domain, tokens: &[u32], page: usize) -> (Vec<usize>, usize) {
-        let (mut path, mut found) = (Vec::new(), 0);
-        let mut next = self.roots.get(domain).copied();
-        while let Some(node) = next {
-            let rest = &tokens[found..];
-            let nearest = self.nearest(node, &rest[..rest.len().min(page)]);
-            next = nearest.map(|(same, child)| {
-                path.push(child);
-                found += same;
-                child
-            });
-            if nearest.is_some_and(|(same, _)| same < page) {
-                break;
-            }
-        }
-        (path, found)
-    }
-
-    /// The nodes up to that with the furthest state that a sequence which begins with `tokens` can go
-    /// on from, and how many tokens that is after.
-    fn find_state(&self, domain: &Domain, tokens: &[u32], page: usize) -> (Vec<usize>, usize) {
-        let (mut path, mut seen) = (Vec::new(), 0);
-        let mut best = None;
-        let mut next = self.roots.get(domain).copied();
-        while let Some(node) = next {
-            let (children, rest) = (&self.nodes[node].children, &tokens[seen..]);
-            let child = |len: usize| Some((*children.get(&rest[..len])?, len));
-            let has_state = |(child, _): &(usize, usize)| {
-                let held = self.nodes[*child].page.as_ref();
-                held.is_some_and(|held| held.state.is_some())
-            };
-            let mut parts = (1..=rest.len().min(page)).rev();
-            if let Some((child, len)) = parts.find_map(|len| child(len).filter(has_state)) {
-                best = Some((path.len(), child, seen + len));
-            }
-            next = (rest.len() >= page)
-                .then(|| child(page))
-                .flatten()
-                .map(|(child, _)| child);
-            path.extend(next);
-            seen += page;
-        }
-        let Some((len, last, end)) = best else {
-            return (Vec::new(), 0);
-        };
-        path.truncate(len);
-        path.push(last);
-        (path, end)
-    }
-
-    /// The child that has most tokens in common with `wanted`, if any, and how many.
-    fn nearest(&self, node: usize, wanted: &[u32]) -> Option<(usize, usize)> {
-        let children = &self.nodes[node].children;
-        let up_to = (Bound::Unbounded, Bound::Included(wanted));
-        let behind = (Bound::Excluded(wanted), Bound::Unbounded);
-        let neighbours = [
-            children.range::<[u32], _>(up_to).next_back(),
-            children.range::<[u32], _>(behind).next(),
-        ];
-        let same = |(tokens, &child): (&Arc<[u32]>, &usize)| {
-            let pairs = tokens.iter().zip(wanted);
-            (pairs.take_while(|(a, b)| a == b).count(), child)
-        };
-        let best = neighbours.into_iter().flatten().map(same).max();
-        best.filter(|(same, _)| *same > 0)
-    }
-
-    /// Whether a child begins with `tokens`.
-    fn covers(&self, node: usize, tokens: &[u32]) -> bool {
-        let from = (Bound::Included(tokens), Bound::Unbounded);
-        let mut children = self.nodes[node].children.range::<[u32], _>(from);
-        children
-            .next()
-            .is_some_and(|(child, _)| child.starts_with(tokens))
-    }
-
-    /// Marks a node as used, so many times more; its page.
-    fn touch(&mut self, node: usize, uses: u64) -> Page {
-        let now = self.now;
-        let Node { page, children } = &mut self.nodes[node];
-        let held = page.as_mut().expect("only roots have no page");
-        let before = held.rank();
-        held.used = now;
-        held.uses += uses;
-        if children.is_empty() {
-            self.leaves.remove(&(before, node));
-            self.leaves.insert((held.rank(), node));
-        }
-        held.page.clone()
-    }
-
-    /// The root of a domain, made if it is not there.
-    fn root(&mut self, domain: &Domain) -> usize {
-        if let Some(&root) = self.roots.get(domain) {
-            return root;
-        }
-        let root = self.place(Node::default());
-        self.roots.insert(*domain, root);
-        root
-    }
-
-    /// A place for a node.
-    fn place(&mut self, node: Node) -> usize {
-        match self.free.pop() {
-            Some(place) => {
-                self.nodes[place] = node;
-                place
-            }
-            None => {
-                self.nodes.push(node);
-                self.nodes.len() - 1
-            }
-        }
-    }
-
-    /// Keeps the state after a node's tokens, unless one is there.
-    fn add_state(&mut self, node: usize, state: Shared<f32>, bytes: u64) {
-        let held = self.nodes[node].page.as_mut();
-        let held = held.expect("only roots have no page");
-        if held.state.is_none() {
-            held.state = Some(state);
-            held.bytes += bytes;
-            self.statistics.bytes += bytes;
-        }
-    }
-
-    /// Adds a child, which takes the place of one that is a part of it and has no state.
-    fn add(&mut self, parent: usize, tokens: &[u32], page: Page, bytes: u64) -> usize {
-        let held = Held {
-            page,
-            state: None,
-            bytes,
-            tokens: tokens.into(),
-            parent,
-            used: self.now,
-            uses: 1,
-        };
-        if let Some(parent_held) = &self.nodes[parent].page {
-            self.leaves.remove(&(parent_held.rank(), parent));
-        }
-        self.statistics.pages += 1;
-        self.statistics.bytes += bytes;
-        let (key, rank) = (Arc::clone(&held.tokens), held.rank());
-        let node = self.place(Node {
-            page: Some(held),
-            children: BTreeMap::new(),
-        });
-        self.leaves.insert((rank, node));
-        let children = &mut self.nodes[parent].children;
-        children.insert(key, node);
-        let part = (REUSE_MIN..tokens.len()).find_map(|len| children.get(&tokens[..len]).copied());
-        let held = part.and_then(|part| self.nodes[part].page.as_ref());
-        if let (Some(part), true) = (part, held.is_some_and(|held| held.state.is_none())) {
-            self.remove(part);
-        }
-        node
-    }
-
-    /// Takes a leaf out.
-    fn remove(&mut self, leaf: usize) {
-        let Node { page, children } = std::mem::take(&mut self.nodes[leaf]);
-        let held = page.expect("a leaf has a page");
-        assert!(children.is_empty(), "a leaf has no children");
-        self.free.push(leaf);
-        self.leaves.remove(&(held.rank(), leaf));
-        self.statistics.pages -= 1;
-        self.statistics.bytes -= held.bytes;
-        let parent = &mut self.nodes[held.parent];
-        parent.children.remove(&held.tokens);
-        if parent.children.is_empty() {
-            match &parent.page {
-                Some(page) => {
-                    self.leaves.insert((page.rank(), held.parent));
-                }
-                None => self.drop_if_empty(held.parent),
-            }
-        }
-        self.gone.push((held.page, held.state));
-    }
-
-    /// Takes a root out that has no children.
-    fn drop_if_empty(&mut self, root: usize) {
-        if self.nodes[root].children.is_empty() {
-            self.roots.retain(|_, node| *node != root);
-            self.free.push(root);
-        }
-    }
-
-    /// Takes the first leaf out that may go; false if there is none.
-    fn evict(&mut self, may_go: impl Fn(&Held) -> bool) -> bool {
-        let goes = |leaf: &usize| self.nodes[*leaf].page.as_ref().is_some_and(&may_go);
-        let leaf = self.leaves.iter().map(|(_, leaf)| *leaf).find(goes);
-        if let Some(leaf) = leaf {
-            self.statistics.evictions += 1;
-            self.remove(leaf);
-        }
-        leaf.is_some()
-    }
+/// Unlocks the tree, and then drops what it has given up.
+fn leave(mut tree: MutexGuard<'_, Tree>) {
+    let gone = std::mem::take(&mut tree.gone);
+    drop((tree, gone));
 }
 
-impl Held {
-    /// Whether no sequence uses it.
-    fn is_alone(&self) -> bool {
-        self.page.is_alone() && self.state.as_ref().is_none_or(Shared::is_alone)
-    }
-
-    /// Whether some of its memory is on an account that `counts`.
-    fn is_charged_to(&self, counts: impl Fn(&Budget) -> bool) -> bool {
-        let of_state = self.state.as_ref().map(Shared::budget);
-        self.page.budget().into_iter().chain(of_state).any(counts)
-    }
-
-    /// Its place among leaves.
-    fn rank(&self) -> u64 {
-        self.used + PATIENCE * u64::from(self.uses.ilog2())
-    }
+fn is_short(error: &Error) -> bool {
+    matches!(error.code(), Code::MemoryCap | Code::OutOfMemory)
 }
 
 #[cfg(test)]

@@ -126,11 +126,10 @@ impl Cache {
     ) -> Result<()> {
         let layers = self.layout.layers.iter().map(|(shape, _)| *shape);
         let theirs = Layout::new(self.layout.format, saved.page_tokens, layers);
-        let budget = self.budget.clone();
         for start in (saved.forgotten..saved.tokens).step_by(saved.page_tokens) {
             let end = saved.tokens.min(start + saved.page_tokens);
             let page = self.read_page(&theirs, prefixes, input)?;
-            prefixes.with_room(&budget, || self.reserve(start..end))?;
+            prefixes.reserve(self, start..end)?;
             for token in start..end {
                 let ours = self.layout.page_tokens;
                 let from = (&theirs, token % saved.page_tokens);

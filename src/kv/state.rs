@@ -169,6 +169,11 @@ impl State {
         self.vacate(self.at(tokens)).map(|_| ())
     }
 
+    /// What a pass from token number `tokens` on writes to, if nobody else holds it.
+    pub fn written(&self, tokens: usize) -> Option<&Shared<f32>> {
+        self.slots[self.least(self.at(tokens))].values.as_ref()
+    }
+
     /// Begins a pass over tokens from number `tokens` on, which is within [`State::reach`]; or
     /// `MEMORY_CAP`, `OUT_OF_MEMORY`, if nothing was reserved. May be called again before the pass
     /// has written anything.

@@ -29,6 +29,12 @@ impl Fake {
     fn cap(&self) -> Option<u64> {
         Watch::new(&self.0).cap()
     }
+
+    /// Total, available and limit.
+    fn memory(&self) -> [Option<u64>; 3] {
+        let memory = Watch::new(&self.0).memory();
+        [memory.total, memory.available, memory.limit]
+    }
 }
 
 impl Drop for Fake {
@@ -44,6 +50,7 @@ const CALM: &str = "some avg10=9.99 avg60=80.00 avg300=0.00 total=1\nfull avg10=
 fn without_files_there_is_enough() {
     let fake = Fake::new(&[]);
     assert_eq!((fake.look(), fake.cap()), (Level::Enough, None));
+    assert_eq!(fake.memory(), [None; 3]);
     let blind = Watch::blind();
     assert_eq!((blind.level(), blind.cap()), (Level::Enough, None));
 }
@@ -109,6 +116,8 @@ fn the_nearest_limit_of_all_groups_around_counts() {
         ),
     ]);
     assert_eq!((fake.look(), fake.cap()), (Level::Enough, Some(900 * 80)));
+    let memory = [1_024_000, 512_000, 90_000].map(Some);
+    assert_eq!(fake.memory(), memory);
     fake.write(
         "sys/fs/cgroup/a/memory.stat",
         "active_file 8000\nfile 70000\n",
@@ -134,11 +143,14 @@ fn version_1_has_other_names() {
         ),
     ]);
     assert_eq!((fake.look(), fake.cap()), (Level::Short, Some(800)));
+    fake.write("proc/meminfo", MEMINFO);
+    assert_eq!(fake.memory()[2], Some(1000));
     fake.write(
         "sys/fs/cgroup/memory/memory.limit_in_bytes",
         "9223372036854771712",
     );
     assert_eq!(fake.look(), Level::Enough);
+    assert_eq!(fake.memory()[2], None);
 }
 
 #[test]

@@ -22,9 +22,7 @@ impl Session {
         let mut cache = self.caches[0].fork(self.evaluated)?;
         if self.pass.is_some() {
             let end = self.evaluated;
-            self.model
-                .prefixes()
-                .with_room(&self.budget, || cache.reserve(end..end))?;
+            self.model.prefixes().reserve(&mut cache, end..end)?;
         }
         let mut tokens = Vec::new();
         reserve(&mut tokens, self.tokens.len())?;

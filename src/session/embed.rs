@@ -246,8 +246,8 @@ impl Session {
         let mut caches = [self.caches[0].fork(0)?];
         for start in (0..tokens.len()).step_by(chunk) {
             let end = tokens.len().min(start + chunk);
-            let reserve = || caches[0].reserve(start..end);
-            self.model.prefixes().with_room(&self.budget, reserve)?;
+            let prefixes = self.model.prefixes();
+            prefixes.reserve(&mut caches[0], start..end)?;
             let rows = (start..end).map(|position| Row {
                 sequence: 0,
                 position,
@@ -263,7 +263,7 @@ impl Session {
             };
             let budget = self.model.budget();
             let take = || network.scratch.take(spec, size, budget);
-            let scratch = self.model.prefixes().with_room(budget, take)?;
+            let scratch = prefixes.with_room(budget, take)?;
             let mut pass = Pass::new(network, scratch, rows, Goal::Rows, self.team.threads());
             let outcome = self.run_whole(&mut pass, &mut caches, call.signals);
             if outcome.is_ok() {

@@ -154,10 +154,8 @@ impl Session {
             self.evaluated,
             self.tokens.len().min(self.evaluated + rows_max),
         );
-        let cache = &mut self.caches[0];
-        self.model
-            .prefixes()
-            .with_room(&self.budget, || cache.reserve(start..end))?;
+        let prefixes = self.model.prefixes();
+        prefixes.reserve(&mut self.caches[0], start..end)?;
         if all_logits || end == self.tokens.len() {
             self.own_logits()?;
         }

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::error::{Error, Result};
 use crate::kv::refused;
 use crate::model::Model;
-use crate::session::{RestoreOptions, Session};
+use crate::session::{Session, SessionOptions};
 use crate::team::Team;
 
 impl Session {
@@ -50,7 +50,7 @@ impl Session {
     pub fn restore_file(
         model: Arc<Model>,
         team: Arc<Team>,
-        options: &RestoreOptions,
+        options: &SessionOptions,
         path: &Path,
     ) -> Result<Self> {
         let file = File::open(path).map_err(|error| refused(&error));

@@ -34,7 +34,7 @@ use crate::tokenizer::EncodeOptions;
 
 pub use embed::EmbedOptions;
 pub use generation::{Finish, GenerateOptions, TOP_MAX};
-pub use save::{MAGIC, RestoreOptions};
+pub use save::MAGIC;
 pub use stop::{STOP_BYTES_MAX, STOPS_MAX};
 pub use turn::{Action, Event, Step};
 
@@ -50,10 +50,12 @@ const STEADY_TOKENS: usize = 1 << 20;
 /// What a session is made with.
 #[derive(Debug, Clone, Default)]
 pub struct SessionOptions {
-    /// Tokens it can hold; 0: as many as the model can attend over, which is also the most.
+    /// Tokens it can hold; 0: as many as the model can attend over, which is also the most, or as
+    /// before in a session that is restored.
     pub context: usize,
-    /// How keys and values are stored.
-    pub kv: KvFormat,
+    /// How keys and values are stored; `None`: the default, or as before in a session that is restored,
+    /// where anything else is refused.
+    pub kv: Option<KvFormat>,
     /// Prompt tokens that one pass takes; 0: [`CHUNK_TOKENS`]. Does not change any result.
     pub chunk: usize,
     /// Account of its pages and logits; `None`: the model's.
@@ -196,8 +198,9 @@ impl Session {
         at_most("context", context, spec.context)?;
         let chunk = options.chunk_tokens().min(context);
         let budget = options.budget.as_ref().unwrap_or(model.budget());
-        let layout = Arc::new(network.layout(options.kv));
-        let domain = model.domain(options.kv, context, options.salt);
+        let kv = options.kv.unwrap_or_default();
+        let layout = Arc::new(network.layout(kv));
+        let domain = model.domain(kv, context, options.salt);
         let cache = || Cache::new(Arc::clone(&layout), budget.clone(), 0);
         Ok(Self {
             caches: [model.prefixes().with_room(budget, cache)?],

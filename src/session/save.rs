@@ -14,7 +14,6 @@ use serde::{Deserialize, Serialize};
 use siphasher::sip128::{Hasher128, SipHasher13};
 
 use crate::NUMERICS_VERSION;
-use crate::budget::Budget;
 use crate::error::{Code, Error, Result};
 use crate::kv::{Extent, KvFormat, SLOTS, refused};
 use crate::model::{Model, Network};
@@ -30,23 +29,6 @@ const VERSION: u32 = 2;
 
 /// Bytes in front of the head and behind the states: magic, versions, identity, length, checksum.
 const FRAME_BYTES: usize = 16 + 4 + 4 + 16 + 8 + 16;
-
-/// How a session is restored.
-#[derive(Debug, Clone, Default)]
-pub struct RestoreOptions {
-    /// Tokens it can hold; 0: as many as before.
-    pub context: usize,
-    /// How keys and values have to be stored; `None`: as before, whatever that is.
-    pub kv: Option<KvFormat>,
-    /// As in [`SessionOptions`].
-    pub chunk: usize,
-    /// As in [`SessionOptions`].
-    pub budget: Option<Budget>,
-    /// As in [`SessionOptions`].
-    pub unshared: bool,
-    /// As in [`SessionOptions`].
-    pub salt: u64,
-}
 
 /// All of a session but its pages.
 #[derive(Debug, Serialize, Deserialize)]
@@ -141,7 +123,7 @@ impl Session {
     pub fn restore(
         model: Arc<Model>,
         team: Arc<Team>,
-        options: &RestoreOptions,
+        options: &SessionOptions,
         input: &mut dyn Read,
     ) -> Result<Self> {
         let mut input = Hashed::new(input);
@@ -246,7 +228,7 @@ impl Head<'_> {
     }
 
     /// What a session is made with that is to go on from here.
-    fn options(&self, given: &RestoreOptions, network: &Network) -> Result<SessionOptions> {
+    fn options(&self, given: &SessionOptions, network: &Network) -> Result<SessionOptions> {
         let refuse = |place: &str, message: String| {
             Err(Error::new(Code::InvalidArgument, place.to_owned(), message))
         };
@@ -273,11 +255,8 @@ impl Head<'_> {
         }
         Ok(SessionOptions {
             context,
-            kv: self.kv,
-            chunk: given.chunk,
-            budget: given.budget.clone(),
-            unshared: given.unshared,
-            salt: given.salt,
+            kv: Some(self.kv),
+            ..given.clone()
         })
     }
 }

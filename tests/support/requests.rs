@@ -115,7 +115,7 @@ impl Heard {
 /// What a session gives.
 pub fn alone(asked: &Asked, model: &Arc<Model>, team: &Arc<Team>, kv: KvFormat) -> Heard {
     let options = SessionOptions {
-        kv,
+        kv: Some(kv),
         unshared: true,
         ..SessionOptions::default()
     };

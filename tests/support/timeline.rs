@@ -49,7 +49,7 @@ impl Timeline {
         };
         let team = Team::new(team).expect("a team");
         let options = SessionOptions {
-            kv: KvFormat::F32,
+            kv: Some(KvFormat::F32),
             ..SessionOptions::default()
         };
         let session = Session::new(Arc::clone(&model), team, &options).expect("a session");

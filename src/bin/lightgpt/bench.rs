@@ -143,6 +143,8 @@ struct Bench {
     measurements: Vec<Measurement>,
     /// Tokens of the vocabulary, to feed some of.
     vocab: usize,
+    /// What is being measured.
+    doing: String,
     progress: Progress,
 }
 
@@ -276,7 +278,7 @@ impl Bench {
         let ends = ends.map(|one| one.depth + one.tokens);
         let options = SessionOptions {
             context: ends.max().unwrap_or(1),
-            kv: arguments.kv.into(),
+            kv: Some(arguments.kv.into()),
             chunk: arguments.chunk,
             unshared: true,
             ..SessionOptions::default()
@@ -293,6 +295,7 @@ impl Bench {
             )]),
             measurements,
             vocab: model.network()?.spec.vocab,
+            doing: String::new(),
             progress: Progress::new(),
         })
     }
@@ -302,10 +305,9 @@ impl Bench {
         let mut seconds = Vec::new();
         for i in 0..self.measurements.len() {
             let one = self.measurements[i];
-            self.progress.show(|| {
-                let Measurement { tokens, depth, .. } = one;
-                format!("{name}: {} {tokens} behind {depth}", one.kind.name())
-            });
+            let Measurement { tokens, depth, .. } = one;
+            self.doing = format!("{name}: {} {tokens} behind {depth}", one.kind.name());
+            self.progress.show(|| self.doing.clone());
             seconds.push(self.measure(one)?);
         }
         Ok(seconds)
@@ -352,13 +354,23 @@ impl Bench {
     fn feed(&mut self, depth: usize, positions: Range<usize>) -> Result<(), Error> {
         // A large prime: tokens that follow each other are far apart in the vocabulary.
         let token = |position| (position * 7919 % self.vocab) as u32;
+        let start = positions.start as u64;
         let tokens: Vec<u32> = positions.map(token).collect();
         let session = self
             .sessions
             .get_mut(&depth)
             .expect("who measures is there");
         session.feed(&tokens)?;
-        while session.prefill(&mut Control::none())? == Flow::Paused {}
+        let (doing, progress) = (&self.doing, &mut self.progress);
+        let mut report = |done: u64, _: u64| {
+            progress.show(|| format!("{doing}, {} evaluated", start + done));
+            true
+        };
+        let mut control = Control {
+            progress: Some(&mut report),
+            ..Control::none()
+        };
+        while session.prefill(&mut control)? == Flow::Paused {}
         Ok(())
     }
 }

@@ -65,7 +65,7 @@ pub fn perform(arguments: &Arguments) -> Result<(), Failure> {
     let model = arguments.load.open(&arguments.model)?;
     let sampler = arguments.sampler.sampler(&model)?;
     let options = SessionOptions {
-        kv: arguments.kv.into(),
+        kv: Some(arguments.kv.into()),
         ..SessionOptions::default()
     };
     let mut session = Session::new(model, team, &options).map_err(Failure::option)?;

@@ -94,7 +94,7 @@ pub fn perform(arguments: &Arguments) -> Result<(), Failure> {
     let team = arguments.threads.team()?;
     let model = arguments.load.open(&arguments.model)?;
     let options = SessionOptions {
-        kv: arguments.kv.into(),
+        kv: Some(arguments.kv.into()),
         ..SessionOptions::default()
     };
     let mut session = Session::new(model, team, &options)?;

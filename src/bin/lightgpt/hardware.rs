@@ -7,6 +7,7 @@ use serde_json::{Value as Json, json};
 
 use lightgpt::error::Error;
 use lightgpt::kernel::{self, Peak};
+use lightgpt::pressure::Watch;
 use lightgpt::team::{Team, physical_cores};
 
 use crate::arguments::ThreadArguments;
@@ -98,7 +99,7 @@ fn measure(team: &Team) -> Result<Measured, Error> {
 fn print(measured: Option<&Measured>) -> Result<(), Failure> {
     let unknown = || "unknown".to_string();
     let size = |size: Option<u64>| size.map_or_else(unknown, bytes);
-    let memory = system::memory();
+    let memory = Watch::machine().memory();
     let mut out = standard();
     let mut line = |name: &str, text: String| writeln!(out, "{name:<16} {text}");
     line("CPU", system::cpu_name().unwrap_or_else(unknown))?;
@@ -172,7 +173,7 @@ fn isas() -> (&'static str, Vec<&'static str>) {
 }
 
 fn to_json(measured: Option<&Measured>) -> Json {
-    let memory = system::memory();
+    let memory = Watch::machine().memory();
     let (chosen, available) = isas();
     let caches: Vec<Json> = system::caches().iter().map(cache_json).collect();
     json!({

@@ -8,9 +8,8 @@ use lightgpt::budget::{Budget, Buffer, Tag};
 use lightgpt::control::Signals;
 use lightgpt::error::Error;
 use lightgpt::kernel::{Kernels, Peak};
+use lightgpt::pressure::Watch;
 use lightgpt::team::{Chunks, Tasks, Team};
-
-use crate::system;
 
 /// What one task reads, in words: 1 MiB.
 const READ_TASK: usize = 1 << 17;
@@ -21,7 +20,7 @@ const ROUNDS: usize = 8;
 /// A buffer of `bytes`, or as much as `share` of the free memory allows, with something in it:
 /// pages that were never written may all be one.
 pub fn memory(team: &Team, bytes: u64, share: u64) -> Result<Buffer<u64>, Error> {
-    let memory = system::memory();
+    let memory = Watch::machine().memory();
     let free = memory.available.unwrap_or(1 << 30);
     let free = memory.limit.map_or(free, |limit| limit.min(free));
     let words = bytes.min(free / share).max(1 << 20) as usize / size_of::<u64>();

@@ -85,7 +85,7 @@ pub fn perform(arguments: &Arguments) -> Result<(), Failure> {
     let sampler = arguments.sampler.sampler(&model)?;
     let options = SessionOptions {
         context: arguments.session.context,
-        kv: arguments.session.kv.into(),
+        kv: Some(arguments.session.kv.into()),
         chunk: arguments.session.chunk,
         ..SessionOptions::default()
     };

@@ -14,16 +14,6 @@ pub struct Cache {
     pub cpus: String,
 }
 
-/// Memory in bytes.
-#[derive(Debug, Default)]
-pub struct Memory {
-    pub total: Option<u64>,
-    /// What could be used without swapping.
-    pub available: Option<u64>,
-    /// The control group's limit.
-    pub limit: Option<u64>,
-}
-
 /// The CPU's name.
 pub fn cpu_name() -> Option<String> {
     let text = fs::read_to_string("/proc/cpuinfo").ok()?;
@@ -74,26 +64,6 @@ pub fn quota() -> Option<f64> {
     let quota = group_file("cpu", "cpu.cfs_quota_us")?;
     let period = group_file("cpu", "cpu.cfs_period_us")?;
     ratio(quota.trim(), period.trim())
-}
-
-/// Memory of the machine, and what this process may have of it.
-pub fn memory() -> Memory {
-    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let field = |name: &str| {
-        let line = text.lines().find(|line| line.starts_with(name))?;
-        let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
-        kib.checked_mul(1024)
-    };
-    let total = field("MemTotal:");
-    let limit = group_file("", "memory.max")
-        .or_else(|| group_file("memory", "memory.limit_in_bytes"))
-        .and_then(|text| text.trim().parse().ok());
-    Memory {
-        total,
-        available: field("MemAvailable:"),
-        // Version 1 says "no limit" by a huge number.
-        limit: limit.filter(|limit| total.is_none_or(|total| *limit < total)),
-    }
 }
 
 /// Memory of this process that it shares with nobody, in bytes: what it allocated, without the

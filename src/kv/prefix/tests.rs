@@ -1,6 +1,8 @@
 //! The tree of pages against a list of everything that was ever offered.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::*;
 use crate::budget::Budget;
@@ -117,12 +119,7 @@ struct World {
 impl World {
     /// Makes room as a session does; false if there is none.
     fn reserve(&self, cache: &mut Cache, tokens: Range<usize>) -> bool {
-        while cache.reserve(tokens.clone()).is_err() {
-            if !self.prefixes.make_room(&self.budget, Code::MemoryCap) {
-                return false;
-            }
-        }
-        true
+        self.prefixes.reserve(cache, tokens).is_ok()
     }
 
     /// A session with a prompt, part of which is perhaps evaluated before it looks.
@@ -244,6 +241,50 @@ fn what_is_found_is_what_was_offered() {
         assert_eq!(world.prefixes.lock().roots.len(), 0);
     }
     assert!(hits > 50_000 && evictions > 50_000, "{hits}, {evictions}");
+}
+
+const DOMAIN: Domain = Domain {
+    format: KvFormat::F32,
+    is_long: false,
+    salt: 0,
+};
+
+/// What a sequence uses stays while memory is short: to give it up would give none back.
+#[test]
+fn what_is_in_use_is_no_room() {
+    let layout = layout(KvFormat::F32, 64);
+    let budget = Budget::new(Some(6 * layout.page_charge()), None);
+    let prefixes = Prefixes::new(u64::MAX);
+    let cache = || Cache::new(Arc::clone(&layout), budget.clone(), 0).unwrap();
+    let tokens: Vec<u32> = (0..320).collect();
+    let (mut user, mut other) = (cache(), cache());
+    prefixes.reserve(&mut user, 0..320).unwrap();
+    prefixes.offer(&DOMAIN, &tokens, false, &mut user);
+    assert!(prefixes.reserve(&mut other, 0..128).is_err());
+    assert_eq!(prefixes.statistics().pages, 5);
+    // Pages that it has forgotten are room, but behind them is one that it has not.
+    user.forget(256);
+    prefixes.reserve(&mut other, 0..128).unwrap();
+    assert_eq!(prefixes.statistics().pages, 3);
+}
+
+/// A sequence whose own pages and states are kept goes on with them where there is no room for others.
+#[test]
+fn what_is_kept_is_in_nobodys_way() {
+    let layout = recurrent_layout(16);
+    let cap = 4 * layout.page_charge() + layout.state().charge();
+    let budget = Budget::new(Some(cap), None);
+    let prefixes = Prefixes::new(u64::MAX);
+    let mut cache = Cache::new(Arc::clone(&layout), budget, 0).unwrap();
+    let tokens: Vec<u32> = (0..64).collect();
+    prefixes.reserve(&mut cache, 0..64).unwrap();
+    // The fourth pass needs the place of a state, the last one that of a page.
+    for range in [0..16, 16..32, 32..48, 48..64, 48..56] {
+        prefixes.reserve(&mut cache, range.clone()).unwrap();
+        pass(&mut cache, detect(), &tokens, range.clone());
+        prefixes.offer(&DOMAIN, &tokens[..range.end], false, &mut cache);
+    }
+    assert!(prefixes.statistics().evictions > 0);
 }
 
 /// A number that depends on all tokens.

@@ -1,0 +1,2 @@
+mod handles;
+mod interleavings;
