@@ -12,6 +12,7 @@
 #include <string>
 #include <thread>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #define EXPECT(condition)                                                                          \
@@ -500,7 +501,7 @@ void chatting(const lightgpt::model &model)
     lightgpt::batch_request request;
     request.chat = chat;
     request.generate.tokens_max = 1;
-    EXPECT(queue.submit(request) == 1);
+    EXPECT(queue.submit(std::move(request)) == 1);
     chat.template_name = "none";
     EXPECT(status_of([&] { session.feed(chat); }) == LIGHTGPT_INVALID_ARGUMENT);
 }
