@@ -247,8 +247,8 @@ fn the_language_is_that_of_jinja() {
     let mut wrong = Vec::new();
     for case in &cases {
         // Contexts here are data; these have functions.
-        let has_function = |(_, value): (_, &Box<RawValue>)| value.get().contains("__function");
-        if case.context.iter().any(has_function) {
+        let mut values = case.context.values();
+        if values.any(|value| value.get().contains("__function")) {
             continue;
         }
         let (name, expected) = (&*case.name, &*case.expected);
