@@ -280,6 +280,15 @@ fn sessions_and_requests_take_chats() {
             last_error(),
             "request: expected one of text, tokens and chat, found several"
         );
+        let token = 4u32;
+        let mut request = new::<lightgpt_batch_request>();
+        request.tokens = &raw const token;
+        request.tokens_len = 1;
+        request.flags = 1 << 31;
+        assert_eq!(
+            lightgpt_batch_queue_submit(queue, &request, &raw mut id),
+            LIGHTGPT_UNSUPPORTED
+        );
         let event = finished(queue);
         assert_eq!((event.request, event.status), (1, LIGHTGPT_DONE));
         assert_eq!((*event.timings).prompt_tokens, 4);

@@ -184,11 +184,38 @@ fn work_and_memory_are_bounded() {
         "{% set x = range(99999)|list %}{% set y = range(99999)|list %}{% for i in x %}{% set z = x == y %}{% endfor %}",
         "{% set x = range(99999)|list %}{% for i in x %}{% set z = -1 in x %}{% endfor %}",
         "{% set x = range(99999)|list %}{% for i in x %}{% set z = x|sort(reverse=true)|first %}{% endfor %}",
+        // Long arguments.
+        "{{ '%.70000f' % 1.5 }}",
+        "{{ '{:.70000}'.format(1.5) }}",
+        "{% set x = ',' * 10**8 %}{{ [{}]|sort(attribute=x) }}",
+        "{% set x = 'ab' * 10**6 %}{% for i in range(99999) %}{% set z = 'b'.find(x) %}{% endfor %}",
+        "{% set x = 'a' * 10**6 %}{% set y = 'b' * 10**6 ~ 'a' %}{% for i in range(99999) %}{% set z = x.strip(y) %}{% endfor %}",
+        "{% set x = 'a.' * 10**6 %}{% set n = namespace() %}{% set n.a = n %}{% for i in range(99999) %}{% set z = [n]|map(attribute=x)|list %}{% endfor %}",
+        "{% set x = '%(a).0s' * 10**6 %}{% for i in range(99999) %}{% set z = x % {'a': 1} %}{% endfor %}",
+        "{% set x = 'a' * 10**7 %}{% for i in range(99999) %}{% set z = x|truncate(10**9) %}{% endfor %}",
+        "{% set x = 'a' * 10**7 %}{% for i in range(99999) %}{% set z = 1|attr(x) %}{% endfor %}",
+        "{% set x = 'a' * 10**7 %}{% set y = x ~ 'b' %}{% for i in range(99999) %}{% set z = x < y %}{% endfor %}",
+        "{% set x = ('a' * 10**7,) * 9 %}{% for i in range(99999) %}{% set z = 'b'.startswith(x) %}{% endfor %}",
+        "{{ ('\\n' * 10**8).splitlines() }}",
     ] {
         let error = render(source).unwrap_err();
         assert_eq!(error.code(), Code::Unsupported, "{source}: {error}");
         assert!(error.place().starts_with("template line "), "{error}");
     }
+}
+
+#[test]
+fn ends_of_numbers_are_no_panics() {
+    assert_eq!(render("{{ (-(2**126) * 2) % 3 }}").unwrap(), "1");
+    let split = "{{ 'a b'.split(' ', 2**64 - 1) }}";
+    assert_eq!(render(split).unwrap(), "['a', 'b']");
+    assert_eq!(render("{{ 'a b '.split(none, 9) }}").unwrap(), "['a', 'b']");
+}
+
+#[test]
+fn no_loop_is_left_out_of_a_recursive_one() {
+    let source = "{% for a in [1] %}{% for b in [] recursive %}{% else %}{% break %}{% endfor %}{% endfor %}";
+    refused(source, Code::Format, "template line 1");
 }
 
 #[test]

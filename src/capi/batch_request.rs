@@ -382,6 +382,7 @@ unsafe fn engine_request(
         let message = "expected one of text, tokens and chat, found several";
         return Err(invalid("request", message));
     }
+    let encode = encode_options(given.flags)?;
     // SAFETY: promised by the caller.
     let generate = unsafe { generate_options(&read(given.generate, "generate")?) }?;
     let tokens = if !given.chat.is_null() {
@@ -397,7 +398,7 @@ unsafe fn engine_request(
         let len = size(given.text_bytes, "request.text_bytes")?;
         // SAFETY: promised by the caller.
         let text = unsafe { text(given.text, len, "request.text") }?;
-        queue.tokenize(text, encode_options(given.flags)?)?
+        queue.tokenize(text, encode)?
     };
     if given.event.is_none() && given.destroy.is_some() {
         return Err(invalid("request.destroy", "it comes without event"));

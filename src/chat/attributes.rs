@@ -46,6 +46,7 @@ pub(super) fn item(heap: &mut Heap, value: &Value, key: &Value) -> Result<Value,
     if let Some(fault) = value.undefined_fault() {
         return Err(fault);
     }
+    heap.walk(key)?;
     if let Some(found) = own_item(heap, value, key)? {
         return Ok(found);
     }
@@ -83,13 +84,14 @@ fn own_item(heap: &mut Heap, value: &Value, key: &Value) -> Result<Option<Value>
 }
 
 /// What the type of the value gives it.
-fn own_member(heap: &Heap, value: &Value, name: &str) -> Option<Value> {
+fn own_member(heap: &Heap, value: &Value, shared: &Arc<str>) -> Option<Value> {
+    let name: &str = shared;
     let type_name = heap.type_name(value);
     let changes = CHANGING
         .iter()
         .any(|(of, names)| *of == type_name && names.contains(&name));
     if changes || name.starts_with("__") {
-        return Some(Value::Undefined(Missing::Unsafe(type_name, name.into())));
+        return Some(Value::Undefined(Missing::Unsafe(type_name, shared.clone())));
     }
     let method = |names: &[&'static str]| {
         let found = names.iter().find(|own| **own == name);
@@ -168,7 +170,8 @@ pub(super) fn slice(
     }
     match value {
         Value::Text(text) => {
-            heap.take(text.len())?;
+            // The result, and the letters that it is made of.
+            heap.take(text.len().saturating_mul(1 + size_of::<char>()))?;
             heap.spend(text.len() / 16)?;
             let letters: Vec<char> = text.chars().collect();
             let places = places(letters.len(), begin, end, step);
@@ -237,6 +240,7 @@ pub(super) fn call_method(
             if name == "get" {
                 let [key, otherwise] = arguments.bind(["key", "default"])?;
                 let key = key.ok_or_else(|| fault!("get expected at least 1 argument, got 0"))?;
+                heap.walk(&key)?;
                 let found = dict.get(&key)?.cloned();
                 return Ok(found.or(otherwise).unwrap_or(Value::None));
             }
@@ -295,6 +299,9 @@ fn object_method(
     name: &str,
     arguments: Arguments,
 ) -> Result<Value, Fault> {
+    for given in &arguments.places {
+        heap.walk(given)?;
+    }
     match (heap.object_mut(number), name) {
         (Object::Loop(state), "cycle") => {
             let at = state.at.unwrap_or(0);

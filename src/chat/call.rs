@@ -96,6 +96,7 @@ pub(super) fn bind_macro(
     let mut others = Vec::new();
     let mut named = Dict::default();
     for (name, value) in arguments.named {
+        heap.spend(count / 8 + name.len() / 512)?;
         let is_own = |number: &u32| program.names[*number as usize] == name;
         match info.parameters.iter().position(is_own) {
             Some(at) if parameters[at].is_some() => {
@@ -224,10 +225,12 @@ fn dict_of(heap: &mut Heap, arguments: Arguments) -> Result<Dict, Fault> {
         };
         heap.take_values(entries.len() * 2)?;
         for (key, value) in entries {
+            heap.walk(&key)?;
             dict.insert(key, value)?;
         }
     }
     for (name, value) in arguments.named {
+        heap.spend(name.len() / 512)?;
         dict.insert(Value::Text(name), value)?;
     }
     Ok(dict)

@@ -178,6 +178,8 @@ fn defined(value: &Value) -> Result<(), Fault> {
 fn attr(heap: &mut Heap, value: Value, arguments: Arguments) -> Result<Value, Fault> {
     let [name] = arguments.bind(["name"])?;
     let name = strings::text_argument(&name, "attr")?;
+    heap.spend(name.len() / 64)?;
+    heap.take(name.len().saturating_mul(2))?;
     // Members of the value, not items of a dictionary.
     match (&value, member(heap, &value, &name.into())?) {
         (Value::Dict(_), found) if !matches!(found, Value::Method(..)) => Ok(Value::Undefined(
@@ -252,6 +254,7 @@ fn format(heap: &mut Heap, value: Value, arguments: Arguments) -> Result<Value, 
         (true, false) => {
             let mut dict = Dict::default();
             for (name, value) in arguments.named {
+                heap.spend(name.len() / 512)?;
                 dict.insert(Value::Text(name), value)?;
             }
             heap.dict(dict)?
@@ -359,6 +362,7 @@ fn trim(heap: &mut Heap, value: Value, arguments: Arguments) -> Result<Value, Fa
         None | Some(Value::None) => None,
         given => Some(strings::text_argument(given, "trim")?),
     };
+    heap.spend(letters.map_or(0, |letters| (text.len() + letters.len()) / 8))?;
     heap.text(strip(&text, letters, true, true).into())
 }
 
@@ -376,6 +380,8 @@ fn truncate(heap: &mut Heap, value: Value, arguments: Arguments) -> Result<Value
         None => "...".into(),
         Some(end) => text_of(heap, &end)?,
     };
+    heap.spend(text.len() / 64)?;
+    heap.take(text.len())?;
     if text.chars().count() <= length.saturating_add(leeway) {
         return Ok(text.into());
     }

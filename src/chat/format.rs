@@ -34,10 +34,12 @@ pub(super) fn percent(heap: &mut Heap, format: &str, values: &Value) -> Result<V
         other => vec![other.clone()],
     };
     heap.take_values(places.len())?;
+    heap.spend(format.len() / 32)?;
     let mut places = places.into_iter();
     let mut text = String::new();
     let mut rest = format;
     while let Some(at) = rest.find('%') {
+        heap.spend(1)?;
         text.push_str(&rest[..at]);
         rest = &rest[at + 1..];
         let named = match rest.strip_prefix('(') {
@@ -115,7 +117,7 @@ fn percent_layout(
         *rest = behind;
         layout.digits = Some(number(rest)?);
     }
-    check(&layout)?;
+    check_width(&layout)?;
     Ok(layout)
 }
 
@@ -127,15 +129,19 @@ fn leading_number(rest: &mut &str) -> Option<usize> {
     (length > 0).then(|| number.parse().unwrap_or(usize::MAX))
 }
 
-fn check(layout: &Layout) -> Result<(), Fault> {
-    let digits_max = match layout.kind {
-        Some('s' | 'r' | 'a') | None => usize::MAX,
-        _ => DIGITS_MAX,
-    };
-    if layout.width > WIDTH_MAX || layout.digits.is_some_and(|digits| digits > digits_max) {
-        return Err(Fault::limit("a field of a format is too wide"));
+fn check_width(layout: &Layout) -> Result<(), Fault> {
+    match layout.width > WIDTH_MAX {
+        true => Err(Fault::limit("a field of a format is too wide")),
+        false => Ok(()),
     }
-    Ok(())
+}
+
+/// Digits of a number; a text may have as many letters as it will.
+fn check_digits(layout: &Layout) -> Result<(), Fault> {
+    match layout.digits.is_some_and(|digits| digits > DIGITS_MAX) {
+        true => Err(Fault::limit("a field of a format has too many digits")),
+        false => Ok(()),
+    }
 }
 
 fn percent_field(heap: &mut Heap, value: &Value, layout: &Layout) -> Result<String, Fault> {
@@ -208,6 +214,7 @@ fn aligned(text: String, layout: &Layout) -> String {
 }
 
 fn number_field(value: &Value, layout: &Layout) -> Result<String, Fault> {
+    check_digits(layout)?;
     let kind = layout.kind.unwrap_or('d');
     let wrong = || {
         fault!(
@@ -324,6 +331,7 @@ pub(super) fn braces(heap: &mut Heap, format: &str, arguments: &Arguments) -> Re
     let mut next = 0;
     let mut rest = format;
     while let Some(at) = rest.find(['{', '}']) {
+        heap.spend(1)?;
         text.push_str(&rest[..at]);
         let brace = &rest[at..=at];
         rest = &rest[at + 1..];
@@ -373,6 +381,7 @@ fn brace_field(
     match (&value, layout.kind) {
         (Value::Int(_), _) | (Value::Bool(_), Some(_)) => number_field(&value, &layout),
         (Value::Float(number), None) => {
+            check_digits(&layout)?;
             let general = layout
                 .digits
                 .map(|digits| general(number.abs(), digits.max(1), false));
@@ -473,6 +482,6 @@ fn brace_layout(text: &str) -> Result<Layout, Fault> {
     if letters.next().is_some() {
         return Err(fault!("Invalid format specifier '{text}'"));
     }
-    check(&layout)?;
+    check_width(&layout)?;
     Ok(layout)
 }

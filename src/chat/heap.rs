@@ -96,6 +96,11 @@ impl Heap {
         Ok(())
     }
 
+    /// Pays for comparing or hashing a value, which may be long.
+    pub fn walk(&mut self, value: &Value) -> Result<(), Fault> {
+        self.spend(value.size().values as usize / 8)
+    }
+
     /// Pays for memory before it is taken.
     pub fn take(&mut self, bytes: usize) -> Result<(), Fault> {
         let left = self.meter.bytes.checked_sub(bytes as u64);
@@ -120,6 +125,7 @@ impl Heap {
     }
 
     pub fn seq(&mut self, kind: Kind, items: Vec<Value>) -> Result<Value, Fault> {
+        self.take(size_of::<Seq>())?;
         self.take_values(items.len())?;
         Value::seq(kind, items)
     }
@@ -130,6 +136,7 @@ impl Heap {
     }
 
     pub fn dict(&mut self, dict: Dict) -> Result<Value, Fault> {
+        self.take(size_of::<Dict>())?;
         self.take_values(dict.entries().len().saturating_mul(4))?;
         Ok(Value::Dict(Arc::new(dict)))
     }

@@ -8,7 +8,7 @@ use serde::de::{DeserializeSeed, Error as _, MapAccess, SeqAccess, Visitor};
 
 use super::fault::{Fault, fault};
 use super::heap::{Heap, Object};
-use super::print::float;
+use super::print::{PAID_BYTES, float};
 use super::value::{Dict, Kind, Value};
 use crate::error::{Code, Error, Result};
 
@@ -106,7 +106,7 @@ pub(super) fn write(
         Value::Bool(flag) => text.push_str(if *flag { "true" } else { "false" }),
         Value::Int(number) => text.push_str(&number.to_string()),
         Value::Float(number) => text.push_str(&json_float(*number)),
-        Value::Text(own) | Value::Markup(own) => quote(own, style.ascii, text),
+        Value::Text(own) | Value::Markup(own) => return quote(heap, own, style.ascii, text),
         Value::Seq(seq) if seq.kind == Kind::List || seq.kind.is_tuple() => {
             return write_items(
                 heap,
@@ -136,8 +136,7 @@ pub(super) fn write(
                 entries.len(),
                 |heap, at, text| {
                     let (key, value) = &entries[at];
-                    heap.take(key.len())?;
-                    quote(key, style.ascii, text);
+                    quote(heap, key, style.ascii, text)?;
                     text.push_str(&style.separators.1);
                     write(heap, value, style, level + 1, text)
                 },
@@ -192,7 +191,7 @@ fn new_line(
     text: &mut String,
 ) -> std::result::Result<(), Fault> {
     if let Some(indent) = &style.indent {
-        heap.take(1 + indent.len() * level)?;
+        heap.take(indent.len().saturating_mul(level).saturating_add(1))?;
         text.push('\n');
         text.push_str(&indent.repeat(level));
     }
@@ -229,9 +228,20 @@ fn json_float(number: f64) -> String {
     }
 }
 
-fn quote(own: &str, ascii: bool, text: &mut String) {
+/// Appends a text as a literal, and pays for it.
+fn quote(
+    heap: &mut Heap,
+    own: &str,
+    ascii: bool,
+    text: &mut String,
+) -> std::result::Result<(), Fault> {
+    let mut paid = text.len();
     text.push('"');
     for c in own.chars() {
+        if text.len() - paid >= PAID_BYTES {
+            heap.take(text.len() - paid)?;
+            paid = text.len();
+        }
         match c {
             '"' => text.push_str("\\\""),
             '\\' => text.push_str("\\\\"),
@@ -250,4 +260,5 @@ fn quote(own: &str, ascii: bool, text: &mut String) {
         }
     }
     text.push('"');
+    heap.take(text.len() - paid)
 }

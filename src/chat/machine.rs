@@ -24,6 +24,8 @@ const FRAMES_MAX: usize = 200;
 /// How many variables the scopes of the template or of a macro may have: they are looked up one by
 /// one.
 const VARIABLES_MAX: usize = 500;
+/// How many values may wait on the stack while a macro is called.
+const WAITING_MAX: usize = 100_000;
 /// What a parameter is that was not given.
 const NOT_GIVEN: &str = "a parameter was not provided";
 
@@ -117,6 +119,9 @@ impl<'a> Machine<'a> {
                     .push(self.program.constants[number as usize].clone());
             }
             Op::Load(name) => {
+                let closure = self.frames.last().map_or(0, |frame| frame.closure.len());
+                let looked_through = self.variables.len() - self.base() + closure;
+                self.heap.spend(looked_through / 16)?;
                 let value = self.load(name);
                 self.stack.push(value);
             }
@@ -179,7 +184,9 @@ impl<'a> Machine<'a> {
         match op {
             Op::Member(name) => {
                 let value = self.pop();
-                member(&self.heap, &value, &self.program.names[name as usize])
+                let name = &self.program.names[name as usize];
+                self.heap.spend(name.len() / 512)?;
+                member(&self.heap, &value, name)
             }
             Op::Item => {
                 let (key, value) = (self.pop().plain(), self.pop().plain());
@@ -196,6 +203,7 @@ impl<'a> Machine<'a> {
                 let items = self.pop_many(count as usize * 2);
                 let mut dict = Dict::default();
                 for pair in items.chunks_exact(2) {
+                    self.heap.walk(&pair[0])?;
                     dict.insert(pair[0].clone(), pair[1].clone())?;
                 }
                 self.heap.dict(dict)
@@ -325,6 +333,7 @@ impl<'a> Machine<'a> {
     fn store_member(&mut self, name: u32, of: u32) -> Result<(), Fault> {
         let value = self.pop();
         let key = self.program.names[of as usize].clone();
+        self.heap.spend(key.len() / 512)?;
         let namespace = match self.load(name) {
             Value::Object(number) => match self.heap.object_mut(number) {
                 Object::Namespace(dict) => Some(dict),

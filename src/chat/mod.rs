@@ -26,6 +26,7 @@ mod strings;
 mod time;
 mod value;
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -256,10 +257,11 @@ impl Template {
     /// What the names of the template mean before it begins.
     fn globals(&self, chat: &Chat, special: &SpecialTexts) -> Result<Vec<Option<Value>>, Fault> {
         let messages = Value::list(chat.messages.clone())?;
+        let own = chat.variables.iter();
+        let variables: HashMap<&str, &Value> = own.map(|(name, value)| (&**name, value)).collect();
         let value = |name: &str| {
-            let given = chat.variables.iter().rfind(|(own, _)| **own == *name);
-            if let Some((_, value)) = given {
-                return Some(value.clone());
+            if let Some(value) = variables.get(name) {
+                return Some((*value).clone());
             }
             match name {
                 "messages" => return Some(messages.clone()),

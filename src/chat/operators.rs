@@ -192,7 +192,10 @@ fn integers(operator: Binary, a: i128, b: i128) -> Result<Value, Fault> {
         _ if b == 0 => return Err(fault!("division by zero")),
         Binary::Divide => return Ok(Value::Float(a as f64 / b as f64)),
         Binary::FloorDivide => a.checked_div(b).map(|_| floor_divide(a, b)),
-        Binary::Remainder => a.checked_rem(b).map(|_| a - floor_divide(a, b) * b),
+        Binary::Remainder => a.checked_rem(b).map(|rest| {
+            let is_other_side = rest != 0 && (rest < 0) != (b < 0);
+            if is_other_side { rest + b } else { rest }
+        }),
     };
     let result = result.ok_or_else(|| Fault::limit("an integer has more than 38 digits"))?;
     Ok(Value::Int(result))
@@ -257,12 +260,12 @@ pub(super) fn compare(
     a: &Value,
     b: &Value,
 ) -> Result<bool, Fault> {
+    if !matches!(operator, Compare::In | Compare::NotIn) {
+        heap.walk(a)?;
+    }
     let order = |wanted: fn(Ordering) -> bool| Ok(a.compare(b)?.is_some_and(wanted));
     match operator {
-        Compare::Equal | Compare::NotEqual => {
-            heap.spend(a.size().values as usize / 8)?;
-            Ok(a.equals(b) == (operator == Compare::Equal))
-        }
+        Compare::Equal | Compare::NotEqual => Ok(a.equals(b) == (operator == Compare::Equal)),
         Compare::Less => order(Ordering::is_lt),
         Compare::LessEqual => order(Ordering::is_le),
         Compare::Greater => order(Ordering::is_gt),
@@ -289,15 +292,23 @@ pub(super) fn contains(heap: &mut Heap, container: &Value, value: &Value) -> Res
             Ok(text.contains(&**part))
         }
         Value::Dict(_) if value.is_undefined() => Ok(false),
-        Value::Dict(dict) => Ok(dict.get(value)?.is_some()),
+        Value::Dict(dict) => {
+            heap.walk(value)?;
+            Ok(dict.get(value)?.is_some())
+        }
         Value::Seq(seq) => {
             heap.spend(container.size().values as usize / 8)?;
             Ok(seq.items.iter().any(|item| item.equals(value)))
         }
         Value::Undefined(_) => Ok(false),
         Value::Object(number) if let Object::Generator(_) = heap.object(*number) => {
-            let items = heap.iterate(container)?;
-            Ok(items.iter().any(|item| item.equals(value)))
+            for item in heap.iterate(container)? {
+                heap.walk(&item)?;
+                if item.equals(value) {
+                    return Ok(true);
+                }
+            }
+            Ok(false)
         }
         other => Err(fault!(
             "argument of type '{}' is not iterable",

@@ -90,8 +90,9 @@ const TABLE: &[(&str, Test)] = &[
     ("none", |_, value, _| Ok(matches!(value, Value::None))),
     ("number", |_, value, _| Ok(value.number().is_some())),
     ("odd", |heap, value, _| has_rest(heap, value, 1)),
-    ("sameas", |_, a, b| {
+    ("sameas", |heap, a, b| {
         let b = other(b)?;
+        heap.walk(a)?;
         Ok(a.type_name() == b.type_name() && a.equals(b))
     }),
     ("sequence", |_, value, _| {

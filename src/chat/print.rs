@@ -7,6 +7,9 @@ use super::value::{Kind, Value};
 /// How deep a namespace in a namespace is followed: it may hold itself.
 const OBJECT_DEPTH_MAX: u32 = 20;
 
+/// Texts that get longer by quoting are paid for in pieces of about as many bytes.
+pub(super) const PAID_BYTES: usize = 4096;
+
 /// `str(value)`.
 pub(super) fn text_of(heap: &mut Heap, value: &Value) -> Result<String, Fault> {
     let mut text = String::new();
@@ -47,11 +50,12 @@ fn write_repr(
         Value::Bool(flag) => text.push_str(if *flag { "True" } else { "False" }),
         Value::Int(number) => text.push_str(&number.to_string()),
         Value::Float(number) => text.push_str(&float(*number)),
-        Value::Text(own) => quote(own, text),
+        Value::Text(own) => return quote(heap, own, text),
         Value::Markup(own) => {
             text.push_str("Markup(");
-            quote(own, text);
+            quote(heap, own, text)?;
             text.push(')');
+            return heap.take("Markup()".len());
         }
         Value::Method(_, name) => text.push_str(&format!("<built-in method {name}>")),
         Value::Function(function) => text.push_str(&format!("<function {function:?}>")),
@@ -128,14 +132,19 @@ fn write_entries(
 }
 
 /// A string as a literal of Python.
-fn quote(own: &str, text: &mut String) {
+fn quote(heap: &mut Heap, own: &str, text: &mut String) -> Result<(), Fault> {
     let mark = if own.contains('\'') && !own.contains('"') {
         '"'
     } else {
         '\''
     };
+    let mut paid = text.len();
     text.push(mark);
     for c in own.chars() {
+        if text.len() - paid >= PAID_BYTES {
+            heap.take(text.len() - paid)?;
+            paid = text.len();
+        }
         match c {
             '\\' => text.push_str("\\\\"),
             '\n' => text.push_str("\\n"),
@@ -154,6 +163,7 @@ fn quote(own: &str, text: &mut String) {
         }
     }
     text.push(mark);
+    heap.take(text.len() - paid)
 }
 
 /// Whether Python shows the character as it is: separators, controls and private ones are not

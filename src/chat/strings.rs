@@ -2,6 +2,8 @@
 
 mod letters;
 
+use std::collections::HashSet;
+
 use super::call::Arguments;
 use super::fault::{Fault, fault};
 use super::format::braces;
@@ -64,12 +66,12 @@ pub(super) fn call(
     name: &str,
     arguments: Arguments,
 ) -> Result<Value, Fault> {
-    // Most look at the whole text, and what they make is seldom longer.
-    heap.spend(text.len() / 32)?;
+    pay(heap, text, &arguments)?;
     match name {
         "strip" | "lstrip" | "rstrip" => {
             let [letters] = arguments.bind(["chars"])?;
             let letters = optional_text(&letters, "strip")?;
+            heap.spend(letters.map_or(0, |letters| (text.len() + letters.len()) / 8))?;
             let stripped = strip(text, letters, name != "rstrip", name != "lstrip");
             heap.text(stripped.into())
         }
@@ -77,6 +79,7 @@ pub(super) fn call(
         "splitlines" => {
             let [keep] = arguments.bind(["keepends"])?;
             let keep = keep.is_some_and(|keep| keep.is_true());
+            heap.take_values(text.matches(ends_line).count())?;
             let lines = lines(text, keep);
             texts(heap, &lines)
         }
@@ -127,6 +130,15 @@ pub(super) fn call(
     }
 }
 
+/// Most methods look at the whole text and at what they are given; what they make is seldom longer.
+fn pay(heap: &mut Heap, text: &str, arguments: &Arguments) -> Result<(), Fault> {
+    let named = arguments.named.iter().map(|(_, value)| value);
+    for given in arguments.places.iter().chain(named) {
+        heap.spend(given.size().values as usize)?;
+    }
+    heap.spend(text.len() / 32)
+}
+
 pub(super) fn text_argument<'a>(value: &'a Option<Value>, name: &str) -> Result<&'a str, Fault> {
     let Some(value) = value else {
         return Err(fault!("{name}() misses an argument"));
@@ -165,8 +177,10 @@ pub(super) fn strip<'a>(
     at_begin: bool,
     at_end: bool,
 ) -> &'a str {
-    let strips = |c: char| match letters {
-        Some(letters) => letters.contains(c),
+    // Both texts may be long.
+    let letters: Option<HashSet<char>> = letters.map(|letters| letters.chars().collect());
+    let strips = |c: char| match &letters {
+        Some(letters) => letters.contains(&c),
         None => is_space(c),
     };
     let text = if at_begin {
@@ -190,7 +204,8 @@ fn split(
     let [separator, most] = arguments.bind(["sep", "maxsplit"])?;
     let separator = optional_text(&separator, "split")?;
     let most = optional_integer(&most, "split")?.unwrap_or(-1);
-    let most = usize::try_from(most).unwrap_or(usize::MAX - 1);
+    let most = usize::try_from(most).unwrap_or(usize::MAX);
+    let most = most.min(usize::MAX - 1);
     let cuts = match separator {
         Some(separator) => text.matches(separator).count(),
         None => text.chars().filter(|c| is_space(*c)).count(),
@@ -220,7 +235,8 @@ fn split_space(text: &str, most: usize, from_end: bool) -> Vec<&str> {
             false => text.trim_start_matches(is_space),
         };
     }
-    while !rest.trim_matches(is_space).is_empty() {
+    // It neither begins nor ends, where it is cut, with white space.
+    while !rest.is_empty() {
         let cut = match from_end {
             _ if parts.len() == most => None,
             true => rest.rfind(is_space),
@@ -245,16 +261,17 @@ fn split_space(text: &str, most: usize, from_end: bool) -> Vec<&str> {
     parts
 }
 
+fn ends_line(c: char) -> bool {
+    matches!(
+        c,
+        '\n' | '\r' | '\x0b' | '\x0c' | '\x1c'..='\x1e' | '\u{85}' | '\u{2028}' | '\u{2029}'
+    )
+}
+
 fn lines(text: &str, keep: bool) -> Vec<&str> {
-    let ends = |c: char| {
-        matches!(
-            c,
-            '\n' | '\r' | '\x0b' | '\x0c' | '\x1c'..='\x1e' | '\u{85}' | '\u{2028}' | '\u{2029}'
-        )
-    };
     let mut lines = Vec::new();
     let mut rest = text;
-    while let Some(at) = rest.find(ends) {
+    while let Some(at) = rest.find(ends_line) {
         let end = match rest[at..].starts_with("\r\n") {
             true => 2,
             false => rest[at..].chars().next().map_or(0, char::len_utf8),

@@ -164,8 +164,16 @@ fn whole(number: f64) -> Option<i128> {
 impl Dict {
     pub fn insert(&mut self, key: Value, value: Value) -> Result<(), Fault> {
         let found = self.position(&key)?;
-        self.size.add(key.size())?;
-        self.size.add(value.size())?;
+        let mut size = self.size;
+        match found {
+            Some(at) => {
+                let replaced = self.entries[at].1.size();
+                size.values = size.values.saturating_sub(replaced.values);
+            }
+            None => size.add(key.size())?,
+        }
+        size.add(value.size())?;
+        self.size = size;
         match found {
             Some(at) => self.entries[at].1 = value,
             None => {

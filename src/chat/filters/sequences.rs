@@ -30,8 +30,11 @@ fn at_path(
             _ => found,
         });
     };
+    // What is not found keeps its name.
+    heap.take(text.len())?;
     let mut value = value.clone();
     for part in text.split('.') {
+        heap.spend(1)?;
         let is_place = !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
         let place = part.parse().ok().filter(|_| is_place);
         let key = place.map_or_else(|| part.into(), Value::Int);
@@ -126,11 +129,16 @@ fn sort_by_keys(
 pub(super) fn sort(heap: &mut Heap, value: Value, arguments: Arguments) -> Result<Value, Fault> {
     let [reverse, case, attribute] = arguments.bind(["reverse", "case_sensitive", "attribute"])?;
     let paths: Vec<Option<Value>> = match &attribute {
-        Some(Value::Text(text)) => text.split(',').map(|path| Some(path.into())).collect(),
+        Some(Value::Text(text)) => {
+            heap.take_values(text.matches(',').count())?;
+            heap.take(text.len())?;
+            text.split(',').map(|path| Some(path.into())).collect()
+        }
         other => vec![other.clone()],
     };
     let mut keyed = Vec::new();
     for item in heap.iterate(&value)? {
+        heap.take_values(paths.len())?;
         let mut keys = Vec::new();
         for path in &paths {
             keys.push(key(heap, &item, path.as_ref(), None, is_set(&case))?);
@@ -210,6 +218,7 @@ pub(super) fn unique(heap: &mut Heap, value: Value, arguments: Arguments) -> Res
     let mut kept = Vec::new();
     for item in heap.iterate(&value)? {
         let own = key(heap, &item, attribute.as_ref(), None, is_set(&case))?;
+        heap.walk(&own)?;
         if seen.insert(Key::of(&own)?, ()).is_none() {
             kept.push(item);
         }
@@ -228,6 +237,7 @@ pub(super) fn extreme(
     let mut best: Option<(Value, Value)> = None;
     for item in heap.iterate(&value)? {
         let own = key(heap, &item, attribute.as_ref(), None, is_set(&case))?;
+        heap.walk(&own)?;
         let wanted = if largest {
             Ordering::Greater
         } else {
@@ -259,7 +269,10 @@ pub(super) fn first(heap: &mut Heap, value: Value, arguments: Arguments) -> Resu
         let first = items.pop_front();
         return Ok(first.unwrap_or_else(|| nothing("No first item, sequence was empty.")));
     }
-    let first = heap.iterate(&value)?.into_iter().next();
+    let first = match &value {
+        Value::Seq(seq) => seq.items.first().cloned(),
+        other => heap.iterate(other)?.into_iter().next(),
+    };
     Ok(first.unwrap_or_else(|| nothing("No first item, sequence was empty.")))
 }
 
@@ -269,7 +282,10 @@ pub(super) fn last(heap: &mut Heap, value: Value, arguments: Arguments) -> Resul
         let of = heap.type_name(&value);
         return Err(fault!("'{of}' object is not reversible"));
     }
-    let last = heap.iterate(&value)?.pop();
+    let last = match &value {
+        Value::Seq(seq) => seq.items.last().cloned(),
+        other => heap.iterate(other)?.pop(),
+    };
     Ok(last.unwrap_or_else(|| nothing("No last item, sequence was empty.")))
 }
 

@@ -1,6 +1,6 @@
 //! Calls of the machine: arguments, and macros, which are frames of it.
 
-use super::{FRAMES_MAX, Frame, Machine, NOT_GIVEN, number_of};
+use super::{FRAMES_MAX, Frame, Machine, NOT_GIVEN, WAITING_MAX, number_of};
 use crate::chat::call::{self, Arguments};
 use crate::chat::fault::{Fault, fault};
 use crate::chat::heap::{Macro, Object};
@@ -82,6 +82,11 @@ impl Machine<'_> {
                 "macros call each other deeper than {FRAMES_MAX}"
             )));
         }
+        if self.stack.len() > WAITING_MAX {
+            return Err(Fault::limit(format!(
+                "more than {WAITING_MAX} values wait for a macro"
+            )));
+        }
         let info = &self.program.macros[info];
         self.heap.take(size_of::<Frame>())?;
         self.frames.push(Frame {
@@ -99,6 +104,8 @@ impl Machine<'_> {
             self.store(*name, value.unwrap_or(missing))?;
         }
         for (name, value) in bound.others {
+            // All names of the template are looked through.
+            self.heap.spend(self.program.names.len() / 16)?;
             if let Some(name) = number_of(self.program, name) {
                 self.store(name, value)?;
             }

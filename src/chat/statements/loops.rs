@@ -19,7 +19,13 @@ impl Parser {
         if !recursive {
             self.tuple(false)?;
         }
+        // What is behind else is not in the loop any more, but still in the macro of a recursive
+        // one, and no loop is left out of that.
+        let loops = recursive.then(|| std::mem::take(&mut self.loops));
         self.loop_over(&target, recursive)?;
+        if let Some(loops) = loops {
+            self.loops = loops;
+        }
         if let Some((begin, iterable)) = outer {
             self.end_recursive(begin, iterable)?;
         }
