@@ -261,7 +261,10 @@ impl Value {
         match self {
             Self::Seq(seq) => seq.size,
             Self::Dict(dict) => dict.size,
-            Self::Method(of, _) => of.size(),
+            Self::Method(of, _) => Size {
+                depth: of.size().depth + 1,
+                ..of.size()
+            },
             Self::Text(text) | Self::Markup(text) => Size {
                 depth: 0,
                 values: 1 + u32::try_from(text.len() / 64).unwrap_or(u32::MAX),
