@@ -371,6 +371,7 @@ unsafe fn engine_request(
     if !given.text.is_null() && !given.tokens.is_null() {
         return Err(invalid("request", "expected text or tokens, found both"));
     }
+    let encode = encode_options(given.flags)?;
     // SAFETY: promised by the caller.
     let generate = unsafe { generate_options(&read(given.generate, "generate")?) }?;
     let tokens = if given.text.is_null() {
@@ -381,7 +382,7 @@ unsafe fn engine_request(
         let len = size(given.text_bytes, "request.text_bytes")?;
         // SAFETY: promised by the caller.
         let text = unsafe { text(given.text, len, "request.text") }?;
-        queue.tokenize(text, encode_options(given.flags)?)?
+        queue.tokenize(text, encode)?
     };
     if given.event.is_none() && given.destroy.is_some() {
         return Err(invalid("request.destroy", "it comes without event"));
