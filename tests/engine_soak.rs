@@ -16,16 +16,14 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use lightgpt::budget::Budget;
-use lightgpt::control::Control;
 use lightgpt::engine::{Event, Happened, Listener, Outcome, Queue, QueueOptions, Request};
 use lightgpt::error::Code;
-use lightgpt::gguf::Source;
 use lightgpt::kv::KvFormat;
-use lightgpt::model::{Model, OpenOptions};
+use lightgpt::model::Model;
 use lightgpt::session::Action;
 
 use requests::{Asked, Draws, Heard, alone};
-use tiny::{SMALL, Sizes, Tiny, team};
+use tiny::{SMALL, Sizes, Tiny, open_path, team};
 
 const SUBMITTERS: usize = 3;
 /// Different requests: each is evaluated alone once.
@@ -191,15 +189,9 @@ fn a_thousand_requests() {
     assert!(threads_then <= threads && files_then <= files);
 }
 
-/// The model that comes with the project.
-fn default_model() -> Arc<Model> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/tales-4m-q8_0.gguf");
-    let source = Source::Path(&path);
-    Model::open(source, &OpenOptions::default(), &mut Control::none()).unwrap()
-}
-
 #[test]
 #[ignore = "takes minutes"]
 fn twenty_thousand_requests() {
-    soak(default_model(), 21_000);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/tales-4m-q8_0.gguf");
+    soak(open_path(&path), 21_000);
 }

@@ -292,6 +292,7 @@ static void wrong_requests(void)
     CHECK(lightgpt_batch_queue_submit(queue, &request, &id) == LIGHTGPT_UNSUPPORTED);
     request.sharing = 0;
     request.flags = 1u << 31;
+    CHECK(lightgpt_batch_queue_submit(queue, &request, &id) == LIGHTGPT_UNSUPPORTED);
     request.text = "a";
     request.text_bytes = 1;
     request.tokens = NULL;

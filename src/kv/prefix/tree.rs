@@ -275,15 +275,17 @@ impl Held {
         accounts.chain(state.map(Shared::budget)).any(counts)
     }
 
-    /// Whether `cache`, before it writes `tokens`, needs memory for no other reason than that its page
-    /// or state is held here too.
+    /// Whether `cache`, before it writes `tokens`, needs memory for no other reason than that a page or
+    /// state of its own is held here too. What it took over is charged to others, and none of its own.
     pub fn is_in_the_way(&self, cache: &Cache, tokens: &Range<usize>) -> bool {
+        let is_own = |account: &Budget| account.is(&cache.budget);
         let mut written = cache.written(tokens).iter();
         let state = cache.state().written(tokens.start);
-        self.page.owners() == 2 && written.any(|page| page.is(&self.page))
+        let is_page = |page: &Page| page.is(&self.page) && page.budget().is_some_and(is_own);
+        self.page.owners() == 2 && written.any(is_page)
             || state
                 .zip(self.state.as_ref())
-                .is_some_and(|(a, b)| a.is(b) && b.owners() == 2)
+                .is_some_and(|(a, b)| a.is(b) && b.owners() == 2 && is_own(b.budget()))
     }
 
     /// Its place among leaves.
