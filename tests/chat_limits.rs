@@ -106,8 +106,6 @@ fn long_is_not_deep() {
     assert_eq!(render(branches).unwrap(), "e");
     let signs = format!("{{{{ {}1 }}}}", many("-", 100_000));
     assert_eq!(render(signs).unwrap(), "1");
-    let comparisons = format!("{{{{ 1{} }}}}", many(" <= 1", 20_000));
-    assert_eq!(render(comparisons).unwrap(), "True");
     let strings = format!("{{{{ {} }}}}", many("'a'", 60_000));
     assert_eq!(render(strings).unwrap().len(), 60_000);
 }
@@ -141,62 +139,63 @@ fn work_and_memory_are_bounded() {
         "{% for a in range(99999) %}\n{% for b in range(99999) %}{% endfor %}{% endfor %}";
     for source in [
         four_loops,
-        "{{ range(10**9) }}",
-        "{{ 'x' * 10**9 }}",
-        "{{ 10**30 * 'x' }}",
-        "{{ [0] * 10**9 }}",
-        "{{ ([0] * 10**6)|map('string')|list * 100 }}",
-        "{{ 'x'.ljust(10**10) }}",
-        "{{ 'x'.zfill(10**10) }}",
-        "{{ 'x'.center(10**10) }}",
-        "{{ '%*d' % (10**10, 1) }}",
+        "{{ range(1000000000) }}",
+        "{{ 'x' * 1000000000 }}",
+        "{{ 1000000000000000000000000000000 * 'x' }}",
+        "{{ [0] * 1000000000 }}",
+        "{{ ([0] * 1000000)|map('string')|list * 100 }}",
         "{{ '%1000000000d' % 1 }}",
         "{{ '{:1000000000}'.format(1) }}",
         "{{ '{:.1000000000f}'.format(1.5) }}",
-        "{{ '\\t'.expandtabs(10**10) }}",
-        "{{ 'a'|indent(10**10, true) }}",
-        "{{ [1]|tojson(indent=10**10) }}",
-        "{{ [1]|batch(10**10, 0)|list }}",
-        "{{ [1]|slice(10**10)|list }}",
-        "{{ 10**38 * 10 }}",
-        "{{ 10 ** 10**10 }}",
+        "{{ 'a'|indent(10000000000, true) }}",
+        "{{ [1]|tojson(indent=10000000000) }}",
+        "{{ 100000000000000000000000000000000000000 * 10 }}",
         // Doubled until it is too much.
         "{% set n = namespace(x='ab') %}{% for i in range(99) %}{% set n.x = n.x ~ n.x %}{% endfor %}",
         "{% set n = namespace(x='ab') %}{% for i in range(99) %}{% set n.x = n.x + n.x %}{% endfor %}",
         "{% set n = namespace(x='ab') %}{% for i in range(99) %}{% set n.x = n.x.replace('a', 'aba') %}{% endfor %}",
         "{% set n = namespace(x='ab') %}{% for i in range(99) %}{% set n.x = n.x|replace('', 'ab') %}{% endfor %}",
-        "{% set n = namespace(x='<') %}{% for i in range(99) %}{% set n.x = n.x|e|string|replace(';', '<<') %}{% endfor %}",
         "{% set n = namespace(x='ab') %}{% for i in range(99) %}{% set n.x = '%s%s' % (n.x, n.x) %}{% endfor %}",
         "{% set n = namespace(x='ab') %}{% for i in range(99) %}{% set n.x = n.x.join([n.x, n.x]) %}{% endfor %}",
         "{% set n = namespace(x=[1]) %}{% for i in range(99) %}{% set n.x = n.x + n.x %}{% endfor %}",
         "{% set n = namespace(x=[1]) %}{% for i in range(99) %}{% set n.x = [n.x, n.x] %}{% endfor %}",
         "{% set n = namespace(x=[1]) %}{% for i in range(24) %}{% set n.x = [n.x, n.x] %}{% endfor %}{{ n.x|tojson|length }}",
         "{% set n = namespace(x={}) %}{% for i in range(99) %}{% set n.x = {1: n.x, 2: n.x} %}{% endfor %}",
+        "{% set n = namespace(x='ab') %}{% for i in range(40) %}{% set y %}{{ n.x }}{{ n.x }}{% endset %}{% set n.x = y %}{% endfor %}",
+        "{{ ('a' * 10000)|replace('a', 'b' * 10000)|replace('b', 'c' * 10000)|length }}",
+        "{{ ('a\\n' * 1000000)|indent(1000000)|length }}",
+        "{{ range(100000)|list|join('a' * 10000000) }}",
+        "{{ range(100000)|map('string')|list|tojson(indent=100000000) }}",
+        "{% set a = 'a' * 90000000 %}{% set n = namespace(x=[]) %}{% for i in range(1000) %}{% set n.x = n.x + [a ~ i] %}{% endfor %}",
+        "{% set n = namespace(x=[1]) %}{% for i in range(60) %}{% set n.x = [n.x, n.x] %}{% endfor %}{{ n.x }}",
+        "{% set n = namespace(x=[1], y=[1]) %}{% for i in range(40) %}{% set n.x = [n.x, n.x] %}{% set n.y = [n.y, n.y] %}{% endfor %}{{ n.x == n.y }}",
+        "{% set n = namespace(x=[1], y=[1]) %}{% for i in range(22) %}{% set n.x = [n.x, n.x] %}{% set n.y = [n.y, n.y] %}{% endfor %}{% for i in range(9999) %}{{ n.x == n.y }}{% endfor %}",
+        "{% set x = range(99999)|list %}{% set x = x * 1000 %}{{ x|sum }}",
+        "{% set n = namespace(x=[1]) %}{% for i in range(24) %}{% set n.x = n.x + n.x %}{% endfor %}{% for i in range(1000) %}{% set z = n.x|sum %}{% endfor %}",
+        "{% set n = namespace(x=[1]) %}{% for i in range(90000) %}{% set n.x = n.x + [1] %}{% endfor %}",
         // Deeper and deeper.
+        "{% set n = namespace(x=[]) %}{% for i in range(90000) %}{% set n.x = {'a': n.x} %}{% endfor %}",
+        "{% set n = namespace(x=[]) %}{% for i in range(90000) %}{% set n.x = (n.x,) %}{% endfor %}",
+        "{% set n = namespace(x=[]) %}{% for i in range(90000) %}{% set n.x = dict(x=n.x) %}{% endfor %}",
         "{% set n = namespace(x=[]) %}{% for i in range(9999) %}{% set n.x = [n.x] %}{% endfor %}",
         "{% set n = namespace(x=()) %}{% for i in range(9999) %}{% set n.x = (n.x, i) %}{% endfor %}{{ {n.x: 1} }}",
-        "{% set n = namespace() %}{% set n.x = n %}{{ n }}",
         // Much, but not at once.
         "{% for i in range(99999) %}{% set x = 'x' * 99999 %}{% endfor %}",
         "{% for i in range(99999) %}{{ 'x' * 9999 }}{% endfor %}",
         "{% for i in range(99999) %}{% set x = range(99999) %}{% endfor %}",
-        "{% set x = 'x' * 10**6 %}{% for i in range(99999) %}{% set y = x|length + x.count('y') + (x[5] == 'x')|int %}{% endfor %}{% for i in range(99999) %}{% set y = x|length + x.count('y') %}{% endfor %}",
+        "{% set x = 'x' * 1000000 %}{% for i in range(99999) %}{% set y = x|length + x.count('y') + (x[5] == 'x')|int %}{% endfor %}{% for i in range(99999) %}{% set y = x|length + x.count('y') %}{% endfor %}",
         "{% set x = range(99999)|list %}{% set y = range(99999)|list %}{% for i in x %}{% set z = x == y %}{% endfor %}",
         "{% set x = range(99999)|list %}{% for i in x %}{% set z = -1 in x %}{% endfor %}",
         "{% set x = range(99999)|list %}{% for i in x %}{% set z = x|sort(reverse=true)|first %}{% endfor %}",
         // Long arguments.
         "{{ '%.70000f' % 1.5 }}",
-        "{{ '{:.70000}'.format(1.5) }}",
-        "{% set x = ',' * 10**8 %}{{ [{}]|sort(attribute=x) }}",
-        "{% set x = 'ab' * 10**6 %}{% for i in range(99999) %}{% set z = 'b'.find(x) %}{% endfor %}",
-        "{% set x = 'a' * 10**6 %}{% set y = 'b' * 10**6 ~ 'a' %}{% for i in range(99999) %}{% set z = x.strip(y) %}{% endfor %}",
-        "{% set x = 'a.' * 10**6 %}{% set n = namespace() %}{% set n.a = n %}{% for i in range(99999) %}{% set z = [n]|map(attribute=x)|list %}{% endfor %}",
-        "{% set x = '%(a).0s' * 10**6 %}{% for i in range(99999) %}{% set z = x % {'a': 1} %}{% endfor %}",
-        "{% set x = 'a' * 10**7 %}{% for i in range(99999) %}{% set z = x|truncate(10**9) %}{% endfor %}",
-        "{% set x = 'a' * 10**7 %}{% for i in range(99999) %}{% set z = 1|attr(x) %}{% endfor %}",
-        "{% set x = 'a' * 10**7 %}{% set y = x ~ 'b' %}{% for i in range(99999) %}{% set z = x < y %}{% endfor %}",
-        "{% set x = ('a' * 10**7,) * 9 %}{% for i in range(99999) %}{% set z = 'b'.startswith(x) %}{% endfor %}",
-        "{{ ('\\n' * 10**8).splitlines() }}",
+        "{% set x = 'ab' * 1000000 %}{% for i in range(99999) %}{% set z = 'b'.find(x) %}{% endfor %}",
+        "{% set x = 'a' * 1000000 %}{% set y = 'b' * 1000000 ~ 'a' %}{% for i in range(99999) %}{% set z = x.strip(y) %}{% endfor %}",
+        "{% set x = 'a.' * 1000000 %}{% set n = namespace() %}{% set n.a = n %}{% for i in range(99999) %}{% set z = [n]|map(attribute=x)|list %}{% endfor %}",
+        "{% set x = '%%' * 1000000 %}{% for i in range(99999) %}{% set z = x % () %}{% endfor %}",
+        "{% set x = 'a' * 10000000 %}{% set y = x ~ 'b' %}{% for i in range(99999) %}{% set z = x < y %}{% endfor %}",
+        "{% set x = ('a' * 10000000,) * 9 %}{% for i in range(99999) %}{% set z = 'b'.startswith(x) %}{% endfor %}",
+        "{{ ('\\n' * 100000000).splitlines() }}",
     ] {
         let error = render(source).unwrap_err();
         assert_eq!(error.code(), Code::Unsupported, "{source}: {error}");
@@ -205,9 +204,114 @@ fn work_and_memory_are_bounded() {
 }
 
 #[test]
+fn what_holds_itself_or_much_is_dropped() {
+    let often = |begin: &str, step: &str, end: &str| {
+        let each = format!("{{% for i in range(90000) %}}{step}{{% endfor %}}");
+        format!("{{% set n = namespace(x={begin}) %}}{each}{end}")
+    };
+    for (source, expected) in [
+        (often("[]", "{% set n.x = namespace(x=n.x) %}", "a"), "a"),
+        (
+            often(
+                "1",
+                "{% macro m(a) %}{{ n.x }}{% endmacro %}{% set n.x = m %}",
+                "a",
+            ),
+            "a",
+        ),
+        (
+            often("[1, 2]", "{% set n.x = n.x[0:] %}", "{{ n.x }}"),
+            "[1, 2]",
+        ),
+        (
+            often("[1, 2]", "{% set n.x = n.x|reverse %}", "{{ n.x|list }}"),
+            "[1, 2]",
+        ),
+        (
+            often("[1, 2]", "{% set n.x = n.x|map('int') %}", "{{ n.x|list }}"),
+            "[1, 2]",
+        ),
+        (often("1", "{% set n.x = n %}", "{{ n == n.x }}"), "True"),
+    ] {
+        assert_eq!(render(source.clone()).unwrap(), expected, "{source}");
+    }
+    for source in [
+        "{% set n = namespace() %}{% set n.x = n %}{{ n }}",
+        "{% set n = namespace() %}{% set n.x = [n] %}{{ n.x|tojson }}",
+        "{% set n = namespace() %}{% set n.x = [n] %}{{ n.x }}",
+        "{{ [1]|map('int') }}",
+    ] {
+        refused(source, Code::InvalidArgument, "template line 1");
+    }
+}
+
+#[test]
+fn what_is_not_there_is_named() {
+    for (source, text) in [
+        ("{{ 1|center }}", "No filter named 'center'."),
+        ("{{ 1 is nosuch }}", "No test named 'nosuch'."),
+        ("{% raw %}", "Encountered unknown tag 'raw'."),
+        (
+            "{{ 'a'.zfill(1) }}",
+            "'str object' has no attribute 'zfill'",
+        ),
+        ("{{ joiner() }}", "'joiner' is undefined"),
+        ("{{ '%x' % 1 }}", "the format 'x' is not supported"),
+        ("{{ '{:+}'.format(1) }}", "the format '+' is not supported"),
+        (
+            "{{ '{:*>9}'.format(1) }}",
+            "the format '{:*>9}' is not supported",
+        ),
+        (
+            "{{ '{a.b}'.format(a=1) }}",
+            "no argument 'a.b' for the format",
+        ),
+        ("{{ '\\a' }}", "the escape \\a is not supported"),
+        (
+            "{{ strftime_now('%c') }}",
+            "strftime_now does not know '%c'",
+        ),
+        (
+            "{{ [1]|map('int', base=2)|list }}",
+            "unexpected keyword argument 'base'",
+        ),
+        (
+            "{{ 1 < 2 < 3 }}",
+            "comparisons of comparisons need parentheses",
+        ),
+        (
+            "{{ 2 ** 3 }}",
+            "expected '}}', found '**'",
+        ),
+    ] {
+        let error = render(source).unwrap_err();
+        assert_eq!(error.message(), text, "{source}");
+    }
+}
+
+#[test]
+fn what_is_made_has_an_end_for_long_chats_too() {
+    // Each time makes 16 MiB, and 256 bytes for each one given were 2 GiB.
+    for (times, is_enough) in [(50, false), (100, true)] {
+        let source = format!(
+            "{{% for i in range({times}) %}}{{% set x = messages[0].content ~ 'x' %}}{{% endfor %}}"
+        );
+        let found = render_chat(source, |mut chat: Chat| {
+            chat.push("user", Some(&many("a", 8 << 20)), None)?;
+            Ok(chat)
+        });
+        let code = found.err().map(|error| error.code());
+        assert_eq!(code, is_enough.then_some(Code::Unsupported), "{times}");
+    }
+}
+
+#[test]
 fn ends_of_numbers_are_no_panics() {
-    assert_eq!(render("{{ (-(2**126) * 2) % 3 }}").unwrap(), "1");
-    let split = "{{ 'a b'.split(' ', 2**64 - 1) }}";
+    assert_eq!(
+        render("{{ (-(85070591730234615865843651857942052864) * 2) % 3 }}").unwrap(),
+        "1"
+    );
+    let split = "{{ 'a b'.split(' ', 18446744073709551616 - 1) }}";
     assert_eq!(render(split).unwrap(), "['a', 'b']");
     assert_eq!(render("{{ 'a b '.split(none, 9) }}").unwrap(), "['a', 'b']");
 }
@@ -253,12 +357,9 @@ fn nothing_leads_to_the_host() {
     for source in [
         "{{ ''.__class__.__mro__ }}",
         "{{ ''['__class__'].x }}",
-        "{{ ''|attr('__class__')|attr('x') }}",
-        "{{ '{0.__class__.x}'.format('') }}",
         "{{ namespace.__init__.__globals__ }}",
         "{{ namespace(__x=1) }}",
         "{{ range.__self__.x }}",
-        "{{ joiner.__init__.x }}",
         "{{ [].append(1) }}",
         "{{ {}.update({}) }}",
         "{{ [1].sort() }}",
@@ -284,10 +385,10 @@ fn a_source_has_an_end() {
     assert_eq!(render(long.clone()).unwrap(), long);
     refused(long + "x", Code::Format, "template");
     // Every beginning of a template that has a bit of everything.
-    let source = "{%- macro m(a, b='\\u00e9') -%}{{ a|d(1) ~ [b, {'c': -1.5e3}][::-1] }}{% endmacro %}\
-        {% for x, y in {'k': 0x1f}|dictsort if x is not none %}{% if loop.first and not y == 2 %}\
+    let source = "{%- macro m(a, b='\\u00e9') -%}{{ a|d(1) ~ [b, {'c': -1.5}][::-1] }}{% endmacro %}\
+        {% for x, y in {'k': 31}|dictsort if x is not none %}{% if loop.first and not y == 2 %}\
         {{ m(x, *[y]) }}{% break %}{% else %}{% set ns = namespace(z=(1,)) %}{% set ns.z = 2 %}\
-        {% endif %}{% endfor %}{# c -#} {% raw %}{{ {% endraw %}{% call(u) m(1, b=2) %}{{ u }}\
+        {% endif %}{% endfor %}{# c -#} {% call(u) m(1, b=2) %}{{ u }}\
         {% endcall %}{% set t | upper %}x{% endset %}{% filter trim %} é {% endfilter %}{{ '%s' % t[0] }}";
     for end in (0..source.len()).filter(|end| source.is_char_boundary(*end)) {
         // Some are whole; none does more than answer.

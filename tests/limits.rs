@@ -84,7 +84,7 @@ const TABLE: &[(&str, &str)] = &[
     ("steps of a rendering", "{chat/mod STEPS_MAX}"),
     (
         "text and data that a rendering makes",
-        "{chat/mod MADE_BYTES_MAX MiB} MiB, or {chat/mod MADE_BYTES_EACH} bytes for each byte of the chat",
+        "{chat/mod MADE_BYTES_LEAST MiB} MiB, or {chat/mod MADE_BYTES_EACH} bytes for each byte of the chat, at most {chat/mod MADE_BYTES_MAX MiB} MiB",
     ),
     (
         "a prompt that a template makes",

@@ -11,18 +11,11 @@ use super::heap::{Heap, Loop, Object};
 use super::strings;
 use super::value::{Kind, Missing, Value};
 
-const DICT_METHODS: [&str; 5] = ["get", "items", "keys", "values", "copy"];
-const LIST_METHODS: [&str; 3] = ["count", "index", "copy"];
-const TUPLE_METHODS: [&str; 2] = ["count", "index"];
+const DICT_METHODS: &str = "get items keys values";
 /// Methods that would change a value, which templates must not.
-const CHANGING: [(&str, &[&str]); 2] = [
-    ("dict", &["clear", "pop", "popitem", "setdefault", "update"]),
-    (
-        "list",
-        &[
-            "append", "clear", "pop", "reverse", "insert", "sort", "extend", "remove",
-        ],
-    ),
+const CHANGING: [(&str, &str); 2] = [
+    ("dict", "clear pop popitem setdefault update"),
+    ("list", "append clear pop reverse insert sort extend remove"),
 ];
 
 /// `value.name`.
@@ -71,7 +64,7 @@ fn own_item(heap: &mut Heap, value: &Value, key: &Value) -> Result<Option<Value>
     Ok(match value {
         // A key that no dictionary can have is in none.
         Value::Dict(dict) => dict.get(key).ok().flatten().cloned(),
-        Value::Seq(seq) if !seq.kind.is_view() => {
+        Value::Seq(seq) if seq.kind != Kind::View => {
             at(seq.items.len()).map(|at| seq.items[at].clone())
         }
         Value::Text(text) => {
@@ -87,34 +80,18 @@ fn own_item(heap: &mut Heap, value: &Value, key: &Value) -> Result<Option<Value>
 fn own_member(heap: &Heap, value: &Value, shared: &Arc<str>) -> Option<Value> {
     let name: &str = shared;
     let type_name = heap.type_name(value);
-    let changes = CHANGING
-        .iter()
-        .any(|(of, names)| *of == type_name && names.contains(&name));
-    if changes || name.starts_with("__") {
+    let among = |names: &'static str| names.split(' ').find(|own| *own == name);
+    let mut changing = CHANGING.iter().filter(|(of, _)| *of == type_name);
+    if name.starts_with("__") || changing.any(|(_, names)| among(names).is_some()) {
         return Some(Value::Undefined(Missing::Unsafe(type_name, shared.clone())));
     }
-    let method = |names: &[&'static str]| {
-        let found = names.iter().find(|own| **own == name);
-        found.map(|name| Value::Method(Arc::new(value.clone()), name))
-    };
+    let method = |names| Some(Value::Method(Arc::new(value.clone()), among(names)?));
     match value {
-        Value::Dict(_) => method(&DICT_METHODS),
+        Value::Dict(_) => method(DICT_METHODS),
         Value::Text(_) | Value::Markup(_) => method(strings::METHODS),
-        Value::Seq(seq) => match seq.kind {
-            Kind::List => method(&LIST_METHODS),
-            Kind::Group if name == "grouper" => seq.items.first().cloned(),
-            Kind::Group if name == "list" => seq.items.get(1).cloned(),
-            Kind::Tuple | Kind::Group | Kind::Range(..) => method(&TUPLE_METHODS),
-            _ => None,
-        },
-        Value::Float(_) => method(&["is_integer"]),
         Value::Object(number) => match heap.object(*number) {
-            Object::Namespace(dict) => dict.get_text(name).cloned(),
-            Object::Loop(state) => {
-                loop_member(state, name).or_else(|| method(&["cycle", "changed"]))
-            }
-            Object::Cycler(items, at) if name == "current" => items.get(*at).cloned(),
-            Object::Cycler(..) => method(&["next", "reset"]),
+            Object::Namespace(dict) => dict.get(&Value::Text(shared.clone())).ok()?.cloned(),
+            Object::Loop(state) => loop_member(state, name).or_else(|| method("cycle changed")),
             _ => None,
         },
         _ => None,
@@ -177,10 +154,10 @@ pub(super) fn slice(
             let places = places(letters.len(), begin, end, step);
             Ok(places.map(|at| letters[at]).collect::<String>().into())
         }
-        Value::Seq(seq) if !seq.kind.is_view() => {
+        Value::Seq(seq) if seq.kind != Kind::View => {
             let places = places(seq.items.len(), begin, end, step);
             let items = places.map(|at| seq.items[at].clone()).collect();
-            let kind = if seq.kind.is_tuple() {
+            let kind = if seq.kind == Kind::Tuple {
                 Kind::Tuple
             } else {
                 Kind::List
@@ -236,52 +213,26 @@ pub(super) fn call_method(
             Value::Text(text) => Ok(Value::Markup(text)),
             other => Ok(other),
         },
+        Value::Dict(dict) if name == "get" => {
+            let [key, otherwise] = arguments.bind(["key", "default"])?;
+            let key = key.ok_or_else(|| fault!("get expected at least 1 argument, got 0"))?;
+            heap.walk(&key)?;
+            let found = dict.get(&key)?.cloned();
+            Ok(found.or(otherwise).unwrap_or(Value::None))
+        }
         Value::Dict(dict) => {
-            if name == "get" {
-                let [key, otherwise] = arguments.bind(["key", "default"])?;
-                let key = key.ok_or_else(|| fault!("get expected at least 1 argument, got 0"))?;
-                heap.walk(&key)?;
-                let found = dict.get(&key)?.cloned();
-                return Ok(found.or(otherwise).unwrap_or(Value::None));
-            }
             arguments.none()?;
             let entries = dict.entries().iter();
             match name {
-                "keys" => heap.seq(Kind::Keys, entries.map(|(key, _)| key.clone()).collect()),
-                "values" => heap.seq(Kind::Values, entries.map(|(_, v)| v.clone()).collect()),
-                "items" => {
-                    let pairs = pairs(heap, dict.entries())?;
-                    heap.seq(Kind::Items, pairs)
-                }
-                _ => Ok(of.clone()),
-            }
-        }
-        Value::Seq(seq) => {
-            if name == "copy" {
-                arguments.none()?;
-                return Ok(of.clone());
-            }
-            heap.spend(of.size().values as usize / 4)?;
-            let [wanted] = arguments.bind(["value"])?;
-            let wanted = wanted.ok_or_else(|| fault!("{name} expected 1 argument, got 0"))?;
-            let mut found = seq
-                .items
-                .iter()
-                .enumerate()
-                .filter(|(_, item)| item.equals(&wanted));
-            match name {
-                "count" => Ok(Value::from(found.count())),
+                "keys" => heap.seq(Kind::View, entries.map(|(key, _)| key.clone()).collect()),
+                "values" => heap.seq(Kind::View, entries.map(|(_, v)| v.clone()).collect()),
                 _ => {
-                    let first = found.next().map(|(at, _)| Value::from(at));
-                    first.ok_or_else(|| fault!("the value is not in the {}", of.type_name()))
+                    let pairs = pairs(heap, dict.entries())?;
+                    heap.seq(Kind::View, pairs)
                 }
             }
         }
-        Value::Float(number) => {
-            arguments.none()?;
-            Ok(Value::Bool(number.fract() == 0.0))
-        }
-        Value::Object(number) => object_method(heap, *number, name, arguments),
+        Value::Object(number) => loop_method(heap, *number, name, arguments),
         other => Err(fault!("'{}' object is not callable", other.type_name())),
     }
 }
@@ -293,7 +244,7 @@ pub(super) fn pairs(heap: &mut Heap, entries: &[(Value, Value)]) -> Result<Vec<V
     entries.iter().map(pair).collect()
 }
 
-fn object_method(
+fn loop_method(
     heap: &mut Heap,
     number: u32,
     name: &str,
@@ -302,30 +253,19 @@ fn object_method(
     for given in &arguments.places {
         heap.walk(given)?;
     }
-    match (heap.object_mut(number), name) {
-        (Object::Loop(state), "cycle") => {
-            let at = state.at.unwrap_or(0);
-            let count = arguments.places.len();
-            let found = at.checked_rem(count).map(|at| arguments.places[at].clone());
-            found.ok_or_else(|| fault!("no items for cycling given"))
-        }
-        (Object::Loop(state), _) => {
-            let is_same = state.seen.as_ref().is_some_and(|seen| {
-                seen.len() == arguments.places.len()
-                    && seen.iter().zip(&arguments.places).all(|(a, b)| a.equals(b))
-            });
-            state.seen = Some(arguments.places);
-            Ok(Value::Bool(!is_same))
-        }
-        (Object::Cycler(items, at), "next") => {
-            let item = items[*at].clone();
-            *at = (*at + 1) % items.len();
-            Ok(item)
-        }
-        (Object::Cycler(_, at), _) => {
-            *at = 0;
-            Ok(Value::None)
-        }
-        _ => Err(fault!("the object is not callable")),
+    let Object::Loop(state) = heap.object_mut(number) else {
+        return Err(fault!("the object is not callable"));
+    };
+    let given = arguments.places;
+    if name == "cycle" {
+        let at = state.at.unwrap_or(0).checked_rem(given.len());
+        return at
+            .map(|at| given[at].clone())
+            .ok_or_else(|| fault!("no items for cycling given"));
     }
+    let is_same = state.seen.as_ref().is_some_and(|seen| {
+        seen.len() == given.len() && seen.iter().zip(&given).all(|(a, b)| a.equals(b))
+    });
+    state.seen = Some(given);
+    Ok(Value::Bool(!is_same))
 }

@@ -1,4 +1,4 @@
-//! Calls: arguments, the functions that every template knows, and objects that can be called.
+//! Calls: arguments, and the functions that every template knows.
 
 use std::sync::Arc;
 
@@ -7,11 +7,12 @@ use super::fault::{Fault, fault};
 use super::heap::{Heap, Object};
 use super::print::text_of;
 use super::program::{MacroInfo, Program};
+use super::strings::text_argument;
 use super::time;
 use super::value::{Dict, Function, Kind, Value};
 
 /// Python templates may make no longer ranges either.
-const RANGE_MAX: i128 = 100_000;
+const RANGE_MAX: u128 = 100_000;
 
 /// What a call is given.
 #[derive(Debug, Default)]
@@ -21,27 +22,6 @@ pub(super) struct Arguments {
 }
 
 impl Arguments {
-    /// Adds what stands behind `**`.
-    pub fn add_dict(&mut self, heap: &mut Heap, dict: &Value) -> Result<(), Fault> {
-        let entries = match dict {
-            Value::Dict(dict) => dict.entries(),
-            Value::Object(number) => match heap.object(*number) {
-                Object::Namespace(dict) => dict.entries(),
-                _ => return Err(fault!("argument after ** must be a mapping")),
-            },
-            _ => return Err(fault!("argument after ** must be a mapping")),
-        };
-        let entries = entries.to_vec();
-        heap.take_values(entries.len() * 2)?;
-        for (key, value) in entries {
-            let key = key
-                .text()
-                .ok_or_else(|| fault!("keywords must be strings"))?;
-            self.named.push((key.clone(), value));
-        }
-        Ok(())
-    }
-
     /// The arguments by the names of the parameters, `None` where one was not given.
     pub fn bind<const N: usize>(self, names: [&str; N]) -> Result<[Option<Value>; N], Fault> {
         if self.places.len() > N {
@@ -76,58 +56,35 @@ impl Arguments {
     }
 }
 
-/// The arguments of a macro: those of its parameters, and `caller`, `varargs`, `kwargs`.
-pub(super) struct Bound {
-    pub parameters: Vec<Option<Value>>,
-    pub others: Vec<(&'static str, Value)>,
-}
-
+/// What a macro's parameters get; what is given as `caller` stands last.
 pub(super) fn bind_macro(
     heap: &mut Heap,
     program: &Program,
     info: &MacroInfo,
     arguments: Arguments,
-) -> Result<Bound, Fault> {
-    let count = info.parameters.len();
-    let mut places = arguments.places;
-    let rest = places.split_off(places.len().min(count));
-    let mut parameters: Vec<Option<Value>> = places.into_iter().map(Some).collect();
-    parameters.resize(count, None);
-    let mut others = Vec::new();
-    let mut named = Dict::default();
-    for (name, value) in arguments.named {
-        heap.spend(count / 8 + name.len() / 512)?;
-        let is_own = |number: &u32| program.names[*number as usize] == name;
-        match info.parameters.iter().position(is_own) {
-            Some(at) if parameters[at].is_some() => {
-                return Err(fault!(
-                    "macro '{}' got multiple values for '{name}'",
-                    info.name
-                ));
-            }
-            Some(at) => parameters[at] = Some(value),
-            None if &*name == "caller" => others.push(("caller", value)),
-            None if info.takes_named => named.insert(Value::Text(name), value)?,
-            None => {
-                return Err(fault!(
-                    "macro '{}' takes no keyword argument '{name}'",
-                    info.name
-                ));
-            }
-        }
-    }
-    if info.takes_named {
-        others.push(("kwargs", heap.dict(named)?));
-    }
-    if info.takes_rest {
-        others.push(("varargs", heap.seq(Kind::Tuple, rest)?));
-    } else if !rest.is_empty() {
+) -> Result<(Vec<Option<Value>>, Option<Value>), Fault> {
+    let (name, count) = (&info.name, info.parameters.len());
+    if arguments.places.len() > count {
         return Err(fault!(
-            "macro '{}' takes not more than {count} argument(s)",
-            info.name
+            "macro '{name}' takes not more than {count} argument(s)"
         ));
     }
-    Ok(Bound { parameters, others })
+    let mut bound: Vec<Option<Value>> = arguments.places.into_iter().map(Some).collect();
+    bound.resize(count, None);
+    let mut caller = None;
+    for (given, value) in arguments.named {
+        heap.spend(count / 8 + given.len() / 512)?;
+        let is_own = |number: &u32| program.names[*number as usize] == given;
+        match info.parameters.iter().position(is_own) {
+            Some(at) if bound[at].is_some() => {
+                return Err(fault!("macro '{name}' got multiple values for '{given}'"));
+            }
+            Some(at) => bound[at] = Some(value),
+            None if &*given == "caller" => caller = Some(value),
+            None => return Err(fault!("macro '{name}' takes no keyword argument '{given}'")),
+        }
+    }
+    Ok((bound, caller))
 }
 
 /// Calls what is no macro.
@@ -136,7 +93,6 @@ pub(super) fn call(heap: &mut Heap, callee: &Value, arguments: Arguments) -> Res
     match callee {
         Value::Function(function) => call_function(heap, *function, arguments),
         Value::Method(of, name) => call_method(heap, of, name, arguments),
-        Value::Object(number) => call_object(heap, *number, arguments),
         other => Err(other
             .undefined_fault()
             .unwrap_or_else(|| fault!("'{}' object is not callable", heap.type_name(other)))),
@@ -162,20 +118,6 @@ fn call_function(
             heap.take_values(dict.entries().len() * 2)?;
             heap.add(Object::Namespace(dict))
         }
-        Function::Cycler => {
-            if arguments.places.is_empty() || !arguments.named.is_empty() {
-                return Err(fault!("at least one item has to be provided"));
-            }
-            heap.take_values(arguments.places.len())?;
-            heap.add(Object::Cycler(arguments.places.into(), 0))
-        }
-        Function::Joiner => {
-            let [separator] = arguments.bind(["sep"])?;
-            heap.add(Object::Joiner(
-                separator.unwrap_or_else(|| ", ".into()),
-                false,
-            ))
-        }
         Function::RaiseException => {
             let [message] = arguments.bind(["message"])?;
             let message = message.ok_or_else(|| fault!("raise_exception needs a message"))?;
@@ -183,11 +125,10 @@ fn call_function(
         }
         Function::StrftimeNow => {
             let [format] = arguments.bind(["format"])?;
-            let format = format.as_ref().and_then(Value::text);
-            let format = format.ok_or_else(|| fault!("strftime_now needs a format"))?;
-            // The longest field has 24 letters.
-            heap.take(format.len().saturating_mul(12))?;
-            Ok(time::format(heap.now, format).into())
+            let format = text_argument(&format, "strftime_now")?;
+            // The longest field, `%F`, has ten letters.
+            heap.take(format.len().saturating_mul(5))?;
+            Ok(time::format(heap.now, format)?.into())
         }
     }
 }
@@ -202,32 +143,15 @@ pub(super) fn check_member(name: &str) -> Result<(), Fault> {
 
 fn dict_of(heap: &mut Heap, arguments: Arguments) -> Result<Dict, Fault> {
     let mut dict = Dict::default();
-    if arguments.places.len() > 1 {
-        return Err(fault!("dict expected at most 1 argument"));
-    }
-    for given in &arguments.places {
-        let entries: Vec<(Value, Value)> = match given {
-            Value::Dict(given) => given.entries().to_vec(),
-            Value::Object(number) if let Object::Namespace(own) = heap.object(*number) => {
-                own.entries().to_vec()
+    match &arguments.places[..] {
+        [] => {}
+        [Value::Dict(given)] => {
+            heap.take_values(given.entries().len() * 4)?;
+            for (key, value) in given.entries() {
+                dict.insert(key.clone(), value.clone())?;
             }
-            other => {
-                let mut entries = Vec::new();
-                for pair in heap.iterate(other)? {
-                    let pair: [Value; 2] = heap.iterate(&pair)?.try_into().map_err(|_| {
-                        fault!("dictionary update sequence element has not length 2")
-                    })?;
-                    let [key, value] = pair;
-                    entries.push((key, value));
-                }
-                entries
-            }
-        };
-        heap.take_values(entries.len() * 2)?;
-        for (key, value) in entries {
-            heap.walk(&key)?;
-            dict.insert(key, value)?;
         }
+        _ => return Err(fault!("expected members by name, or one dictionary")),
     }
     for (name, value) in arguments.named {
         heap.spend(name.len() / 512)?;
@@ -237,22 +161,14 @@ fn dict_of(heap: &mut Heap, arguments: Arguments) -> Result<Dict, Fault> {
 }
 
 fn range(heap: &mut Heap, arguments: Arguments) -> Result<Value, Fault> {
-    arguments
-        .named
-        .is_empty()
-        .then_some(())
-        .ok_or_else(|| fault!("range() takes no keyword arguments"))?;
+    if !arguments.named.is_empty() {
+        return Err(fault!("range() takes no keyword arguments"));
+    }
     let mut numbers = Vec::new();
     for value in &arguments.places {
-        if let Some(fault) = value.undefined_fault() {
-            return Err(fault);
-        }
-        let number = value.integer();
-        numbers.push(number.ok_or_else(|| {
-            fault!(
-                "'{}' object cannot be interpreted as an integer",
-                value.type_name()
-            )
+        numbers.push(value.integer().ok_or_else(|| {
+            let wrong = || fault!("range() needs integers, not {}", value.type_name());
+            value.undefined_fault().unwrap_or_else(wrong)
         })?);
     }
     let (begin, end, step) = match numbers[..] {
@@ -269,34 +185,18 @@ fn range(heap: &mut Heap, arguments: Arguments) -> Result<Value, Fault> {
     if step == 0 {
         return Err(fault!("range() arg 3 must not be zero"));
     }
-    let span = if step > 0 {
-        end.saturating_sub(begin)
-    } else {
-        begin.saturating_sub(end)
+    let span = match step > 0 {
+        true => end.saturating_sub(begin),
+        false => begin.saturating_sub(end),
     };
-    let count = (span.max(0).saturating_sub(1))
-        .checked_div(step.saturating_abs())
-        .map_or(0, |n| n + i128::from(span > 0));
+    let count = span.max(0).unsigned_abs().div_ceil(step.unsigned_abs());
     if count > RANGE_MAX {
         return Err(Fault::limit(format!(
             "a range may have at most {RANGE_MAX} items"
         )));
     }
-    let items = (0..count).map(|i| Value::Int(begin + i * step)).collect();
-    heap.seq(Kind::Range(begin, end, step), items)
-}
-
-fn call_object(heap: &mut Heap, number: u32, arguments: Arguments) -> Result<Value, Fault> {
-    match heap.object_mut(number) {
-        Object::Joiner(separator, used) => {
-            let first = !std::mem::replace(used, true);
-            let separator = separator.clone();
-            arguments.none()?;
-            Ok(if first { "".into() } else { separator })
-        }
-        _ => Err(fault!(
-            "'{}' object is not callable",
-            heap.type_name(&Value::Object(number))
-        )),
-    }
+    let items = (0..count)
+        .map(|i| Value::Int(begin + i as i128 * step))
+        .collect();
+    heap.seq(Kind::Range, items)
 }

@@ -18,7 +18,6 @@ const COMPARE: u8 = 3;
 const ADD: u8 = 4;
 const CONCAT: u8 = 5;
 const MULTIPLY: u8 = 6;
-const POWER: u8 = 7;
 
 impl Parser {
     /// An expression, or a tuple of them without parentheses.
@@ -117,7 +116,7 @@ impl Parser {
                     self.binary(own + 1)?;
                     self.lead_here(jump);
                 }
-                COMPARE => self.comparison()?,
+                COMPARE => self.comparison(operator)?,
                 CONCAT => {
                     let mut count = 1;
                     while self.skip_operator("~") {
@@ -135,8 +134,7 @@ impl Parser {
                         "*" => Binary::Multiply,
                         "/" => Binary::Divide,
                         "//" => Binary::FloorDivide,
-                        "%" => Binary::Remainder,
-                        _ => Binary::Power,
+                        _ => Binary::Remainder,
                     };
                     self.emit(Op::Binary(binary));
                 }
@@ -159,7 +157,6 @@ impl Parser {
                 "+" | "-" => (*operator, ADD),
                 "~" => ("~", CONCAT),
                 "*" | "/" | "//" | "%" => (*operator, MULTIPLY),
-                "**" => ("**", POWER),
                 _ => return None,
             },
             _ => return None,
@@ -171,33 +168,27 @@ impl Parser {
         self.is_name("not") && matches!(next, Some((Token::Name(name), _)) if &**name == "in")
     }
 
-    /// `a < b < c` is `a < b and b < c`.
-    fn comparison(&mut self) -> Parsed {
-        let mut chain = Vec::new();
-        while let Some((operator, COMPARE)) = self.operator() {
+    fn comparison(&mut self, operator: &str) -> Parsed {
+        let compare = match operator {
+            "==" => Compare::Equal,
+            "!=" => Compare::NotEqual,
+            "<" => Compare::Less,
+            "<=" => Compare::LessEqual,
+            ">" => Compare::Greater,
+            ">=" => Compare::GreaterEqual,
+            _ => Compare::In,
+        };
+        self.advance();
+        if operator == "not in" {
             self.advance();
-            let compare = match operator {
-                "==" => Compare::Equal,
-                "!=" => Compare::NotEqual,
-                "<" => Compare::Less,
-                "<=" => Compare::LessEqual,
-                ">" => Compare::Greater,
-                ">=" => Compare::GreaterEqual,
-                "in" => Compare::In,
-                _ => {
-                    self.advance();
-                    Compare::NotIn
-                }
-            };
-            self.binary(ADD)?;
-            if matches!(self.operator(), Some((_, COMPARE))) {
-                chain.push(self.emit(Op::CompareChain(compare, 0)));
-            } else {
-                self.emit(Op::Compare(compare));
-            }
         }
-        for jump in chain {
-            self.lead_here(jump);
+        self.binary(ADD)?;
+        if matches!(self.operator(), Some((_, COMPARE))) {
+            return Err(Fault::syntax("comparisons of comparisons need parentheses"));
+        }
+        self.emit(Op::Compare(compare));
+        if operator == "not in" {
+            self.emit(Op::Not);
         }
         Ok(())
     }
@@ -219,7 +210,7 @@ impl Parser {
         Ok(())
     }
 
-    fn primary(&mut self) -> Parsed {
+    pub fn primary(&mut self) -> Parsed {
         match self.token().clone() {
             Token::Name(name) => {
                 self.advance();
@@ -276,10 +267,6 @@ impl Parser {
     }
 
     fn variable(&mut self, name: &Arc<str>) {
-        if let Some(last) = self.macros.last_mut() {
-            last.0 |= &**name == "varargs";
-            last.1 |= &**name == "kwargs";
-        }
         let number = self.number_of(name);
         self.emit(Op::Load(number));
     }
@@ -331,14 +318,6 @@ impl Parser {
         self.expect_operator("[")?;
         if !self.is_operator(":") {
             self.expression()?;
-            if self.is_operator(",") {
-                // A tuple as the key.
-                self.advance();
-                let rest = self.items("]", |parser| parser.expression())?;
-                self.emit(Op::Tuple(rest + 1));
-                self.emit(Op::Item);
-                return Ok(());
-            }
             if self.skip_operator("]") {
                 self.emit(Op::Item);
                 return Ok(());
@@ -384,18 +363,13 @@ impl Parser {
         let next = self.tokens.get(self.at + 1).map(|(token, _)| token);
         let is_named =
             matches!(self.token(), Token::Name(_)) && matches!(next, Some(Token::Operator("=")));
-        if call.has_dict || (call.list_at.is_some() && !is_named && !self.is_operator("**")) {
-            return Err(Fault::syntax("invalid syntax for function call expression"));
-        }
-        if self.skip_operator("*") {
+        if call.list_at.is_none() && self.skip_operator("*") {
             call.list_at = Some(call.names.len());
-        } else if self.skip_operator("**") {
-            call.has_dict = true;
         } else if is_named {
             let name = self.name()?;
             self.expect_operator("=")?;
             call.names.push(name);
-        } else if call.names.is_empty() {
+        } else if call.names.is_empty() && call.list_at.is_none() {
             call.places += 1;
         } else {
             return Err(Fault::syntax("invalid syntax for function call expression"));

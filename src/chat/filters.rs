@@ -4,16 +4,15 @@
 mod numbers;
 mod sequences;
 
-use super::attributes::member;
 use super::call::Arguments;
 use super::fault::{Fault, fault};
 use super::format::percent;
 use super::heap::{Heap, Object};
 use super::json::{self, Style};
-use super::operators;
+use super::lexer::is_space;
 use super::print::text_of;
 use super::strings::{self, capitalize, strip};
-use super::value::{Dict, Kind, Missing, Value};
+use super::value::{Kind, Value};
 
 type Apply = fn(&mut Heap, Value, Arguments) -> Result<Value, Fault>;
 
@@ -23,23 +22,14 @@ pub(super) struct Filter(u8);
 
 const TABLE: &[(&str, Apply)] = &[
     ("abs", numbers::abs),
-    ("attr", attr),
-    ("batch", sequences::batch),
-    ("capitalize", |heap, value, arguments| {
-        on_text(heap, value, arguments, capitalize)
-    }),
-    ("center", center),
+    ("capitalize", |h, v, a| on_text(h, v, a, capitalize)),
     ("count", length),
     ("d", default),
     ("default", default),
     ("dictsort", sequences::dictsort),
-    ("e", escape),
-    ("escape", escape),
     ("first", sequences::first),
     ("float", numbers::float),
-    ("forceescape", escape),
     ("format", format),
-    ("groupby", sequences::groupby),
     ("indent", indent),
     ("int", numbers::int),
     ("items", sequences::items),
@@ -47,62 +37,34 @@ const TABLE: &[(&str, Apply)] = &[
     ("last", sequences::last),
     ("length", length),
     ("list", sequences::list),
-    ("lower", |heap, value, arguments| {
-        on_text(heap, value, arguments, str::to_lowercase)
-    }),
+    ("lower", |h, v, a| on_text(h, v, a, str::to_lowercase)),
     ("map", sequences::map),
-    ("max", |heap, value, arguments| {
-        sequences::extreme(heap, value, arguments, true)
-    }),
-    ("min", |heap, value, arguments| {
-        sequences::extreme(heap, value, arguments, false)
-    }),
-    ("reject", |heap, value, arguments| {
-        sequences::select(heap, value, arguments, false, false)
-    }),
-    ("rejectattr", |heap, value, arguments| {
-        sequences::select(heap, value, arguments, false, true)
+    ("max", |h, v, a| sequences::extreme(h, v, a, true)),
+    ("min", |h, v, a| sequences::extreme(h, v, a, false)),
+    ("reject", |h, v, a| sequences::select(h, v, a, false, false)),
+    ("rejectattr", |h, v, a| {
+        sequences::select(h, v, a, false, true)
     }),
     ("replace", replace),
     ("reverse", sequences::reverse),
     ("round", numbers::round),
     ("safe", safe),
-    ("select", |heap, value, arguments| {
-        sequences::select(heap, value, arguments, true, false)
+    ("select", |h, v, a| sequences::select(h, v, a, true, false)),
+    ("selectattr", |h, v, a| {
+        sequences::select(h, v, a, true, true)
     }),
-    ("selectattr", |heap, value, arguments| {
-        sequences::select(heap, value, arguments, true, true)
-    }),
-    ("slice", sequences::slice),
     ("sort", sequences::sort),
     ("string", string),
     ("sum", sequences::sum),
-    ("title", |heap, value, arguments| {
-        on_text(heap, value, arguments, title)
-    }),
+    ("title", |h, v, a| on_text(h, v, a, title)),
     ("tojson", tojson),
     ("trim", trim),
-    ("truncate", truncate),
     ("unique", sequences::unique),
-    ("upper", |heap, value, arguments| {
-        on_text(heap, value, arguments, str::to_uppercase)
-    }),
-    ("urlencode", urlencode),
-    ("wordcount", wordcount),
+    ("upper", |h, v, a| on_text(h, v, a, str::to_uppercase)),
 ];
 
 /// Filters whose result is markup if the value was.
-const KEEPS_MARKUP: [&str; 9] = [
-    "capitalize",
-    "center",
-    "default",
-    "indent",
-    "lower",
-    "title",
-    "trim",
-    "truncate",
-    "upper",
-];
+const KEEPS_MARKUP: &str = "capitalize default indent lower safe string title trim upper";
 
 impl Filter {
     pub fn named(name: &str) -> Option<Self> {
@@ -118,18 +80,13 @@ pub(super) fn apply(
     arguments: Arguments,
 ) -> Result<Value, Fault> {
     let (name, filter) = TABLE[filter.0 as usize];
-    if let Value::Markup(text) = &value {
-        // Markup stays what it is if it is only written otherwise; escaping is done once.
-        if matches!(name, "e" | "escape" | "safe" | "string") {
-            return Ok(value);
+    let is_markup = matches!(value, Value::Markup(_));
+    match filter(heap, value.plain(), arguments.plain())? {
+        Value::Text(text) if is_markup && KEEPS_MARKUP.split(' ').any(|own| own == name) => {
+            Ok(Value::Markup(text))
         }
-        let result = filter(heap, Value::Text(text.clone()), arguments.plain())?;
-        return Ok(match result {
-            Value::Text(text) if KEEPS_MARKUP.contains(&name) => Value::Markup(text),
-            other => other,
-        });
+        result => Ok(result),
     }
-    filter(heap, value, arguments.plain())
 }
 
 /// What a filter makes of a value as a text.
@@ -145,19 +102,8 @@ fn on_text(
     heap.text(change(&text))
 }
 
-/// Capital letters where words begin.
 fn title(text: &str) -> String {
-    let mut begins = true;
-    let mut result = String::new();
-    for c in text.chars() {
-        match begins {
-            true => result.extend(c.to_uppercase()),
-            false => result.extend(c.to_lowercase()),
-        }
-        begins = strings::strip(c.encode_utf8(&mut [0; 4]), None, true, true).is_empty()
-            || "-({[<".contains(c);
-    }
-    result
+    strings::title(text, |c| is_space(c) || "-({[<".contains(c))
 }
 
 fn string(heap: &mut Heap, value: Value, arguments: Arguments) -> Result<Value, Fault> {
@@ -171,32 +117,15 @@ fn string(heap: &mut Heap, value: Value, arguments: Arguments) -> Result<Value, 
     }
 }
 
-fn defined(value: &Value) -> Result<(), Fault> {
-    value.undefined_fault().map_or(Ok(()), Err)
-}
-
-fn attr(heap: &mut Heap, value: Value, arguments: Arguments) -> Result<Value, Fault> {
-    let [name] = arguments.bind(["name"])?;
-    let name = strings::text_argument(&name, "attr")?;
-    heap.spend(name.len() / 64)?;
-    heap.take(name.len().saturating_mul(2))?;
-    // Members of the value, not items of a dictionary.
-    match (&value, member(heap, &value, &name.into())?) {
-        (Value::Dict(_), found) if !matches!(found, Value::Method(..)) => Ok(Value::Undefined(
-            Missing::Member(heap.type_name(&value), name.into()),
-        )),
-        (_, found) => Ok(found),
+fn safe(heap: &mut Heap, value: Value, arguments: Arguments) -> Result<Value, Fault> {
+    match string(heap, value, arguments)? {
+        Value::Text(text) => Ok(Value::Markup(text)),
+        other => Ok(other),
     }
 }
 
-fn center(heap: &mut Heap, value: Value, arguments: Arguments) -> Result<Value, Fault> {
-    let [width] = arguments.bind(["width"])?;
-    let text = text_of(heap, &value)?;
-    let arguments = Arguments {
-        places: vec![width.unwrap_or(Value::Int(80))],
-        ..Arguments::default()
-    };
-    strings::call(heap, &text, "center", arguments)
+fn defined(value: &Value) -> Result<(), Fault> {
+    value.undefined_fault().map_or(Ok(()), Err)
 }
 
 fn length(heap: &mut Heap, value: Value, arguments: Arguments) -> Result<Value, Fault> {
@@ -213,10 +142,8 @@ fn length(heap: &mut Heap, value: Value, arguments: Arguments) -> Result<Value, 
             state.items.len()
         }
         other => {
-            return Err(fault!(
-                "object of type '{}' has no len()",
-                heap.type_name(other)
-            ));
+            let found = heap.type_name(other);
+            return Err(fault!("object of type '{found}' has no len()"));
         }
     }))
 }
@@ -230,37 +157,12 @@ fn default(_: &mut Heap, value: Value, arguments: Arguments) -> Result<Value, Fa
     Ok(value)
 }
 
-fn escape(heap: &mut Heap, value: Value, arguments: Arguments) -> Result<Value, Fault> {
-    arguments.none()?;
-    let text = text_of(heap, &value)?;
-    Ok(Value::Markup(operators::escape(heap, &text)?.into()))
-}
-
-fn safe(heap: &mut Heap, value: Value, arguments: Arguments) -> Result<Value, Fault> {
-    match string(heap, value, arguments)? {
-        Value::Text(text) => Ok(Value::Markup(text)),
-        other => Ok(other),
-    }
-}
-
 fn format(heap: &mut Heap, value: Value, arguments: Arguments) -> Result<Value, Fault> {
     let text = text_of(heap, &value)?;
-    let values = match (arguments.places.is_empty(), arguments.named.is_empty()) {
-        (false, false) => {
-            return Err(fault!(
-                "can't handle positional and keyword arguments at the same time"
-            ));
-        }
-        (true, false) => {
-            let mut dict = Dict::default();
-            for (name, value) in arguments.named {
-                heap.spend(name.len() / 512)?;
-                dict.insert(Value::Text(name), value)?;
-            }
-            heap.dict(dict)?
-        }
-        _ => heap.seq(Kind::Tuple, arguments.places)?,
-    };
+    if !arguments.named.is_empty() {
+        return Err(fault!("the filter format takes values by place"));
+    }
+    let values = heap.seq(Kind::Tuple, arguments.places)?;
     percent(heap, &text, &values)
 }
 
@@ -289,12 +191,12 @@ fn indent(heap: &mut Heap, value: Value, arguments: Arguments) -> Result<Value, 
         if at > 0 {
             result.push('\n');
         }
-        let is_first = at == 0;
-        if if is_first {
+        let is_indented = if at == 0 {
             first
         } else {
             blank || !line.is_empty()
-        } {
+        };
+        if is_indented {
             result.push_str(&indent);
         }
         result.push_str(line);
@@ -350,8 +252,7 @@ fn tojson(heap: &mut Heap, value: Value, arguments: Arguments) -> Result<Value, 
         separators,
         sorted: is_set(sorted),
     };
-    let mut text = String::new();
-    json::write(heap, &value, &style, 0, &mut text)?;
+    let text = json::text_of(heap, &value, &style)?;
     Ok(text.into())
 }
 
@@ -364,65 +265,4 @@ fn trim(heap: &mut Heap, value: Value, arguments: Arguments) -> Result<Value, Fa
     };
     heap.spend(letters.map_or(0, |letters| (text.len() + letters.len()) / 8))?;
     heap.text(strip(&text, letters, true, true).into())
-}
-
-fn truncate(heap: &mut Heap, value: Value, arguments: Arguments) -> Result<Value, Fault> {
-    let names = ["length", "killwords", "end", "leeway"];
-    let [length, kill_words, end, leeway] = arguments.bind(names)?;
-    let text = Some(value);
-    let text = strings::text_argument(&text, "truncate")?;
-    let number = |value: Option<Value>, otherwise: i128| {
-        let number = value.and_then(|value| value.integer()).unwrap_or(otherwise);
-        usize::try_from(number).unwrap_or(0)
-    };
-    let (length, leeway) = (number(length, 255), number(leeway, 5));
-    let end = match end {
-        None => "...".into(),
-        Some(end) => text_of(heap, &end)?,
-    };
-    heap.spend(text.len() / 64)?;
-    heap.take(text.len())?;
-    if text.chars().count() <= length.saturating_add(leeway) {
-        return Ok(text.into());
-    }
-    let kept: String = text
-        .chars()
-        .take(length.saturating_sub(end.chars().count()))
-        .collect();
-    let kept = match (
-        kill_words.is_some_and(|kill| kill.is_true()),
-        kept.rfind(' '),
-    ) {
-        (false, Some(at)) => &kept[..at],
-        _ => &kept,
-    };
-    heap.text(format!("{kept}{end}"))
-}
-
-fn urlencode(heap: &mut Heap, value: Value, arguments: Arguments) -> Result<Value, Fault> {
-    arguments.none()?;
-    let text = text_of(heap, &value)?;
-    heap.take(text.len().saturating_mul(3))?;
-    let mut result = String::new();
-    for byte in text.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'_' | b'.' | b'-' | b'~' | b'/' => {
-                result.push(char::from(byte));
-            }
-            _ => result.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    Ok(result.into())
-}
-
-fn wordcount(heap: &mut Heap, value: Value, arguments: Arguments) -> Result<Value, Fault> {
-    arguments.none()?;
-    let text = text_of(heap, &value)?;
-    heap.spend(text.len() / 16)?;
-    let is_letter = |c: char| c == '_' || c.is_alphanumeric();
-    Ok(Value::from(
-        text.split(|c| !is_letter(c))
-            .filter(|word| !word.is_empty())
-            .count(),
-    ))
 }

@@ -31,9 +31,6 @@ pub(super) enum Object {
     Namespace(Dict),
     /// What is left of an iterator; it can be walked through once.
     Generator(VecDeque<Value>),
-    Cycler(Arc<[Value]>, usize),
-    /// A joiner's separator, and whether it was used.
-    Joiner(Value, bool),
     Loop(Loop),
     Macro(Macro),
 }
@@ -41,7 +38,7 @@ pub(super) enum Object {
 /// A loop that runs or has run.
 #[derive(Debug)]
 pub(super) struct Loop {
-    pub items: Items,
+    pub items: Vec<Value>,
     /// The number of the item that the body has, from 0; before the first `None`.
     pub at: Option<usize>,
     pub depth: usize,
@@ -49,24 +46,6 @@ pub(super) struct Loop {
     pub seen: Option<Vec<Value>>,
     /// The macro that a recursive loop's body is.
     pub recurse: Option<u32>,
-}
-
-/// What a loop goes over.
-#[derive(Debug)]
-pub(super) enum Items {
-    Shared(Arc<Seq>),
-    Own(Vec<Value>),
-}
-
-impl std::ops::Deref for Items {
-    type Target = [Value];
-
-    fn deref(&self) -> &[Value] {
-        match self {
-            Self::Shared(seq) => &seq.items,
-            Self::Own(items) => items,
-        }
-    }
 }
 
 /// A macro, or the body of a call block.
@@ -157,14 +136,6 @@ impl Heap {
         &mut self.objects[number as usize]
     }
 
-    /// What a loop over the value goes over; a list is not copied.
-    pub fn items(&mut self, value: &Value) -> Result<Items, Fault> {
-        Ok(match value {
-            Value::Seq(seq) => Items::Shared(seq.clone()),
-            other => Items::Own(self.iterate(other)?),
-        })
-    }
-
     /// The items that a loop over the value sees; a generator has none afterwards.
     pub fn iterate(&mut self, value: &Value) -> Result<Vec<Value>, Fault> {
         let items = match value {
@@ -202,8 +173,6 @@ impl Heap {
         match self.object(*number) {
             Object::Namespace(_) => "Namespace",
             Object::Generator(_) => "generator",
-            Object::Cycler(..) => "Cycler",
-            Object::Joiner(..) => "Joiner",
             Object::Loop(_) => "LoopContext",
             Object::Macro(_) => "Macro",
         }

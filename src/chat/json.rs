@@ -7,13 +7,13 @@ use serde::Deserializer;
 use serde::de::{DeserializeSeed, Error as _, MapAccess, SeqAccess, Visitor};
 
 use super::fault::{Fault, fault};
-use super::heap::{Heap, Object};
+use super::heap::Heap;
 use super::print::{PAID_BYTES, float};
-use super::value::{Dict, Kind, Value};
-use crate::error::{Code, Error, Result};
+use super::value::{Dict, Value};
+use crate::error::{Code, Error};
 
 /// The value that a JSON text stands for; of equal keys the last one counts.
-pub(super) fn parse(text: &str, place: &str) -> Result<Value> {
+pub(super) fn parse(text: &str, place: &str) -> Result<Value, Error> {
     let mut deserializer = serde_json::Deserializer::from_str(text);
     let value = Seed.deserialize(&mut deserializer);
     value
@@ -26,7 +26,7 @@ struct Seed;
 impl<'de> DeserializeSeed<'de> for Seed {
     type Value = Value;
 
-    fn deserialize<D: Deserializer<'de>>(self, from: D) -> std::result::Result<Value, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Value, D::Error> {
         from.deserialize_any(self)
     }
 }
@@ -38,31 +38,31 @@ impl<'de> Visitor<'de> for Seed {
         f.write_str("JSON")
     }
 
-    fn visit_unit<E>(self) -> std::result::Result<Value, E> {
+    fn visit_unit<E>(self) -> Result<Value, E> {
         Ok(Value::None)
     }
 
-    fn visit_bool<E>(self, flag: bool) -> std::result::Result<Value, E> {
+    fn visit_bool<E>(self, flag: bool) -> Result<Value, E> {
         Ok(Value::Bool(flag))
     }
 
-    fn visit_i64<E>(self, number: i64) -> std::result::Result<Value, E> {
+    fn visit_i64<E>(self, number: i64) -> Result<Value, E> {
         Ok(Value::Int(number.into()))
     }
 
-    fn visit_u64<E>(self, number: u64) -> std::result::Result<Value, E> {
+    fn visit_u64<E>(self, number: u64) -> Result<Value, E> {
         Ok(Value::Int(number.into()))
     }
 
-    fn visit_f64<E>(self, number: f64) -> std::result::Result<Value, E> {
+    fn visit_f64<E>(self, number: f64) -> Result<Value, E> {
         Ok(Value::Float(number))
     }
 
-    fn visit_str<E>(self, text: &str) -> std::result::Result<Value, E> {
+    fn visit_str<E>(self, text: &str) -> Result<Value, E> {
         Ok(text.into())
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut from: A) -> std::result::Result<Value, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut from: A) -> Result<Value, A::Error> {
         let mut items = Vec::new();
         while let Some(item) = from.next_element_seed(Seed)? {
             items.push(item);
@@ -70,7 +70,7 @@ impl<'de> Visitor<'de> for Seed {
         Value::list(items).map_err(|fault| A::Error::custom(fault.message))
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut from: A) -> std::result::Result<Value, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut from: A) -> Result<Value, A::Error> {
         let mut dict = Dict::default();
         while let Some(key) = from.next_key::<String>()? {
             let value = from.next_value_seed(Seed)?;
@@ -92,173 +92,129 @@ pub(super) struct Style {
     pub sorted: bool,
 }
 
-/// Appends the value as JSON, and pays for it.
-pub(super) fn write(
-    heap: &mut Heap,
-    value: &Value,
-    style: &Style,
+/// The value as JSON.
+pub(super) fn text_of(heap: &mut Heap, value: &Value, style: &Style) -> Result<String, Fault> {
+    let mut writer = Writer {
+        heap,
+        style,
+        level: 0,
+        text: String::new(),
+    };
+    writer.value(value)?;
+    Ok(writer.text)
+}
+
+/// What has been written is paid for.
+struct Writer<'a> {
+    heap: &'a mut Heap,
+    style: &'a Style,
     level: usize,
-    text: &mut String,
-) -> std::result::Result<(), Fault> {
-    let before = text.len();
-    match value {
-        Value::None => text.push_str("null"),
-        Value::Bool(flag) => text.push_str(if *flag { "true" } else { "false" }),
-        Value::Int(number) => text.push_str(&number.to_string()),
-        Value::Float(number) => text.push_str(&json_float(*number)),
-        Value::Text(own) | Value::Markup(own) => return quote(heap, own, style.ascii, text),
-        Value::Seq(seq) if seq.kind == Kind::List || seq.kind.is_tuple() => {
-            return write_items(
-                heap,
-                style,
-                level,
-                text,
-                ('[', ']'),
-                seq.items.len(),
-                |heap, at, text| write(heap, &seq.items[at], style, level + 1, text),
-            );
-        }
-        Value::Dict(dict) => {
-            let mut entries: Vec<(String, &Value)> = Vec::new();
-            heap.take_values(dict.entries().len())?;
-            for (key, value) in dict.entries() {
-                entries.push((key_of(key)?, value));
+    text: String,
+}
+
+impl Writer<'_> {
+    fn value(&mut self, value: &Value) -> Result<(), Fault> {
+        let text: &str = match value {
+            Value::None => "null",
+            Value::Bool(true) => "true",
+            Value::Bool(false) => "false",
+            Value::Int(number) => &number.to_string(),
+            Value::Float(number) if number.is_nan() => "NaN",
+            Value::Float(f64::INFINITY) => "Infinity",
+            Value::Float(f64::NEG_INFINITY) => "-Infinity",
+            Value::Float(number) => &float(*number),
+            Value::Text(own) | Value::Markup(own) => return self.quote(own),
+            Value::Seq(seq) if seq.kind.is_plain() => {
+                return self.items("[]", &seq.items, Self::value);
             }
-            if style.sorted {
-                entries.sort_by(|(a, _), (b, _)| a.cmp(b));
-            }
-            return write_items(
-                heap,
-                style,
-                level,
-                text,
-                ('{', '}'),
-                entries.len(),
-                |heap, at, text| {
-                    let (key, value) = &entries[at];
-                    quote(heap, key, style.ascii, text)?;
-                    text.push_str(&style.separators.1);
-                    write(heap, value, style, level + 1, text)
-                },
-            );
-        }
-        other => {
-            return Err(fault!(
-                "Object of type {} is not JSON serializable",
-                name(heap, other)
-            ));
-        }
-    }
-    heap.take(text.len() - before)
-}
-
-fn name(heap: &Heap, value: &Value) -> &'static str {
-    match value {
-        Value::Object(number) if let Object::Generator(_) = heap.object(*number) => "generator",
-        other => heap.type_name(other),
-    }
-}
-
-fn write_items(
-    heap: &mut Heap,
-    style: &Style,
-    level: usize,
-    text: &mut String,
-    (begin, end): (char, char),
-    count: usize,
-    mut item: impl FnMut(&mut Heap, usize, &mut String) -> std::result::Result<(), Fault>,
-) -> std::result::Result<(), Fault> {
-    text.push(begin);
-    for at in 0..count {
-        if at > 0 {
-            text.push_str(&style.separators.0);
-        }
-        heap.take(style.separators.0.len() + style.separators.1.len())?;
-        new_line(heap, style, level + 1, text)?;
-        item(heap, at, text)?;
-    }
-    if count > 0 {
-        new_line(heap, style, level, text)?;
-    }
-    text.push(end);
-    heap.take(2)
-}
-
-fn new_line(
-    heap: &mut Heap,
-    style: &Style,
-    level: usize,
-    text: &mut String,
-) -> std::result::Result<(), Fault> {
-    if let Some(indent) = &style.indent {
-        heap.take(indent.len().saturating_mul(level).saturating_add(1))?;
-        text.push('\n');
-        text.push_str(&indent.repeat(level));
-    }
-    Ok(())
-}
-
-fn key_of(key: &Value) -> std::result::Result<String, Fault> {
-    Ok(match key {
-        Value::Text(text) | Value::Markup(text) => text.to_string(),
-        Value::None => "null".into(),
-        Value::Bool(flag) => flag.to_string(),
-        Value::Int(number) => number.to_string(),
-        Value::Float(number) => json_float(*number),
-        other => {
-            return Err(fault!(
-                "keys must be str, int, float, bool or None, not {}",
-                other.type_name()
-            ));
-        }
-    })
-}
-
-fn json_float(number: f64) -> String {
-    if number.is_nan() {
-        "NaN".into()
-    } else if number.is_infinite() {
-        if number > 0.0 {
-            "Infinity".into()
-        } else {
-            "-Infinity".into()
-        }
-    } else {
-        float(number)
-    }
-}
-
-/// Appends a text as a literal, and pays for it.
-fn quote(
-    heap: &mut Heap,
-    own: &str,
-    ascii: bool,
-    text: &mut String,
-) -> std::result::Result<(), Fault> {
-    let mut paid = text.len();
-    text.push('"');
-    for c in own.chars() {
-        if text.len() - paid >= PAID_BYTES {
-            heap.take(text.len() - paid)?;
-            paid = text.len();
-        }
-        match c {
-            '"' => text.push_str("\\\""),
-            '\\' => text.push_str("\\\\"),
-            '\n' => text.push_str("\\n"),
-            '\r' => text.push_str("\\r"),
-            '\t' => text.push_str("\\t"),
-            '\x08' => text.push_str("\\b"),
-            '\x0c' => text.push_str("\\f"),
-            c if c < ' ' || (ascii && !(' '..='~').contains(&c)) => {
-                let mut halves = [0; 2];
-                for half in c.encode_utf16(&mut halves) {
-                    text.push_str(&format!("\\u{half:04x}"));
+            Value::Dict(dict) => {
+                let mut entries: Vec<(&str, &Value)> = Vec::new();
+                self.heap.take_values(dict.entries().len())?;
+                for (key, value) in dict.entries() {
+                    let key = key
+                        .text()
+                        .ok_or_else(|| fault!("keys of JSON must be texts"))?;
+                    entries.push((key, value));
                 }
+                if self.style.sorted {
+                    entries.sort_by_key(|(key, _)| *key);
+                }
+                return self.items("{}", &entries, |writer, (key, value)| {
+                    writer.quote(key)?;
+                    writer.text.push_str(&writer.style.separators.1);
+                    writer.value(value)
+                });
             }
-            c => text.push(c),
-        }
+            other => {
+                let found = self.heap.type_name(other);
+                return Err(fault!("Object of type {found} is not JSON serializable"));
+            }
+        };
+        self.text.push_str(text);
+        self.heap.take(text.len())
     }
-    text.push('"');
-    heap.take(text.len() - paid)
+
+    fn items<T>(
+        &mut self,
+        brackets: &str,
+        items: &[T],
+        write: impl Fn(&mut Self, &T) -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
+        let style = self.style;
+        self.text.push_str(&brackets[..1]);
+        self.level += 1;
+        for (at, item) in items.iter().enumerate() {
+            if at > 0 {
+                self.text.push_str(&style.separators.0);
+            }
+            self.heap
+                .take(style.separators.0.len() + style.separators.1.len())?;
+            self.new_line()?;
+            write(self, item)?;
+        }
+        self.level -= 1;
+        if !items.is_empty() {
+            self.new_line()?;
+        }
+        self.text.push_str(&brackets[1..]);
+        self.heap.take(brackets.len())
+    }
+
+    fn new_line(&mut self) -> Result<(), Fault> {
+        if let Some(indent) = &self.style.indent {
+            let bytes = indent.len().saturating_mul(self.level);
+            self.heap.take(bytes.saturating_add(1))?;
+            self.text.push('\n');
+            self.text.push_str(&indent.repeat(self.level));
+        }
+        Ok(())
+    }
+
+    fn quote(&mut self, own: &str) -> Result<(), Fault> {
+        let mut paid = self.text.len();
+        self.text.push('"');
+        for c in own.chars() {
+            if self.text.len() - paid >= PAID_BYTES {
+                self.heap.take(self.text.len() - paid)?;
+                paid = self.text.len();
+            }
+            match c {
+                '"' => self.text.push_str("\\\""),
+                '\\' => self.text.push_str("\\\\"),
+                '\n' => self.text.push_str("\\n"),
+                '\r' => self.text.push_str("\\r"),
+                '\t' => self.text.push_str("\\t"),
+                '\x08' => self.text.push_str("\\b"),
+                '\x0c' => self.text.push_str("\\f"),
+                c if c < ' ' || (self.style.ascii && !(' '..='~').contains(&c)) => {
+                    for half in c.encode_utf16(&mut [0; 2]) {
+                        self.text.push_str(&format!("\\u{half:04x}"));
+                    }
+                }
+                c => self.text.push(c),
+            }
+        }
+        self.text.push('"');
+        self.heap.take(self.text.len() - paid)
+    }
 }

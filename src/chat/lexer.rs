@@ -84,13 +84,10 @@ impl<'a> Lexer<'a> {
                     self.push(Token::VariableBegin);
                     self.tag(Token::VariableEnd, "}}")?;
                 }
-                _ => match self.raw_begin() {
-                    Some(length) => self.raw(length)?,
-                    None => {
-                        self.push(Token::BlockBegin);
-                        self.tag(Token::BlockEnd, "%}")?;
-                    }
-                },
+                _ => {
+                    self.push(Token::BlockBegin);
+                    self.tag(Token::BlockEnd, "%}")?;
+                }
             }
         }
         let rest = self.rest;
@@ -170,43 +167,6 @@ impl<'a> Lexer<'a> {
         Ok(())
     }
 
-    /// The length of what is left of `{% raw %}`, if the tag is one.
-    fn raw_begin(&self) -> Option<usize> {
-        let rest = self.rest.trim_start_matches(is_space);
-        let rest = rest.strip_prefix("raw")?.trim_start_matches(is_space);
-        let length = Self::end_length(rest, "%}", false)?;
-        Some(self.rest.len() - rest.len() + length)
-    }
-
-    fn raw(&mut self, begin: usize) -> Result<(), Fault> {
-        self.skip(begin);
-        let mut from = 0;
-        while let Some(found) = self.rest[from..].find("{%") {
-            let at = from + found;
-            let sign = self.rest.as_bytes().get(at + 2).copied();
-            let tag = self.rest[at + 2..].trim_start_matches(['-', '+']);
-            let tag = tag.trim_start_matches(is_space);
-            let end = tag
-                .strip_prefix("endraw")
-                .map(|t| t.trim_start_matches(is_space));
-            if let Some(end) = end
-                && let Some(length) = Self::end_length(end, "%}", true)
-            {
-                let text = match sign {
-                    Some(b'-') => self.rest[..at].trim_end_matches(is_space),
-                    Some(b'+') => &self.rest[..at],
-                    _ => self.without_indent(&self.rest[..at]),
-                };
-                let behind = self.rest.len() - end.len() + length;
-                self.data(text);
-                self.skip(behind);
-                return Ok(());
-            }
-            from = at + 2;
-        }
-        Err(Fault::syntax("Missing end of raw directive"))
-    }
-
     /// The tokens of a tag up to its end.
     fn tag(&mut self, end: Token, mark: &str) -> Result<(), Fault> {
         let mut open = Vec::new();
@@ -263,71 +223,25 @@ impl<'a> Lexer<'a> {
         Ok(())
     }
 
-    /// How many bytes from `at` on are decimal digits, with single `_` between them.
-    fn digits(&self, at: usize) -> usize {
-        let bytes = &self.rest.as_bytes()[at..];
-        let mut length = 0;
-        while let Some(byte) = bytes.get(length) {
-            let next = bytes.get(length + 1).is_some_and(u8::is_ascii_digit);
-            if !(byte.is_ascii_digit() || (*byte == b'_' && length > 0 && next)) {
-                break;
-            }
-            length += 1;
-        }
-        length
-    }
-
     fn number(&mut self) -> Result<(), Fault> {
-        let bytes = self.rest.as_bytes();
-        let radix = match (bytes[0], bytes.get(1).map(u8::to_ascii_lowercase)) {
-            (b'0', Some(b'x')) => 16,
-            (b'0', Some(b'o')) => 8,
-            (b'0', Some(b'b')) => 2,
-            _ => 10,
-        };
-        if radix != 10 {
-            let digit = |c: char| c.is_digit(radix) || c == '_';
-            let digits = &self.rest[2..];
-            let length = digits.find(|c| !digit(c)).unwrap_or(digits.len());
-            let number = i128::from_str_radix(&digits[..length].replace('_', ""), radix);
-            return self.integer(number.ok(), 2 + length);
-        }
-        let mut length = self.digits(0);
+        let digits = |text: &str| text.bytes().take_while(u8::is_ascii_digit).count();
+        let whole = digits(self.rest);
         // A number behind a dot is a place in a list, whatever follows it.
         let is_place = matches!(self.tokens.last(), Some((Token::Operator("."), _)));
-        let mut is_float = false;
-        if !is_place && bytes.get(length) == Some(&b'.') && self.digits(length + 1) > 0 {
-            length += 1 + self.digits(length + 1);
-            is_float = true;
-        }
-        if !is_place
-            && bytes
-                .get(length)
-                .is_some_and(|byte| byte.eq_ignore_ascii_case(&b'e'))
-        {
-            let sign = usize::from(matches!(bytes.get(length + 1), Some(b'+' | b'-')));
-            let from = length + 1 + sign;
-            if from < bytes.len() && self.digits(from) > 0 {
-                length = from + self.digits(from);
-                is_float = true;
-            }
-        }
-        let text = self.rest[..length].replace('_', "");
-        if !is_float {
-            return self.integer(text.parse().ok(), length);
-        }
-        let number = text
-            .parse()
-            .map_err(|_| Fault::syntax("expected a number"))?;
-        self.push(Token::Float(number));
-        self.skip(length);
-        Ok(())
-    }
-
-    fn integer(&mut self, number: Option<i128>, length: usize) -> Result<(), Fault> {
-        let number =
-            number.ok_or_else(|| Fault::syntax("expected a number of at most 38 digits"))?;
-        self.push(Token::Int(number));
+        let fraction = self.rest[whole..].strip_prefix('.');
+        let behind = fraction.filter(|_| !is_place).map_or(0, digits);
+        let length = if behind > 0 {
+            whole + 1 + behind
+        } else {
+            whole
+        };
+        let text = &self.rest[..length];
+        let token = match behind {
+            0 => text.parse().map(Token::Int).ok(),
+            _ => text.parse().map(Token::Float).ok(),
+        };
+        let long = || Fault::syntax("expected a number of at most 38 digits");
+        self.push(token.ok_or_else(long)?);
         self.skip(length);
         Ok(())
     }
@@ -361,17 +275,12 @@ fn unescape(literal: &str) -> Result<String, Fault> {
             'n' => Some('\n'),
             't' => Some('\t'),
             'r' => Some('\r'),
-            'a' => Some('\x07'),
-            'b' => Some('\x08'),
-            'f' => Some('\x0c'),
-            'v' => Some('\x0b'),
             '\\' | '\'' | '"' => Some(kind),
             _ => None,
         };
         let digits = match kind {
             'x' => 2,
             'u' => 4,
-            'U' => 8,
             _ => 0,
         };
         let mut used = kind.len_utf8();
@@ -385,14 +294,10 @@ fn unescape(literal: &str) -> Result<String, Fault> {
             let code = code.ok_or_else(|| Fault::syntax(format!("truncated \\{kind} escape")))?;
             // Halves of surrogate pairs are no text.
             text.push(char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER));
-        } else if kind.is_digit(8) {
-            used = rest
-                .bytes()
-                .take(3)
-                .take_while(|b| (b'0'..=b'7').contains(b))
-                .count();
-            let code = u32::from_str_radix(&rest[..used], 8).unwrap_or(0);
-            text.push(char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER));
+        } else if matches!(kind, 'a' | 'b' | 'f' | 'v' | 'U' | 'N' | '0'..='7') {
+            return Err(Fault::syntax(format!(
+                "the escape \\{kind} is not supported"
+            )));
         } else if kind != '\n' {
             text.push('\\');
             text.push(kind);

@@ -49,8 +49,9 @@ pub(super) struct Machine<'a> {
     at: usize,
     /// Whether the body of the loop that has just ended had begun.
     looped: bool,
-    /// The number of the name `loop`, if the template has it.
+    /// The numbers of the names `loop` and `caller`, if the template has them.
     loop_name: Option<u32>,
+    caller_name: Option<u32>,
 }
 
 struct Running {
@@ -94,6 +95,7 @@ impl<'a> Machine<'a> {
             at: 0,
             looped: false,
             loop_name: number_of(program, "loop"),
+            caller_name: number_of(program, "caller"),
         }
     }
 
@@ -153,7 +155,6 @@ impl<'a> Machine<'a> {
             | Op::JumpIfFalseKeep(_)
             | Op::JumpIfTrueKeep(_)
             | Op::JumpIfLooped(_)
-            | Op::CompareChain(..)
             | Op::IfMissing(..) => self.branch(op)?,
             Op::Iterate | Op::Next(_) | Op::Enter | Op::EndLoop | Op::Collect | Op::EndCollect => {
                 self.loop_step(op)?;
@@ -216,7 +217,7 @@ impl<'a> Machine<'a> {
             Op::Test(test, call) => {
                 let arguments = self.arguments(call)?;
                 let value = self.pop().plain();
-                predicates::test(&mut self.heap, test, &value, &arguments).map(Value::Bool)
+                predicates::test(&mut self.heap, test, &value, arguments.plain()).map(Value::Bool)
             }
             Op::Binary(binary) => {
                 let (b, a) = (self.pop(), self.pop());
@@ -385,15 +386,6 @@ impl<'a> Machine<'a> {
                 }
             }
             Op::JumpIfLooped(by) if self.looped => self.jump(by),
-            Op::CompareChain(operator, by) => {
-                let (b, a) = (self.pop(), self.pop());
-                if compare(&mut self.heap, operator, &a, &b)? {
-                    self.stack.push(b);
-                } else {
-                    self.stack.push(Value::Bool(false));
-                    self.jump(by);
-                }
-            }
             Op::IfMissing(name, by) => {
                 let value = self.load(name);
                 let missing = matches!(value, Value::Undefined(Missing::Nothing(NOT_GIVEN)));
@@ -408,12 +400,10 @@ impl<'a> Machine<'a> {
 }
 
 /// The functions that every template knows.
-pub(super) const FUNCTIONS: [(&str, Function); 7] = [
+pub(super) const FUNCTIONS: [(&str, Function); 5] = [
     ("range", Function::Range),
     ("dict", Function::Dict),
     ("namespace", Function::Namespace),
-    ("cycler", Function::Cycler),
-    ("joiner", Function::Joiner),
     ("raise_exception", Function::RaiseException),
     ("strftime_now", Function::StrftimeNow),
 ];

@@ -44,11 +44,14 @@ use value::{Dict, Value};
 pub const SOURCE_BYTES_MAX: usize = 256 << 10;
 /// The most steps of a rendering: operations, and work inside of them by its size.
 pub const STEPS_MAX: u64 = 10_000_000;
-/// The most bytes of text and data that a rendering makes, those that it drops again included; a
-/// chat of many bytes gets [`MADE_BYTES_EACH`] for each of them.
-pub const MADE_BYTES_MAX: u64 = 256 << 20;
-/// See [`MADE_BYTES_MAX`].
+/// The most bytes of text and data that a rendering makes, those that it drops again included: so
+/// many, or [`MADE_BYTES_EACH`] for each byte of the chat if that is more, but never more than
+/// [`MADE_BYTES_MAX`].
+pub const MADE_BYTES_LEAST: u64 = 256 << 20;
+/// See [`MADE_BYTES_LEAST`].
 pub const MADE_BYTES_EACH: u64 = 256;
+/// See [`MADE_BYTES_LEAST`].
+pub const MADE_BYTES_MAX: u64 = 1 << 30;
 /// The most bytes of a prompt.
 pub const PROMPT_BYTES_MAX: usize = 64 << 20;
 
@@ -162,7 +165,7 @@ impl Chat {
         let each = (self.bytes as u64).saturating_mul(MADE_BYTES_EACH);
         Meter {
             steps: STEPS_MAX,
-            bytes: each.max(MADE_BYTES_MAX),
+            bytes: each.clamp(MADE_BYTES_LEAST, MADE_BYTES_MAX),
         }
     }
 }

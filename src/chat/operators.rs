@@ -7,7 +7,7 @@ use super::format::percent;
 use super::heap::{Heap, Object};
 use super::print::write_text;
 use super::program::{Binary, Compare};
-use super::value::{Kind, Value};
+use super::value::Value;
 
 pub(super) fn operate(
     heap: &mut Heap,
@@ -15,50 +15,33 @@ pub(super) fn operate(
     a: &Value,
     b: &Value,
 ) -> Result<Value, Fault> {
-    let formats = operator == Binary::Remainder && a.text().is_some();
-    for side in [Some(a), Some(b).filter(|_| !formats)]
-        .into_iter()
-        .flatten()
-    {
-        if let Some(fault) = side.undefined_fault() {
-            return Err(fault);
-        }
+    if let Some(fault) = a.undefined_fault() {
+        return Err(fault);
     }
-    if let (Binary::Add, Value::Markup(_), _) | (Binary::Add, _, Value::Markup(_)) =
-        (operator, a, b)
-    {
+    if let (Binary::Remainder, Some(format)) = (operator, a.text()) {
+        return percent(heap, format, b);
+    }
+    if let Some(fault) = b.undefined_fault() {
+        return Err(fault);
+    }
+    if operator == Binary::Add && [a, b].iter().any(|side| matches!(side, Value::Markup(_))) {
         return add_markup(heap, a, b);
     }
-    match (operator, &a.clone().plain(), &b.clone().plain()) {
+    match (operator, a, b) {
         (Binary::Add, Value::Text(a), Value::Text(b)) => {
             heap.take(a.len() + b.len())?;
             Ok(Value::from([&**a, &**b].concat()))
         }
-        (Binary::Add, Value::Seq(left), Value::Seq(right))
-            if left.kind.is_tuple() == right.kind.is_tuple()
-                && [left, right]
-                    .iter()
-                    .all(|s| s.kind == Kind::List || s.kind.is_tuple()) =>
-        {
-            let kind = if left.kind.is_tuple() {
-                Kind::Tuple
-            } else {
-                Kind::List
-            };
-            heap.take_values(left.items.len() + right.items.len())?;
-            Value::seq(kind, [&left.items[..], &right.items[..]].concat())
+        (Binary::Add, Value::Seq(a), Value::Seq(b)) if a.kind == b.kind && a.kind.is_plain() => {
+            heap.take_values(a.items.len() + b.items.len())?;
+            Value::seq(a.kind, [&a.items[..], &b.items[..]].concat())
         }
-        (Binary::Multiply, a @ (Value::Text(_) | Value::Seq(_)), count)
-            if count.integer().is_some() =>
-        {
-            repeat(heap, a, count.integer().unwrap_or(0))
+        (Binary::Multiply, Value::Text(_) | Value::Seq(_), Value::Int(count)) => {
+            repeat(heap, a, *count)
         }
-        (Binary::Multiply, count, b @ (Value::Text(_) | Value::Seq(_)))
-            if count.integer().is_some() =>
-        {
-            repeat(heap, b, count.integer().unwrap_or(0))
+        (Binary::Multiply, Value::Int(count), Value::Text(_) | Value::Seq(_)) => {
+            repeat(heap, b, *count)
         }
-        (Binary::Remainder, Value::Text(format), b) => percent(heap, format, b),
         (_, a, b) => arithmetic(operator, a, b),
     }
 }
@@ -72,33 +55,28 @@ fn add_markup(heap: &mut Heap, a: &Value, b: &Value) -> Result<Value, Fault> {
                 heap.take(own.len())?;
                 text.push_str(own);
             }
-            Value::Text(own) => text.push_str(&escape(heap, own)?),
+            Value::Text(own) => escape(heap, own, &mut text)?,
             _ => return Err(wrong_types(Binary::Add, a, b)),
         }
     }
     Ok(Value::Markup(text.into()))
 }
 
-/// A text that HTML shows as it is.
-pub(super) fn escape(heap: &mut Heap, text: &str) -> Result<String, Fault> {
-    let escaped = |c: char| match c {
-        '&' => Some("&amp;"),
-        '<' => Some("&lt;"),
-        '>' => Some("&gt;"),
-        '\'' => Some("&#39;"),
-        '"' => Some("&#34;"),
-        _ => None,
-    };
-    let count = text.chars().filter(|c| escaped(*c).is_some()).count();
-    heap.take(text.len().saturating_add(count.saturating_mul(4)))?;
-    let mut result = String::new();
-    for c in text.chars() {
-        match escaped(c) {
-            Some(name) => result.push_str(name),
-            None => result.push(c),
+/// Appends a text as HTML shows it, and pays for it.
+fn escape(heap: &mut Heap, own: &str, text: &mut String) -> Result<(), Fault> {
+    let marks = own.matches(['&', '<', '>', '\'', '"']).count();
+    heap.take(own.len().saturating_add(marks.saturating_mul(4)))?;
+    for c in own.chars() {
+        match c {
+            '&' => text.push_str("&amp;"),
+            '<' => text.push_str("&lt;"),
+            '>' => text.push_str("&gt;"),
+            '\'' => text.push_str("&#39;"),
+            '"' => text.push_str("&#34;"),
+            c => text.push(c),
         }
     }
-    Ok(result)
+    Ok(())
 }
 
 fn repeat(heap: &mut Heap, value: &Value, count: i128) -> Result<Value, Fault> {
@@ -108,16 +86,11 @@ fn repeat(heap: &mut Heap, value: &Value, count: i128) -> Result<Value, Fault> {
             heap.take(text.len().saturating_mul(count))?;
             Ok(Value::from(text.repeat(count)))
         }
-        Value::Seq(seq) if seq.kind == Kind::List || seq.kind.is_tuple() => {
-            heap.take_values(seq.items.len().saturating_mul(count))?;
-            let kind = if seq.kind.is_tuple() {
-                Kind::Tuple
-            } else {
-                Kind::List
-            };
+        Value::Seq(seq) if seq.kind.is_plain() => {
             let total = seq.items.len().saturating_mul(count);
+            heap.take_values(total)?;
             let items = seq.items.iter().cycle().take(total).cloned().collect();
-            Value::seq(kind, items)
+            Value::seq(seq.kind, items)
         }
         other => Err(fault!("'{}' object cannot be repeated", other.type_name())),
     }
@@ -130,11 +103,7 @@ fn arithmetic(operator: Binary, a: &Value, b: &Value) -> Result<Value, Fault> {
     let (Some(x), Some(y)) = (a.number(), b.number()) else {
         return Err(wrong_types(operator, a, b));
     };
-    let divides = matches!(
-        operator,
-        Binary::Divide | Binary::FloorDivide | Binary::Remainder
-    );
-    if divides && y == 0.0 {
+    if y == 0.0 && !matches!(operator, Binary::Add | Binary::Subtract | Binary::Multiply) {
         return Err(fault!("division by zero"));
     }
     Ok(Value::Float(match operator {
@@ -152,7 +121,6 @@ fn arithmetic(operator: Binary, a: &Value, b: &Value) -> Result<Value, Fault> {
             }
         }
         Binary::Remainder => remainder(x, y),
-        Binary::Power => return power(x, y),
     }))
 }
 
@@ -168,27 +136,11 @@ fn remainder(x: f64, y: f64) -> f64 {
     }
 }
 
-fn power(x: f64, y: f64) -> Result<Value, Fault> {
-    let result = x.powf(y);
-    if x == 0.0 && y < 0.0 {
-        return Err(fault!("0.0 cannot be raised to a negative power"));
-    }
-    if !result.is_finite() && x.is_finite() && y.is_finite() {
-        return Err(fault!("the power is no number that a float can hold"));
-    }
-    Ok(Value::Float(result))
-}
-
 fn integers(operator: Binary, a: i128, b: i128) -> Result<Value, Fault> {
     let result = match operator {
         Binary::Add => a.checked_add(b),
         Binary::Subtract => a.checked_sub(b),
         Binary::Multiply => a.checked_mul(b),
-        Binary::Power => match u32::try_from(b) {
-            Ok(b) => a.checked_pow(b),
-            Err(_) if b < 0 => return power(a as f64, b as f64),
-            Err(_) => None,
-        },
         _ if b == 0 => return Err(fault!("division by zero")),
         Binary::Divide => return Ok(Value::Float(a as f64 / b as f64)),
         Binary::FloorDivide => a.checked_div(b).map(|_| floor_divide(a, b)),
@@ -220,7 +172,6 @@ fn wrong_types(operator: Binary, a: &Value, b: &Value) -> Fault {
         Binary::Divide => "/",
         Binary::FloorDivide => "//",
         Binary::Remainder => "%",
-        Binary::Power => "**",
     };
     fault!(
         "unsupported operand type(s) for {operator}: '{}' and '{}'",
@@ -260,7 +211,7 @@ pub(super) fn compare(
     a: &Value,
     b: &Value,
 ) -> Result<bool, Fault> {
-    if !matches!(operator, Compare::In | Compare::NotIn) {
+    if operator != Compare::In {
         heap.walk(a)?;
     }
     let order = |wanted: fn(Ordering) -> bool| Ok(a.compare(b)?.is_some_and(wanted));
@@ -271,22 +222,17 @@ pub(super) fn compare(
         Compare::Greater => order(Ordering::is_gt),
         Compare::GreaterEqual => order(Ordering::is_ge),
         Compare::In => contains(heap, b, a),
-        Compare::NotIn => contains(heap, b, a).map(|found| !found),
     }
 }
 
 /// `value in container`.
-pub(super) fn contains(heap: &mut Heap, container: &Value, value: &Value) -> Result<bool, Fault> {
+fn contains(heap: &mut Heap, container: &Value, value: &Value) -> Result<bool, Fault> {
     match container {
         Value::Text(text) => {
-            if let Some(fault) = value.undefined_fault() {
-                return Err(fault!("{}", fault.message));
-            }
             let part = value.text().ok_or_else(|| {
-                fault!(
-                    "'in <string>' requires string as left operand, not {}",
-                    value.type_name()
-                )
+                let found = value.type_name();
+                let wrong = || fault!("'in <string>' requires string as left operand, not {found}");
+                value.undefined_fault().unwrap_or_else(wrong)
             })?;
             heap.spend(text.len() / 64)?;
             Ok(text.contains(&**part))

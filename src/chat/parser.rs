@@ -24,8 +24,6 @@ pub(super) struct Parser {
     texts: HashMap<Arc<str>, u32>,
     /// The loops around what is parsed, as far as `break` reaches.
     pub loops: Vec<LoopContext>,
-    /// The macros around it: whether they ask for `varargs`, `kwargs`.
-    pub macros: Vec<(bool, bool)>,
 }
 
 #[derive(Default)]
@@ -51,7 +49,6 @@ impl Parser {
             names: HashMap::new(),
             texts: HashMap::new(),
             loops: Vec::new(),
-            macros: Vec::new(),
         }
     }
 

@@ -2,162 +2,108 @@
 
 use super::call::Arguments;
 use super::fault::{Fault, fault};
-use super::filters::Filter;
 use super::heap::{Heap, Object};
-use super::operators::{compare, contains, operate};
+use super::operators::{compare, operate};
 use super::print::text_of;
 use super::program::{Binary, Compare};
-use super::strings;
-use super::value::Value;
+use super::strings::is;
+use super::value::{Kind, Value};
 
-type Test = fn(&mut Heap, &Value, &Arguments) -> Result<bool, Fault>;
+type Test = fn(&mut Heap, &Value) -> Result<bool, Fault>;
 
-/// A test, by its place in the table.
+/// A test: a comparison with its argument, or what a function says of the value alone.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Predicate(u8);
-
-const TABLE: &[(&str, Test)] = &[
-    ("!=", |heap, a, b| {
-        compare(heap, Compare::NotEqual, a, other(b)?)
-    }),
-    ("<", |heap, a, b| compare(heap, Compare::Less, a, other(b)?)),
-    ("<=", |heap, a, b| {
-        compare(heap, Compare::LessEqual, a, other(b)?)
-    }),
-    ("==", |heap, a, b| {
-        compare(heap, Compare::Equal, a, other(b)?)
-    }),
-    (">", |heap, a, b| {
-        compare(heap, Compare::Greater, a, other(b)?)
-    }),
-    (">=", |heap, a, b| {
-        compare(heap, Compare::GreaterEqual, a, other(b)?)
-    }),
-    ("boolean", |_, value, _| Ok(matches!(value, Value::Bool(_)))),
-    ("callable", is_callable),
-    ("defined", |_, value, _| Ok(!value.is_undefined())),
-    ("divisibleby", |heap, value, by| {
-        let rest = operate(heap, Binary::Remainder, value, other(by)?)?;
-        compare(heap, Compare::Equal, &rest, &Value::Int(0))
-    }),
-    ("eq", |heap, a, b| {
-        compare(heap, Compare::Equal, a, other(b)?)
-    }),
-    ("equalto", |heap, a, b| {
-        compare(heap, Compare::Equal, a, other(b)?)
-    }),
-    ("escaped", |_, _, _| Ok(false)),
-    ("even", |heap, value, _| has_rest(heap, value, 0)),
-    ("false", |_, value, _| {
-        Ok(matches!(value, Value::Bool(false)))
-    }),
-    ("filter", |_, value, _| {
-        Ok(value
-            .text()
-            .is_some_and(|name| Filter::named(name).is_some()))
-    }),
-    ("float", |_, value, _| Ok(matches!(value, Value::Float(_)))),
-    ("ge", |heap, a, b| {
-        compare(heap, Compare::GreaterEqual, a, other(b)?)
-    }),
-    ("greaterthan", |heap, a, b| {
-        compare(heap, Compare::Greater, a, other(b)?)
-    }),
-    ("gt", |heap, a, b| {
-        compare(heap, Compare::Greater, a, other(b)?)
-    }),
-    ("in", |heap, value, container| {
-        contains(heap, other(container)?, value)
-    }),
-    ("integer", |_, value, _| Ok(matches!(value, Value::Int(_)))),
-    ("iterable", is_iterable),
-    ("le", |heap, a, b| {
-        compare(heap, Compare::LessEqual, a, other(b)?)
-    }),
-    ("lessthan", |heap, a, b| {
-        compare(heap, Compare::Less, a, other(b)?)
-    }),
-    ("lower", |heap, value, _| {
-        has_letters(heap, value, "islower")
-    }),
-    ("lt", |heap, a, b| {
-        compare(heap, Compare::Less, a, other(b)?)
-    }),
-    ("mapping", |_, value, _| Ok(matches!(value, Value::Dict(_)))),
-    ("ne", |heap, a, b| {
-        compare(heap, Compare::NotEqual, a, other(b)?)
-    }),
-    ("none", |_, value, _| Ok(matches!(value, Value::None))),
-    ("number", |_, value, _| Ok(value.number().is_some())),
-    ("odd", |heap, value, _| has_rest(heap, value, 1)),
-    ("sameas", |heap, a, b| {
-        let b = other(b)?;
-        heap.walk(a)?;
-        Ok(a.type_name() == b.type_name() && a.equals(b))
-    }),
-    ("sequence", |_, value, _| {
-        Ok(match value {
-            // It has a length and items, as far as Python is asked.
-            Value::Text(_) | Value::Dict(_) => true,
-            Value::Seq(seq) => !seq.kind.is_view(),
-            other => other.is_undefined(),
-        })
-    }),
-    ("string", |_, value, _| Ok(value.text().is_some())),
-    ("test", |_, value, _| {
-        Ok(value
-            .text()
-            .is_some_and(|name| Predicate::named(name).is_some()))
-    }),
-    ("true", |_, value, _| Ok(matches!(value, Value::Bool(true)))),
-    ("undefined", |_, value, _| Ok(value.is_undefined())),
-    ("upper", |heap, value, _| {
-        has_letters(heap, value, "isupper")
-    }),
-];
+pub(super) enum Predicate {
+    Compare(Compare),
+    DivisibleBy,
+    SameAs,
+    Alone(Test),
+}
 
 impl Predicate {
     pub fn named(name: &str) -> Option<Self> {
-        let at = TABLE.iter().position(|(own, _)| *own == name)?;
-        Some(Self(at as u8))
+        let compare = match name {
+            "==" | "eq" | "equalto" => Compare::Equal,
+            "!=" | "ne" => Compare::NotEqual,
+            "<" | "lt" | "lessthan" => Compare::Less,
+            "<=" | "le" => Compare::LessEqual,
+            ">" | "gt" | "greaterthan" => Compare::Greater,
+            ">=" | "ge" => Compare::GreaterEqual,
+            "in" => Compare::In,
+            "divisibleby" => return Some(Self::DivisibleBy),
+            "sameas" => return Some(Self::SameAs),
+            _ => return alone(name).map(Self::Alone),
+        };
+        Some(Self::Compare(compare))
     }
+}
+
+fn alone(name: &str) -> Option<Test> {
+    Some(match name {
+        "boolean" => |_, value| Ok(matches!(value, Value::Bool(_))),
+        "callable" => is_callable,
+        "defined" => |_, value| Ok(!value.is_undefined()),
+        "even" => |heap, value| has_rest(heap, value, 0),
+        "false" => |_, value| Ok(matches!(value, Value::Bool(false))),
+        "float" => |_, value| Ok(matches!(value, Value::Float(_))),
+        "integer" => |_, value| Ok(matches!(value, Value::Int(_))),
+        "iterable" => is_iterable,
+        "lower" => |heap, value| Ok(is(&text_of(heap, value)?, "islower")),
+        "mapping" => |_, value| Ok(matches!(value, Value::Dict(_))),
+        "none" => |_, value| Ok(matches!(value, Value::None)),
+        "number" => |_, value| Ok(value.number().is_some()),
+        "odd" => |heap, value| has_rest(heap, value, 1),
+        "sequence" => |_, value| Ok(is_sequence(value)),
+        "string" => |_, value| Ok(value.text().is_some()),
+        "true" => |_, value| Ok(matches!(value, Value::Bool(true))),
+        "undefined" => |_, value| Ok(value.is_undefined()),
+        "upper" => |heap, value| Ok(is(&text_of(heap, value)?, "isupper")),
+        _ => return None,
+    })
 }
 
 pub(super) fn test(
     heap: &mut Heap,
     test: Predicate,
     value: &Value,
-    arguments: &Arguments,
+    arguments: Arguments,
 ) -> Result<bool, Fault> {
-    TABLE[test.0 as usize].1(heap, value, arguments)
-}
-
-/// The one argument of a test.
-fn other(arguments: &Arguments) -> Result<&Value, Fault> {
-    let named = arguments.named.first().map(|(_, value)| value);
-    let found = arguments.places.first().or(named);
-    found.ok_or_else(|| fault!("the test misses an argument"))
+    if let Predicate::Alone(test) = test {
+        arguments.none()?;
+        return test(heap, value);
+    }
+    let [other] = arguments.bind(["other"])?;
+    let other = other.ok_or_else(|| fault!("the test misses an argument"))?;
+    match test {
+        Predicate::Compare(operator) => compare(heap, operator, value, &other),
+        Predicate::DivisibleBy => {
+            let rest = operate(heap, Binary::Remainder, value, &other)?;
+            Ok(rest.equals(&Value::Int(0)))
+        }
+        _ => {
+            heap.walk(value)?;
+            Ok(value.type_name() == other.type_name() && value.equals(&other))
+        }
+    }
 }
 
 /// Whether half of the number leaves that rest.
 fn has_rest(heap: &mut Heap, value: &Value, rest: i128) -> Result<bool, Fault> {
     let found = operate(heap, Binary::Remainder, value, &Value::Int(2))?;
-    compare(heap, Compare::Equal, &found, &Value::Int(rest))
+    Ok(found.equals(&Value::Int(rest)))
 }
 
-fn is_callable(heap: &mut Heap, value: &Value, _: &Arguments) -> Result<bool, Fault> {
+fn is_callable(heap: &mut Heap, value: &Value) -> Result<bool, Fault> {
     Ok(match value {
-        Value::Function(_) | Value::Method(..) => true,
-        Value::Undefined(_) => true,
-        Value::Object(number) => match heap.object(*number) {
-            Object::Macro(_) | Object::Loop(_) | Object::Joiner(..) => true,
-            Object::Namespace(_) | Object::Generator(_) | Object::Cycler(..) => false,
-        },
+        Value::Function(_) | Value::Method(..) | Value::Undefined(_) => true,
+        Value::Object(number) => {
+            matches!(heap.object(*number), Object::Macro(_) | Object::Loop(_))
+        }
         _ => false,
     })
 }
 
-fn is_iterable(heap: &mut Heap, value: &Value, _: &Arguments) -> Result<bool, Fault> {
+fn is_iterable(heap: &mut Heap, value: &Value) -> Result<bool, Fault> {
     Ok(match value {
         Value::Undefined(_) | Value::Text(_) | Value::Seq(_) | Value::Dict(_) => true,
         Value::Object(number) => {
@@ -167,8 +113,11 @@ fn is_iterable(heap: &mut Heap, value: &Value, _: &Arguments) -> Result<bool, Fa
     })
 }
 
-fn has_letters(heap: &mut Heap, value: &Value, method: &str) -> Result<bool, Fault> {
-    let text = text_of(heap, value)?;
-    let is = strings::call(heap, &text, method, Arguments::default())?;
-    Ok(is.is_true())
+/// Whether it has a length and items, as far as Python is asked.
+fn is_sequence(value: &Value) -> bool {
+    match value {
+        Value::Text(_) | Value::Dict(_) | Value::Undefined(_) => true,
+        Value::Seq(seq) => seq.kind != Kind::View,
+        _ => false,
+    }
 }

@@ -1,11 +1,8 @@
 //! Values as text: Python's `str` and `repr`.
 
-use super::fault::Fault;
-use super::heap::{Heap, Object};
-use super::value::{Kind, Value};
-
-/// How deep a namespace in a namespace is followed: it may hold itself.
-const OBJECT_DEPTH_MAX: u32 = 20;
+use super::fault::{Fault, fault};
+use super::heap::Heap;
+use super::value::{Kind, Seq, Value};
 
 /// Texts that get longer by quoting are paid for in pieces of about as many bytes.
 pub(super) const PAID_BYTES: usize = 4096;
@@ -26,23 +23,18 @@ pub(super) fn write_text(heap: &mut Heap, value: &Value, text: &mut String) -> R
             Ok(())
         }
         Value::Undefined(_) => Ok(()),
-        other => write_repr(heap, other, text, 0),
+        other => write_repr(heap, other, text),
     }
 }
 
 /// `repr(value)`.
 pub(super) fn repr_of(heap: &mut Heap, value: &Value) -> Result<String, Fault> {
     let mut text = String::new();
-    write_repr(heap, value, &mut text, 0)?;
+    write_repr(heap, value, &mut text)?;
     Ok(text)
 }
 
-fn write_repr(
-    heap: &mut Heap,
-    value: &Value,
-    text: &mut String,
-    objects: u32,
-) -> Result<(), Fault> {
+fn write_repr(heap: &mut Heap, value: &Value, text: &mut String) -> Result<(), Fault> {
     let before = text.len();
     match value {
         Value::Undefined(_) => text.push_str("Undefined"),
@@ -57,47 +49,20 @@ fn write_repr(
             text.push(')');
             return heap.take("Markup()".len());
         }
-        Value::Method(_, name) => text.push_str(&format!("<built-in method {name}>")),
-        Value::Function(function) => text.push_str(&format!("<function {function:?}>")),
-        Value::Seq(seq) => return write_seq(heap, seq.kind, &seq.items, text, objects),
-        Value::Dict(dict) => return write_entries(heap, dict.entries(), text, objects),
-        Value::Object(number) => match heap.object(*number) {
-            Object::Namespace(dict) => {
-                if objects >= OBJECT_DEPTH_MAX {
-                    return Err(Fault::limit("namespaces nest too deep"));
-                }
-                let entries = dict.entries().to_vec();
-                text.push_str("<Namespace ");
-                write_entries(heap, &entries, text, objects + 1)?;
-                text.push('>');
-            }
-            _ => text.push_str(&format!("<{} object>", heap.type_name(value))),
-        },
+        Value::Seq(seq) if seq.kind.is_plain() => return write_seq(heap, seq, text),
+        Value::Dict(dict) => return write_entries(heap, dict.entries(), text),
+        // Python would write where it is in memory, or what it is called.
+        _ => return Err(fault!("a {} cannot be written", heap.type_name(value))),
     }
     heap.take(text.len() - before)
 }
 
-fn write_seq(
-    heap: &mut Heap,
-    kind: Kind,
-    items: &[Value],
-    text: &mut String,
-    objects: u32,
-) -> Result<(), Fault> {
-    let (begin, end) = match kind {
-        Kind::List => ("[", "]"),
-        Kind::Tuple | Kind::Group if items.len() == 1 => ("(", ",)"),
-        Kind::Tuple | Kind::Group => ("(", ")"),
-        Kind::Range(begin, end, step) => {
-            text.push_str(&match step {
-                1 => format!("range({begin}, {end})"),
-                _ => format!("range({begin}, {end}, {step})"),
-            });
-            return heap.take(32);
-        }
-        Kind::Keys => ("dict_keys([", "])"),
-        Kind::Values => ("dict_values([", "])"),
-        Kind::Items => ("dict_items([", "])"),
+fn write_seq(heap: &mut Heap, seq: &Seq, text: &mut String) -> Result<(), Fault> {
+    let items = &seq.items;
+    let (begin, end) = match seq.kind {
+        Kind::Tuple if items.len() == 1 => ("(", ",)"),
+        Kind::Tuple => ("(", ")"),
+        _ => ("[", "]"),
     };
     heap.take(begin.len() + end.len() + 2 * items.len())?;
     text.push_str(begin);
@@ -105,7 +70,7 @@ fn write_seq(
         if at > 0 {
             text.push_str(", ");
         }
-        write_repr(heap, item, text, objects)?;
+        write_repr(heap, item, text)?;
     }
     text.push_str(end);
     Ok(())
@@ -115,7 +80,6 @@ fn write_entries(
     heap: &mut Heap,
     entries: &[(Value, Value)],
     text: &mut String,
-    objects: u32,
 ) -> Result<(), Fault> {
     heap.take(2 + 4 * entries.len())?;
     text.push('{');
@@ -123,9 +87,9 @@ fn write_entries(
         if at > 0 {
             text.push_str(", ");
         }
-        write_repr(heap, key, text, objects)?;
+        write_repr(heap, key, text)?;
         text.push_str(": ");
-        write_repr(heap, value, text, objects)?;
+        write_repr(heap, value, text)?;
     }
     text.push('}');
     Ok(())
@@ -133,11 +97,8 @@ fn write_entries(
 
 /// A string as a literal of Python.
 fn quote(heap: &mut Heap, own: &str, text: &mut String) -> Result<(), Fault> {
-    let mark = if own.contains('\'') && !own.contains('"') {
-        '"'
-    } else {
-        '\''
-    };
+    let is_double = own.contains('\'') && !own.contains('"');
+    let mark = if is_double { '"' } else { '\'' };
     let mut paid = text.len();
     text.push(mark);
     for c in own.chars() {
@@ -187,11 +148,7 @@ pub(super) fn float(number: f64) -> String {
         return "nan".into();
     }
     if number.is_infinite() {
-        return if number > 0.0 {
-            "inf".into()
-        } else {
-            "-inf".into()
-        };
+        return (if number > 0.0 { "inf" } else { "-inf" }).into();
     }
     let scientific = format!("{number:e}");
     let (digits, exponent) = scientific

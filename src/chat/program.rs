@@ -19,14 +19,13 @@ pub(super) struct Program {
     pub macros: Vec<MacroInfo>,
 }
 
-/// The arguments of a call as they lie on the stack: places, names (`*` may be in their midst), `**`.
+/// The arguments of a call as they lie on the stack: places, names (`*` may be in their midst).
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(super) struct Call {
     pub places: usize,
     pub names: Vec<Arc<str>>,
     /// How many names stand before what `*` spreads, if it is there.
     pub list_at: Option<usize>,
-    pub has_dict: bool,
 }
 
 #[derive(Debug)]
@@ -34,9 +33,6 @@ pub(super) struct MacroInfo {
     pub name: Arc<str>,
     /// Names of the parameters.
     pub parameters: Vec<u32>,
-    /// Whether the body asks for `varargs`, `kwargs`.
-    pub takes_rest: bool,
-    pub takes_named: bool,
     pub is_loop: bool,
 }
 
@@ -48,7 +44,6 @@ pub(super) enum Binary {
     Divide,
     FloorDivide,
     Remainder,
-    Power,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -60,7 +55,6 @@ pub(super) enum Compare {
     Greater,
     GreaterEqual,
     In,
-    NotIn,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -96,8 +90,6 @@ pub(super) enum Op {
     Binary(Binary),
     Concat(u32),
     Compare(Compare),
-    /// In `a < b < c`: pops b and a; pushes b if they compare, else pushes false and jumps.
-    CompareChain(Compare, i32),
     Not,
     Negate,
     Plus,
@@ -144,7 +136,6 @@ impl Op {
             | Self::JumpIfFalseKeep(by)
             | Self::JumpIfTrueKeep(by)
             | Self::JumpIfLooped(by)
-            | Self::CompareChain(_, by)
             | Self::Next(by)
             | Self::Macro(_, by)
             | Self::IfMissing(_, by) => Some(by),

@@ -89,20 +89,7 @@ impl Parser {
             "macro" => self.macro_statement(),
             "call" => self.call_statement(),
             "filter" => self.filter_statement(),
-            "with" => self.with_statement(),
-            "print" => self.print_statement(),
             "generation" => self.scoped("endgeneration"),
-            "block" => {
-                self.name()?;
-                self.skip_name("scoped");
-                self.skip_name("required");
-                self.scoped("endblock")?;
-                if let Token::Name(_) = self.token() {
-                    self.advance();
-                }
-                Ok(())
-            }
-            "autoescape" => self.autoescape_statement(),
             "break" | "continue" => self.leave_loop(&name),
             "include" | "import" | "from" | "extends" => Err(Fault::syntax(format!(
                 "'{name}': a chat template cannot load others"
@@ -115,24 +102,6 @@ impl Parser {
                 ends.join(", ")
             ))),
         }
-    }
-
-    fn print_statement(&mut self) -> Parsed {
-        loop {
-            self.expression()?;
-            self.emit(Op::Emit);
-            if !self.skip_operator(",") {
-                return Ok(());
-            }
-        }
-    }
-
-    /// Of its value only the syntax counts: nothing here escapes.
-    fn autoescape_statement(&mut self) -> Parsed {
-        let begin = self.here();
-        self.expression()?;
-        self.program.code.truncate(begin);
-        self.scoped("endautoescape")
     }
 
     fn if_statement(&mut self) -> Parsed {
@@ -192,25 +161,6 @@ impl Parser {
             last.captures -= 1;
         }
         self.emit(Op::PopCapture);
-        Ok(())
-    }
-
-    fn with_statement(&mut self) -> Parsed {
-        let mut targets = Vec::new();
-        while *self.token() != Token::BlockEnd {
-            if !targets.is_empty() {
-                self.expect_operator(",")?;
-            }
-            targets.push(self.target(false)?);
-            self.expect_operator("=")?;
-            self.expression()?;
-        }
-        self.open_scope();
-        for target in targets.iter().rev() {
-            self.store(target);
-        }
-        self.block(&["endwith"])?;
-        self.close_scope();
         Ok(())
     }
 

@@ -1,6 +1,4 @@
-//! The methods of strings, as Python has them.
-
-mod letters;
+//! The methods of strings that templates use, as Python has them.
 
 use std::collections::HashSet;
 
@@ -10,55 +8,10 @@ use super::format::braces;
 use super::heap::Heap;
 use super::lexer::is_space;
 use super::value::{Kind, Value};
-pub(super) use letters::capitalize;
-use letters::{changed, is};
 
-pub(super) const METHODS: &[&str] = &[
-    "capitalize",
-    "casefold",
-    "center",
-    "count",
-    "endswith",
-    "expandtabs",
-    "find",
-    "format",
-    "format_map",
-    "index",
-    "isalnum",
-    "isalpha",
-    "isascii",
-    "isdecimal",
-    "isdigit",
-    "isidentifier",
-    "islower",
-    "isnumeric",
-    "isprintable",
-    "isspace",
-    "istitle",
-    "isupper",
-    "join",
-    "ljust",
-    "lower",
-    "lstrip",
-    "partition",
-    "removeprefix",
-    "removesuffix",
-    "replace",
-    "rfind",
-    "rindex",
-    "rjust",
-    "rpartition",
-    "rsplit",
-    "rstrip",
-    "split",
-    "splitlines",
-    "startswith",
-    "strip",
-    "swapcase",
-    "title",
-    "upper",
-    "zfill",
-];
+pub(super) const METHODS: &str = "capitalize count endswith find format index isalnum isalpha \
+    isdigit islower isspace isupper join lower lstrip partition removeprefix removesuffix replace \
+    rfind rpartition rsplit rstrip split splitlines startswith strip title upper";
 
 pub(super) fn call(
     heap: &mut Heap,
@@ -70,20 +23,27 @@ pub(super) fn call(
     match name {
         "strip" | "lstrip" | "rstrip" => {
             let [letters] = arguments.bind(["chars"])?;
-            let letters = optional_text(&letters, "strip")?;
+            let letters = optional_text(&letters, name)?;
             heap.spend(letters.map_or(0, |letters| (text.len() + letters.len()) / 8))?;
             let stripped = strip(text, letters, name != "rstrip", name != "lstrip");
             heap.text(stripped.into())
         }
         "split" | "rsplit" => split(heap, text, arguments, name == "rsplit"),
         "splitlines" => {
-            let [keep] = arguments.bind(["keepends"])?;
-            let keep = keep.is_some_and(|keep| keep.is_true());
+            arguments.none()?;
+            let text = text.replace("\r\n", "\n");
+            heap.take(text.len())?;
             heap.take_values(text.matches(ends_line).count())?;
-            let lines = lines(text, keep);
-            texts(heap, &lines)
+            texts(
+                heap,
+                Kind::List,
+                &text.split_terminator(ends_line).collect::<Vec<_>>(),
+            )
         }
-        "startswith" | "endswith" => affix(text, name == "startswith", arguments),
+        "startswith" | "endswith" => {
+            let [wanted] = arguments.bind(["prefix"])?;
+            affix(text, name, &wanted)
+        }
         "replace" => {
             let [old, new, count] = arguments.bind(["old", "new", "count"])?;
             let (old, new) = (text_argument(&old, name)?, text_argument(&new, name)?);
@@ -95,8 +55,14 @@ pub(super) fn call(
             let items = items.ok_or_else(|| fault!("join() takes exactly one argument"))?;
             join(heap, text, &items)
         }
-        "find" | "rfind" | "index" | "rindex" | "count" => search(text, name, arguments),
-        "partition" | "rpartition" => partition(heap, text, name == "partition", arguments),
+        "find" | "rfind" | "index" | "count" => {
+            let [wanted] = arguments.bind(["sub"])?;
+            search(text, name, text_argument(&wanted, name)?)
+        }
+        "partition" | "rpartition" => {
+            let [separator] = arguments.bind(["sep"])?;
+            partition(heap, text, name, text_argument(&separator, name)?)
+        }
         "removeprefix" | "removesuffix" => {
             let [part] = arguments.bind(["part"])?;
             let part = text_argument(&part, name)?;
@@ -106,25 +72,15 @@ pub(super) fn call(
             };
             heap.text(rest.unwrap_or(text).into())
         }
-        "center" | "ljust" | "rjust" | "zfill" => pad(heap, text, name, arguments),
         "format" => braces(heap, text, &arguments),
-        "format_map" => {
-            let [map] = arguments.bind(["mapping"])?;
-            let map = map.ok_or_else(|| fault!("format_map() takes exactly one argument"))?;
-            let mut arguments = Arguments::default();
-            arguments.add_dict(heap, &map)?;
-            braces(heap, text, &arguments)
-        }
-        "expandtabs" => {
-            let [width] = arguments.bind(["tabsize"])?;
-            let width = optional_integer(&width, name)?.unwrap_or(8);
-            expand_tabs(heap, text, width)
-        }
         _ => {
             arguments.none()?;
-            match changed(text, name) {
-                Some(text) => heap.text(text),
-                None => Ok(Value::Bool(is(text, name))),
+            match name {
+                "upper" => heap.text(text.to_uppercase()),
+                "lower" => heap.text(text.to_lowercase()),
+                "capitalize" => heap.text(capitalize(text)),
+                "title" => heap.text(title(text, |c| !c.is_alphabetic())),
+                _ => Ok(Value::Bool(is(text, name))),
             }
         }
     }
@@ -165,10 +121,10 @@ fn optional_integer(value: &Option<Value>, name: &str) -> Result<Option<i128>, F
     number.ok_or_else(|| fault!("{name}() argument must be int, not {}", value.type_name()))
 }
 
-/// A list of texts.
-fn texts(heap: &mut Heap, parts: &[&str]) -> Result<Value, Fault> {
+/// A sequence of texts.
+fn texts(heap: &mut Heap, kind: Kind, parts: &[&str]) -> Result<Value, Fault> {
     heap.take(parts.iter().map(|part| part.len()).sum())?;
-    heap.list(parts.iter().map(|part| Value::from(*part)).collect())
+    heap.seq(kind, parts.iter().map(|part| Value::from(*part)).collect())
 }
 
 pub(super) fn strip<'a>(
@@ -183,15 +139,15 @@ pub(super) fn strip<'a>(
         Some(letters) => letters.contains(&c),
         None => is_space(c),
     };
-    let text = if at_begin {
+    let behind = if at_begin {
         text.trim_start_matches(strips)
     } else {
         text
     };
     if at_end {
-        text.trim_end_matches(strips)
+        behind.trim_end_matches(strips)
     } else {
-        text
+        behind
     }
 }
 
@@ -219,45 +175,23 @@ fn split(
             parts.reverse();
             parts
         }
-        (None, _) => split_space(text, most, from_end),
+        (None, true) if most < cuts => {
+            return Err(fault!("rsplit() with a limit needs a separator"));
+        }
+        (None, _) => split_space(text, most),
     };
-    texts(heap, &parts)
+    texts(heap, Kind::List, &parts)
 }
 
-/// Splits at white space, of which there is none in the parts but the last one.
-fn split_space(text: &str, most: usize, from_end: bool) -> Vec<&str> {
+/// The parts between white space, `most` of them and what is behind.
+fn split_space(text: &str, most: usize) -> Vec<&str> {
     let mut parts = Vec::new();
-    let mut rest = text.trim_matches(is_space);
-    if most < usize::MAX - 1 {
-        // What is left keeps the white space on its other side.
-        rest = match from_end {
-            true => text.trim_end_matches(is_space),
-            false => text.trim_start_matches(is_space),
-        };
+    let mut rest = text.trim_start_matches(is_space);
+    while let Some(at) = rest.find(is_space).filter(|_| parts.len() < most) {
+        parts.push(&rest[..at]);
+        rest = rest[at..].trim_start_matches(is_space);
     }
-    // It neither begins nor ends, where it is cut, with white space.
-    while !rest.is_empty() {
-        let cut = match from_end {
-            _ if parts.len() == most => None,
-            true => rest.rfind(is_space),
-            false => rest.find(is_space),
-        };
-        let Some(at) = cut else {
-            parts.push(rest);
-            break;
-        };
-        if from_end {
-            let begin = at + rest[at..].chars().next().map_or(0, char::len_utf8);
-            parts.push(&rest[begin..]);
-            rest = rest[..at].trim_end_matches(is_space);
-        } else {
-            parts.push(&rest[..at]);
-            rest = rest[at..].trim_start_matches(is_space);
-        }
-    }
-    if from_end {
-        parts.reverse();
-    }
+    parts.extend(Some(rest).filter(|rest| !rest.is_empty()));
     parts
 }
 
@@ -268,68 +202,22 @@ fn ends_line(c: char) -> bool {
     )
 }
 
-fn lines(text: &str, keep: bool) -> Vec<&str> {
-    let mut lines = Vec::new();
-    let mut rest = text;
-    while let Some(at) = rest.find(ends_line) {
-        let end = match rest[at..].starts_with("\r\n") {
-            true => 2,
-            false => rest[at..].chars().next().map_or(0, char::len_utf8),
-        };
-        lines.push(&rest[..if keep { at + end } else { at }]);
-        rest = &rest[at + end..];
-    }
-    if !rest.is_empty() {
-        lines.push(rest);
-    }
-    lines
-}
-
-fn affix(text: &str, at_begin: bool, arguments: Arguments) -> Result<Value, Fault> {
-    let [wanted, begin, end] = arguments.bind(["prefix", "start", "end"])?;
-    let part = part(text, &begin, &end)?;
-    let is = |affix: &str| match at_begin {
-        true => part.is_some_and(|part| part.starts_with(affix)),
-        false => part.is_some_and(|part| part.ends_with(affix)),
+fn affix(text: &str, name: &str, wanted: &Option<Value>) -> Result<Value, Fault> {
+    let is = |affix: &str| match name {
+        "startswith" => text.starts_with(affix),
+        _ => text.ends_with(affix),
     };
-    match &wanted {
-        Some(Value::Seq(seq)) if seq.kind.is_tuple() => {
-            for one in &seq.items {
-                if is(text_argument(&Some(one.clone()), "startswith")?) {
-                    return Ok(Value::Bool(true));
-                }
+    if let Some(Value::Seq(seq)) = wanted
+        && seq.kind == Kind::Tuple
+    {
+        for one in &seq.items {
+            if is(text_argument(&Some(one.clone()), name)?) {
+                return Ok(Value::Bool(true));
             }
-            Ok(Value::Bool(false))
         }
-        one => Ok(Value::Bool(is(text_argument(one, "startswith")?))),
+        return Ok(Value::Bool(false));
     }
-}
-
-/// The part of a text between two places, counted in characters; `None` if it begins behind its end.
-fn part<'a>(
-    text: &'a str,
-    begin: &Option<Value>,
-    end: &Option<Value>,
-) -> Result<Option<&'a str>, Fault> {
-    let place = |given: &Option<Value>, otherwise: usize| -> Result<usize, Fault> {
-        let given = match given {
-            None | Some(Value::None) => return Ok(otherwise),
-            given => optional_integer(given, "slice")?.unwrap_or(0),
-        };
-        let len = text.chars().count() as i128;
-        let at = if given < 0 {
-            (given + len).max(0)
-        } else {
-            given
-        };
-        if at > len {
-            return Ok(usize::MAX);
-        }
-        let found = text.char_indices().nth(at as usize);
-        Ok(found.map_or(text.len(), |(at, _)| at))
-    };
-    let (begin, end) = (place(begin, 0)?, place(end, text.len())?.min(text.len()));
-    Ok(text.get(begin..end))
+    Ok(Value::Bool(is(text_argument(wanted, name)?)))
 }
 
 pub(super) fn replace(
@@ -371,44 +259,28 @@ pub(super) fn join(heap: &mut Heap, separator: &str, items: &Value) -> Result<Va
     Ok(text.into())
 }
 
-fn search(text: &str, name: &str, arguments: Arguments) -> Result<Value, Fault> {
-    let [wanted, begin, end] = arguments.bind(["sub", "start", "end"])?;
-    let wanted = text_argument(&wanted, name)?;
-    let part = part(text, &begin, &end)?;
-    if name == "count" {
-        let count = part.map_or(0, |part| match wanted.is_empty() {
-            true => part.chars().count() + 1,
-            false => part.matches(wanted).count(),
-        });
-        return Ok(Value::from(count));
-    }
-    let found = part.and_then(|part| {
-        let at = match name.starts_with('r') {
-            true => part.rfind(wanted),
-            false => part.find(wanted),
-        }?;
-        // Both begin in one text.
-        let before = part.as_ptr() as usize - text.as_ptr() as usize;
-        Some(text[..before + at].chars().count())
-    });
+/// Where the text is found; a place is counted in characters.
+fn search(text: &str, name: &str, wanted: &str) -> Result<Value, Fault> {
+    let found = match name {
+        "count" => {
+            let count = text.matches(wanted).count();
+            return Ok(Value::from(count));
+        }
+        "rfind" => text.rfind(wanted),
+        _ => text.find(wanted),
+    };
     match found {
-        Some(at) => Ok(Value::from(at)),
-        None if name.ends_with("find") => Ok(Value::Int(-1)),
-        None => Err(fault!("substring not found")),
+        Some(at) => Ok(Value::from(text[..at].chars().count())),
+        None if name == "index" => Err(fault!("substring not found")),
+        None => Ok(Value::Int(-1)),
     }
 }
 
-fn partition(
-    heap: &mut Heap,
-    text: &str,
-    from_begin: bool,
-    arguments: Arguments,
-) -> Result<Value, Fault> {
-    let [separator] = arguments.bind(["sep"])?;
-    let separator = text_argument(&separator, "partition")?;
+fn partition(heap: &mut Heap, text: &str, name: &str, separator: &str) -> Result<Value, Fault> {
     if separator.is_empty() {
         return Err(fault!("empty separator"));
     }
+    let from_begin = name == "partition";
     let found = match from_begin {
         true => text.split_once(separator),
         false => text.rsplit_once(separator),
@@ -418,72 +290,41 @@ fn partition(
         None if from_begin => [text, "", ""],
         None => ["", "", text],
     };
-    heap.take(text.len() + separator.len())?;
-    heap.seq(Kind::Tuple, parts.map(Value::from).into())
+    texts(heap, Kind::Tuple, &parts)
 }
 
-fn pad(heap: &mut Heap, text: &str, name: &str, arguments: Arguments) -> Result<Value, Fault> {
-    let [width, fill] = arguments.bind(["width", "fillchar"])?;
-    let width = optional_integer(&width, name)?;
-    let width = width.ok_or_else(|| fault!("{name}() misses an argument"))?;
-    let fill = match &fill {
-        None => " ",
-        given => text_argument(given, name)?,
-    };
-    if fill.chars().count() != 1 {
-        return Err(fault!(
-            "The fill character must be exactly one character long"
-        ));
-    }
-    let len = text.chars().count();
-    let missing = usize::try_from(width).unwrap_or(0).saturating_sub(len);
-    heap.take(
-        text.len()
-            .saturating_add(missing.saturating_mul(fill.len())),
-    )?;
-    let some = |count: usize| fill.repeat(count);
-    Ok(Value::from(match name {
-        "ljust" => text.to_owned() + &some(missing),
-        "rjust" => some(missing) + text,
-        "center" => {
-            let left = missing / 2 + (missing & len_parity(len, missing));
-            some(left) + text + &some(missing - left)
-        }
-        _ => {
-            let sign = usize::from(text.starts_with(['+', '-']));
-            format!("{}{}{}", &text[..sign], "0".repeat(missing), &text[sign..])
-        }
-    }))
+pub(super) fn capitalize(text: &str) -> String {
+    let mut letters = text.chars();
+    let first = letters.next().into_iter().flat_map(char::to_uppercase);
+    first
+        .chain(letters.as_str().to_lowercase().chars())
+        .collect()
 }
 
-/// Python puts the odd one of the missing characters to the left if the width is odd.
-fn len_parity(len: usize, missing: usize) -> usize {
-    (len + missing) & 1
-}
-
-fn expand_tabs(heap: &mut Heap, text: &str, width: i128) -> Result<Value, Fault> {
-    let width = usize::try_from(width).unwrap_or(0);
-    let tabs = text.matches('\t').count();
-    heap.take(text.len().saturating_add(tabs.saturating_mul(width)))?;
-    let mut column = 0;
+/// Capital letters at the begin and behind what `separates` words, small ones elsewhere.
+pub(super) fn title(text: &str, separates: impl Fn(char) -> bool) -> String {
+    let mut begins = true;
     let mut result = String::new();
     for c in text.chars() {
-        match c {
-            '\t' if width == 0 => {}
-            '\t' => {
-                let missing = width - column % width;
-                result.push_str(&" ".repeat(missing));
-                column += missing;
-            }
-            '\n' | '\r' => {
-                result.push(c);
-                column = 0;
-            }
-            c => {
-                result.push(c);
-                column += 1;
-            }
+        match begins {
+            true => result.extend(c.to_uppercase()),
+            false => result.extend(c.to_lowercase()),
         }
+        begins = separates(c);
     }
-    Ok(result.into())
+    result
+}
+
+/// Whether the text is what the method or test asks.
+pub(super) fn is(text: &str, name: &str) -> bool {
+    let all = |what: fn(char) -> bool| !text.is_empty() && text.chars().all(what);
+    let any = |what: fn(char) -> bool| text.chars().any(what);
+    match name {
+        "isalnum" => all(char::is_alphanumeric),
+        "isalpha" => all(char::is_alphabetic),
+        "isdigit" => all(char::is_numeric),
+        "isspace" => all(is_space),
+        "islower" => any(char::is_lowercase) && !any(char::is_uppercase),
+        _ => any(char::is_uppercase) && !any(char::is_lowercase),
+    }
 }

@@ -1,30 +1,12 @@
 //! Dates and times as `strftime` writes them, in English: a template may put the day into a prompt.
 
+use super::fault::{Fault, fault};
+
 /// Seconds of a day.
 const DAY: i64 = 24 * 60 * 60;
-const DAYS: [&str; 7] = [
-    "Sunday",
-    "Monday",
-    "Tuesday",
-    "Wednesday",
-    "Thursday",
-    "Friday",
-    "Saturday",
-];
-const MONTHS: [&str; 12] = [
-    "January",
-    "February",
-    "March",
-    "April",
-    "May",
-    "June",
-    "July",
-    "August",
-    "September",
-    "October",
-    "November",
-    "December",
-];
+const DAYS: &str = "Sunday Monday Tuesday Wednesday Thursday Friday Saturday";
+const MONTHS: &str = "January February March April May June July August September October November \
+                      December";
 
 /// A second of the proleptic Gregorian calendar.
 struct Moment {
@@ -34,10 +16,9 @@ struct Moment {
     day: i64,
     /// Of the week, Sunday is 0.
     weekday: i64,
-    /// Of the year, from 0.
+    /// Of the year, from 1.
     yearday: i64,
-    hour: i64,
-    minute: i64,
+    /// Of the day.
     second: i64,
 }
 
@@ -55,49 +36,24 @@ impl Moment {
         let month = (5 * yearday + 2) / 153;
         let is_next = month >= 10;
         let year = year + 400 * era + i64::from(is_next);
-        let january = Self::days_before(year);
+        let is_leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
         Self {
             year,
             month: if is_next { month - 9 } else { month + 3 },
             day: yearday - (153 * month + 2) / 5 + 1,
             weekday: (days + 4).rem_euclid(7),
-            yearday: days - january,
-            hour: second / 3600,
-            minute: second / 60 % 60,
-            second: second % 60,
-        }
-    }
-
-    /// Days from 1970 to the first of January of the year.
-    fn days_before(year: i64) -> i64 {
-        let last = year - 1;
-        365 * (year - 1970) + (last.div_euclid(4) - last.div_euclid(100) + last.div_euclid(400))
-            - 477
-    }
-
-    /// The number of the week by ISO 8601, and the year that the week belongs to.
-    fn iso_week(&self) -> (i64, i64) {
-        let weekday = (self.weekday + 6) % 7;
-        let week = (self.yearday - weekday + 10) / 7;
-        let weeks = |year: i64| {
-            let first = (Self::days_before(year) + 3).rem_euclid(7);
-            let is_leap = Self::days_before(year + 1) - Self::days_before(year) == 366;
-            if first == 3 || (first == 2 && is_leap) {
-                53
+            yearday: if is_next {
+                yearday - 305
             } else {
-                52
-            }
-        };
-        match week {
-            0 => (self.year - 1, weeks(self.year - 1)),
-            53 if weeks(self.year) == 52 => (self.year + 1, 1),
-            week => (self.year, week),
+                yearday + 60 + i64::from(is_leap)
+            },
+            second,
         }
     }
 }
 
 /// `now` (seconds since 1970) as `strftime` writes it in the C locale.
-pub(super) fn format(now: i64, format: &str) -> String {
+pub(super) fn format(now: i64, format: &str) -> Result<String, Fault> {
     // About the years that a calendar is good for.
     let moment = Moment::new(now.clamp(-62_135_596_800, 253_402_300_799));
     let mut text = String::new();
@@ -107,93 +63,53 @@ pub(super) fn format(now: i64, format: &str) -> String {
             text.push(letter);
             continue;
         }
-        let Some(mut kind) = letters.next() else {
-            text.push('%');
-            break;
-        };
-        let mut pad = None;
-        if matches!(kind, '-' | '_' | '0') {
-            pad = Some(kind);
-            let Some(next) = letters.next() else {
-                text.push('%');
-                text.push(kind);
-                break;
-            };
-            kind = next;
+        let mut kind = letters.next();
+        let is_bare = kind == Some('-');
+        if is_bare {
+            kind = letters.next();
         }
-        text.push_str(&field(&moment, kind, pad, now));
+        let field = kind.and_then(|kind| field(&moment, kind, is_bare));
+        let unknown = || fault!("strftime_now does not know '%{}'", kind.unwrap_or(' '));
+        text.push_str(&field.ok_or_else(unknown)?);
     }
-    text
+    Ok(text)
 }
 
-fn field(moment: &Moment, kind: char, pad: Option<char>, now: i64) -> String {
-    let number = |number: i64, width: usize, own: char| match pad.unwrap_or(own) {
-        '-' => number.to_string(),
-        '_' => format!("{number:width$}"),
-        _ => format!("{number:0width$}"),
+fn field(moment: &Moment, kind: char, is_bare: bool) -> Option<String> {
+    let number = |number: i64, width: usize| match is_bare {
+        true => number.to_string(),
+        false => format!("{number:0width$}"),
     };
-    let twelve = (moment.hour + 11) % 12 + 1;
-    let day = DAYS[moment.weekday as usize];
-    let month = MONTHS[moment.month as usize - 1];
-    let of = |text: &str| format_moment(moment, text, now);
-    match kind {
+    let day = DAYS.split(' ').nth(moment.weekday as usize)?;
+    let month = MONTHS.split(' ').nth(moment.month as usize - 1)?;
+    let (hour, minute, second) = (
+        moment.second / 3600,
+        moment.second / 60 % 60,
+        moment.second % 60,
+    );
+    Some(match kind {
         'a' => day[..3].into(),
         'A' => day.into(),
         'b' | 'h' => month[..3].into(),
         'B' => month.into(),
-        'c' => of("%a %b %e %H:%M:%S %Y"),
-        'C' => number(moment.year / 100, 2, '0'),
-        'd' => number(moment.day, 2, '0'),
-        'D' | 'x' => of("%m/%d/%y"),
-        'e' => number(moment.day, 2, '_'),
-        'f' => "000000".into(),
-        'F' => of("%Y-%m-%d"),
-        'g' => number(moment.iso_week().0 % 100, 2, '0'),
-        'G' => moment.iso_week().0.to_string(),
-        'H' => number(moment.hour, 2, '0'),
-        'I' => number(twelve, 2, '0'),
-        'j' => number(moment.yearday + 1, 3, '0'),
-        'k' => number(moment.hour, 2, '_'),
-        'l' => number(twelve, 2, '_'),
-        'm' => number(moment.month, 2, '0'),
-        'M' => number(moment.minute, 2, '0'),
-        'n' => "\n".into(),
-        'p' => (if moment.hour < 12 { "AM" } else { "PM" }).into(),
-        'P' => (if moment.hour < 12 { "am" } else { "pm" }).into(),
-        'r' => of("%I:%M:%S %p"),
-        'R' => of("%H:%M"),
-        's' => now.to_string(),
-        'S' => number(moment.second, 2, '0'),
-        't' => "\t".into(),
-        'T' | 'X' => of("%H:%M:%S"),
-        'u' => ((moment.weekday + 6) % 7 + 1).to_string(),
-        'U' => number((moment.yearday + 7 - moment.weekday) / 7, 2, '0'),
-        'V' => number(moment.iso_week().1, 2, '0'),
-        'w' => moment.weekday.to_string(),
-        'W' => number((moment.yearday + 7 - (moment.weekday + 6) % 7) / 7, 2, '0'),
-        'y' => number(moment.year % 100, 2, '0'),
+        'd' => number(moment.day, 2),
+        'e' => format!("{:2}", moment.day),
+        'F' => format!("{}-{:02}-{:02}", moment.year, moment.month, moment.day),
+        'H' => number(hour, 2),
+        'I' => number((hour + 11) % 12 + 1, 2),
+        'j' => number(moment.yearday, 3),
+        'm' => number(moment.month, 2),
+        'M' => number(minute, 2),
+        'p' => (if hour < 12 { "AM" } else { "PM" }).into(),
+        'S' => number(second, 2),
+        'T' => format!("{hour:02}:{minute:02}:{second:02}"),
+        'y' => number(moment.year % 100, 2),
         'Y' => moment.year.to_string(),
         // The moment has no time zone.
         'z' | 'Z' => String::new(),
         '%' => "%".into(),
-        other => format!("%{other}"),
-    }
-}
-
-/// A format that stands for others.
-fn format_moment(moment: &Moment, format: &str, now: i64) -> String {
-    let mut text = String::new();
-    let mut letters = format.chars();
-    while let Some(letter) = letters.next() {
-        match letter {
-            '%' => {
-                let kind = letters.next().expect("formats of this file are whole");
-                text.push_str(&field(moment, kind, None, now));
-            }
-            letter => text.push(letter),
-        }
-    }
-    text
+        _ => return None,
+    })
 }
 
 #[cfg(test)]
@@ -202,22 +118,19 @@ mod tests {
 
     #[test]
     fn moments_are_written_as_strftime_writes_them() {
+        let of = |now: i64, text: &str| format(now, text).expect("all fields are known");
         // 2025-01-29 12:00:00, a Wednesday.
         let now = 1_738_152_000;
-        assert_eq!(format(now, "%Y-%m-%d %H:%M:%S"), "2025-01-29 12:00:00");
-        assert_eq!(
-            format(now, "%d %b %Y, %A, %-d/%-m %I%p"),
-            "29 Jan 2025, Wednesday, 29/1 12PM"
-        );
-        assert_eq!(
-            format(now, "%j %U %W %V %G %u %w %y %%"),
-            "029 04 04 05 2025 3 3 25 %"
-        );
+        assert_eq!(of(now, "%Y-%m-%d %H:%M:%S"), "2025-01-29 12:00:00");
+        let long = "29 Jan 2025, Wednesday, 29/1 12PM";
+        assert_eq!(of(now, "%d %b %Y, %A, %-d/%-m %I%p"), long);
+        assert_eq!(of(now, "%j %y %B %a %%"), "029 25 January Wed %");
         // Leap days, and the ends of years.
-        assert_eq!(format(951_782_400, "%F %j"), "2000-02-29 060");
-        assert_eq!(format(-1, "%F %T"), "1969-12-31 23:59:59");
-        assert_eq!(format(1_609_459_200, "%F %G-W%V"), "2021-01-01 2020-W53");
-        assert_eq!(format(1_735_603_200, "%F %G-W%V"), "2024-12-31 2025-W01");
-        assert_eq!(format(i64::MAX, "%Y"), "9999");
+        assert_eq!(of(951_782_400, "%F %j"), "2000-02-29 060");
+        assert_eq!(of(951_868_800, "%F %j"), "2000-03-01 061");
+        assert_eq!(of(-1, "%F %T %j"), "1969-12-31 23:59:59 365");
+        assert_eq!(of(1_735_603_200, "%F %j"), "2024-12-31 366");
+        assert_eq!(of(i64::MAX, "%Y"), "9999");
+        assert!(format(now, "%Q").is_err());
     }
 }

@@ -14,10 +14,6 @@ use super::fault::{Fault, fault};
 pub(super) const DEPTH_MAX: u32 = 160;
 /// How many values a list or dictionary may hold, counted at each place where one stands.
 const VALUES_MAX: u32 = 1 << 24;
-/// How many values a tuple may hold that is a key.
-const KEY_VALUES_MAX: u32 = 256;
-/// Dictionaries with more entries have an index.
-const LINEAR_MAX: usize = 8;
 
 #[derive(Debug, Clone)]
 pub(super) enum Value {
@@ -27,7 +23,7 @@ pub(super) enum Value {
     Int(i128),
     Float(f64),
     Text(Arc<str>),
-    /// A text that `safe` or `escape` has made: what is added to it is escaped.
+    /// A text that `safe` has made: what is added to it is escaped.
     Markup(Arc<str>),
     Seq(Arc<Seq>),
     Dict(Arc<Dict>),
@@ -56,8 +52,6 @@ pub(super) enum Function {
     Range,
     Dict,
     Namespace,
-    Cycler,
-    Joiner,
     RaiseException,
     StrftimeNow,
 }
@@ -82,15 +76,12 @@ impl Size {
     fn add(&mut self, item: Size) -> Result<(), Fault> {
         self.depth = self.depth.max(item.depth + 1);
         self.values = self.values.saturating_add(item.values);
-        if self.depth > DEPTH_MAX {
-            let message = format!("lists and dictionaries nest deeper than {DEPTH_MAX}");
-            return Err(Fault::limit(message));
-        }
-        if self.values > VALUES_MAX {
-            let message = format!("a list or dictionary holds more than {VALUES_MAX} values");
-            return Err(Fault::limit(message));
-        }
-        Ok(())
+        let message = match (self.depth > DEPTH_MAX, self.values > VALUES_MAX) {
+            (false, false) => return Ok(()),
+            (true, _) => format!("lists and dictionaries nest deeper than {DEPTH_MAX}"),
+            _ => format!("a list or dictionary holds more than {VALUES_MAX} values"),
+        };
+        Err(Fault::limit(message))
     }
 }
 
@@ -99,21 +90,15 @@ impl Size {
 pub(super) enum Kind {
     List,
     Tuple,
-    /// A tuple of `groupby`: its members have names.
-    Group,
-    Range(i128, i128, i128),
-    Keys,
-    Values,
-    Items,
+    Range,
+    /// Keys, values or entries of a dictionary.
+    View,
 }
 
 impl Kind {
-    pub fn is_view(self) -> bool {
-        matches!(self, Self::Keys | Self::Values | Self::Items)
-    }
-
-    pub fn is_tuple(self) -> bool {
-        matches!(self, Self::Tuple | Self::Group)
+    /// A list or tuple.
+    pub fn is_plain(self) -> bool {
+        matches!(self, Self::List | Self::Tuple)
     }
 }
 
@@ -132,8 +117,6 @@ pub(super) enum Key {
     Int(i128),
     Float(u64),
     Text(Arc<str>),
-    Tuple(Vec<Key>),
-    Object(u32),
 }
 
 impl Key {
@@ -147,10 +130,6 @@ impl Key {
                 None => Self::Float(number.to_bits()),
             },
             Value::Text(text) | Value::Markup(text) => Self::Text(text.clone()),
-            Value::Seq(seq) if seq.kind.is_tuple() && seq.size.values <= KEY_VALUES_MAX => {
-                Self::Tuple(seq.items.iter().map(Self::of).collect::<Result<_, _>>()?)
-            }
-            Value::Object(number) => Self::Object(*number),
             other => return Err(fault!("unhashable type: '{}'", other.type_name())),
         })
     }
@@ -163,7 +142,7 @@ fn whole(number: f64) -> Option<i128> {
 
 impl Dict {
     pub fn insert(&mut self, key: Value, value: Value) -> Result<(), Fault> {
-        let found = self.position(&key)?;
+        let found = self.index.get(&Key::of(&key)?).copied();
         let mut size = self.size;
         match found {
             Some(at) => {
@@ -174,48 +153,18 @@ impl Dict {
         }
         size.add(value.size())?;
         self.size = size;
-        match found {
-            Some(at) => self.entries[at].1 = value,
-            None => {
-                self.entries.push((key, value));
-                self.note_new_entry()?;
-            }
-        }
-        Ok(())
-    }
-
-    fn note_new_entry(&mut self) -> Result<(), Fault> {
-        let len = self.entries.len();
-        if len <= LINEAR_MAX {
+        if let Some(at) = found {
+            self.entries[at].1 = value;
             return Ok(());
         }
-        let from = if self.index.is_empty() { 0 } else { len - 1 };
-        for at in from..len {
-            self.index.insert(Key::of(&self.entries[at].0)?, at);
-        }
+        self.index.insert(Key::of(&key)?, self.entries.len());
+        self.entries.push((key, value));
         Ok(())
-    }
-
-    fn position(&self, key: &Value) -> Result<Option<usize>, Fault> {
-        let key = Key::of(key)?;
-        if !self.index.is_empty() {
-            return Ok(self.index.get(&key).copied());
-        }
-        Ok(self.entries.iter().position(|(own, _)| {
-            // Texts, nearly always.
-            match (own, &key) {
-                (Value::Text(own), Key::Text(key)) => own == key,
-                (own, key) => Key::of(own).is_ok_and(|own| own == *key),
-            }
-        }))
     }
 
     pub fn get(&self, key: &Value) -> Result<Option<&Value>, Fault> {
-        Ok(self.position(key)?.map(|at| &self.entries[at].1))
-    }
-
-    pub fn get_text(&self, key: &str) -> Option<&Value> {
-        self.get(&Value::from(key)).ok().flatten()
+        let at = self.index.get(&Key::of(key)?);
+        Ok(at.map(|at| &self.entries[*at].1))
     }
 
     pub fn entries(&self) -> &[(Value, Value)] {
@@ -292,11 +241,9 @@ impl Value {
             Self::Markup(_) => "Markup",
             Self::Seq(seq) => match seq.kind {
                 Kind::List => "list",
-                Kind::Tuple | Kind::Group => "tuple",
-                Kind::Range(..) => "range",
-                Kind::Keys => "dict_keys",
-                Kind::Values => "dict_values",
-                Kind::Items => "dict_items",
+                Kind::Tuple => "tuple",
+                Kind::Range => "range",
+                Kind::View => "dict view",
             },
             Self::Dict(_) => "dict",
             Self::Method(..) | Self::Function(_) => "function",
@@ -374,7 +321,7 @@ impl Value {
             (Self::Text(a) | Self::Markup(a), Self::Text(b) | Self::Markup(b)) => a == b,
             (Self::Seq(a), Self::Seq(b)) => {
                 Arc::ptr_eq(a, b)
-                    || (a.type_class() == b.type_class()
+                    || (a.kind == b.kind
                         && a.items.len() == b.items.len()
                         && a.items.iter().zip(&b.items).all(|(a, b)| a.equals(b)))
             }
@@ -403,9 +350,7 @@ impl Value {
             (Self::Text(a) | Self::Markup(a), Self::Text(b) | Self::Markup(b)) => {
                 Ok(Some(a.cmp(b)))
             }
-            (Self::Seq(a), Self::Seq(b))
-                if a.type_class() == b.type_class() && !a.kind.is_view() =>
-            {
+            (Self::Seq(a), Self::Seq(b)) if a.kind == b.kind && a.kind != Kind::View => {
                 for (a, b) in a.items.iter().zip(&b.items) {
                     if !a.equals(b) {
                         return a.compare(b);
@@ -422,17 +367,6 @@ impl Value {
                     b.type_name()
                 )),
             },
-        }
-    }
-}
-
-impl Seq {
-    fn type_class(&self) -> u8 {
-        match self.kind {
-            Kind::List => 0,
-            Kind::Tuple | Kind::Group => 1,
-            Kind::Range(..) => 2,
-            Kind::Keys | Kind::Values | Kind::Items => 3,
         }
     }
 }

@@ -35,24 +35,16 @@ pub(super) fn float(heap: &mut Heap, value: Value, arguments: Arguments) -> Resu
 
 /// The number that a text spells for Python.
 fn number_in(text: &str) -> Option<f64> {
-    let text = strip(text, None, true, true);
-    let known = text.trim_start_matches(['+', '-']).to_ascii_lowercase();
-    if matches!(&*known, "inf" | "infinity" | "nan")
-        || known.starts_with(|c: char| c.is_ascii_digit() || c == '.')
-    {
-        return text.replace('_', "").parse().ok();
-    }
-    None
+    strip(text, None, true, true).parse().ok()
 }
 
 pub(super) fn int(heap: &mut Heap, value: Value, arguments: Arguments) -> Result<Value, Fault> {
-    let [otherwise, base] = arguments.bind(["default", "base"])?;
+    let [otherwise] = arguments.bind(["default"])?;
     defined(&value)?;
-    let base = base.and_then(|base| base.integer()).unwrap_or(10);
     let number = match &value {
         Value::Text(text) => {
             heap.spend(text.len() / 64)?;
-            let whole = integer_in(text, base);
+            let whole = strip(text, None, true, true).parse().ok();
             whole.or_else(|| number_in(text).and_then(truncated))
         }
         Value::Float(number) => truncated(*number),
@@ -63,28 +55,6 @@ pub(super) fn int(heap: &mut Heap, value: Value, arguments: Arguments) -> Result
 
 fn truncated(number: f64) -> Option<i128> {
     (number.abs() < 1e38).then_some(number.trunc() as i128)
-}
-
-fn integer_in(text: &str, base: i128) -> Option<i128> {
-    let text = strip(text, None, true, true)
-        .replace('_', "")
-        .to_ascii_lowercase();
-    let (sign, digits) = match text.strip_prefix('-') {
-        Some(digits) => (-1, digits),
-        None => (1, text.strip_prefix('+').unwrap_or(&text)),
-    };
-    let digits = match base {
-        2 => digits.strip_prefix("0b").unwrap_or(digits),
-        8 => digits.strip_prefix("0o").unwrap_or(digits),
-        16 => digits.strip_prefix("0x").unwrap_or(digits),
-        _ => digits,
-    };
-    let base = u32::try_from(base)
-        .ok()
-        .filter(|base| (2..=36).contains(base))?;
-    let starts = digits.starts_with(|c: char| c.is_digit(base));
-    let number = i128::from_str_radix(digits, base).ok().filter(|_| starts)?;
-    Some(sign * number)
 }
 
 pub(super) fn round(_: &mut Heap, value: Value, arguments: Arguments) -> Result<Value, Fault> {

@@ -14,21 +14,12 @@ use crate::chat::predicates::{self, Predicate};
 use crate::chat::print::{text_of, write_text};
 use crate::chat::program::Binary;
 use crate::chat::strings;
-use crate::chat::value::{Key, Kind, Missing, Value};
+use crate::chat::value::{Key, Missing, Value};
 
-/// The item at a path such as `a.b.0`; `otherwise` where there is none.
-fn at_path(
-    heap: &mut Heap,
-    value: &Value,
-    path: &Value,
-    otherwise: Option<&Value>,
-) -> Result<Value, Fault> {
+/// The item at a path such as `a.b.0`.
+fn at_path(heap: &mut Heap, value: &Value, path: &Value) -> Result<Value, Fault> {
     let Value::Text(text) = path else {
-        let found = item(heap, value, path)?;
-        return Ok(match otherwise {
-            Some(otherwise) if found.is_undefined() => otherwise.clone(),
-            _ => found,
-        });
+        return item(heap, value, path);
     };
     // What is not found keeps its name.
     heap.take(text.len())?;
@@ -39,9 +30,6 @@ fn at_path(
         let place = part.parse().ok().filter(|_| is_place);
         let key = place.map_or_else(|| part.into(), Value::Int);
         value = item(heap, &value, &key)?;
-        if let (true, Some(otherwise)) = (value.is_undefined(), otherwise) {
-            value = otherwise.clone();
-        }
     }
     Ok(value)
 }
@@ -51,12 +39,11 @@ fn key(
     heap: &mut Heap,
     value: &Value,
     path: Option<&Value>,
-    otherwise: Option<&Value>,
     case_counts: bool,
 ) -> Result<Value, Fault> {
     let found = match path {
         None | Some(Value::None) => value.clone(),
-        Some(path) => at_path(heap, value, path, otherwise)?,
+        Some(path) => at_path(heap, value, path)?,
     };
     match found {
         Value::Text(text) if !case_counts => {
@@ -71,82 +58,65 @@ fn is_set(flag: &Option<Value>) -> bool {
     flag.as_ref().is_some_and(Value::is_true)
 }
 
-/// Sorts stably by keys that may not be comparable; strictly, not even with what they equal.
+/// Sorts stably by keys that may not be comparable.
 fn sort_by_keys(
     heap: &mut Heap,
-    items: Vec<(Vec<Value>, Value)>,
+    items: Vec<(Value, Value)>,
     reverse: bool,
-    is_strict: bool,
 ) -> Result<Vec<Value>, Fault> {
-    let order = |a: &[Value], b: &[Value]| -> Result<Ordering, Fault> {
-        for (a, b) in a.iter().zip(b) {
-            let order = match (a, b) {
-                (a, b) if !is_strict && a.equals(b) => Ordering::Equal,
-                (a, b) => a.compare(b)?.unwrap_or(Ordering::Equal),
-            };
-            if order.is_ne() {
-                return Ok(if reverse { order.reverse() } else { order });
-            }
+    let order = |a: &Value, b: &Value| {
+        if a.equals(b) {
+            return Ok(Ordering::Equal);
         }
-        Ok(Ordering::Equal)
+        let order = a.compare(b)?.unwrap_or(Ordering::Equal);
+        Ok(if reverse { order.reverse() } else { order })
     };
-    let weight: usize = items
-        .iter()
-        .flat_map(|(keys, _)| keys)
-        .map(|k| k.size().values as usize)
-        .sum();
+    let weights = items.iter().map(|(key, _)| key.size().values as usize);
+    let weight: usize = weights.sum();
+    heap.take_values(items.len() * 4)?;
     heap.spend(weight.saturating_mul(items.len().max(1).ilog2() as usize + 1) / 8)?;
-    // From the bottom up; the standard sort does not know of comparisons that fail.
-    let mut runs: Vec<Vec<(Vec<Value>, Value)>> =
-        items.into_iter().map(|item| vec![item]).collect();
-    while runs.len() > 1 {
-        let mut merged = Vec::with_capacity(runs.len().div_ceil(2));
-        let mut rest = runs.into_iter();
-        while let Some(first) = rest.next() {
-            let Some(second) = rest.next() else {
-                merged.push(first);
-                break;
-            };
-            let mut both = Vec::with_capacity(first.len() + second.len());
-            let (mut first, mut second) =
-                (first.into_iter().peekable(), second.into_iter().peekable());
-            while let (Some(a), Some(b)) = (first.peek(), second.peek()) {
-                let next = match order(&a.0, &b.0)? {
-                    Ordering::Greater => second.next(),
-                    _ => first.next(),
-                };
-                both.extend(next);
-            }
-            both.extend(first);
-            both.extend(second);
-            merged.push(both);
-        }
-        runs = merged;
+    let sorted = merge_sort(items, &|a, b| order(&a.0, &b.0))?;
+    Ok(sorted.into_iter().map(|(_, value)| value).collect())
+}
+
+/// The standard sort does not know of comparisons that fail.
+fn merge_sort<T>(
+    mut items: Vec<T>,
+    order: &impl Fn(&T, &T) -> Result<Ordering, Fault>,
+) -> Result<Vec<T>, Fault> {
+    if items.len() < 2 {
+        return Ok(items);
     }
-    Ok(runs.into_iter().flatten().map(|(_, value)| value).collect())
+    let second = items.split_off(items.len() / 2);
+    let mut sorted = Vec::with_capacity(items.len() + second.len());
+    let mut first = merge_sort(items, order)?.into_iter().peekable();
+    let mut second = merge_sort(second, order)?.into_iter().peekable();
+    while let (Some(a), Some(b)) = (first.peek(), second.peek()) {
+        let next = if order(a, b)?.is_gt() {
+            second.next()
+        } else {
+            first.next()
+        };
+        sorted.extend(next);
+    }
+    sorted.extend(first);
+    sorted.extend(second);
+    Ok(sorted)
 }
 
 pub(super) fn sort(heap: &mut Heap, value: Value, arguments: Arguments) -> Result<Value, Fault> {
     let [reverse, case, attribute] = arguments.bind(["reverse", "case_sensitive", "attribute"])?;
-    let paths: Vec<Option<Value>> = match &attribute {
-        Some(Value::Text(text)) => {
-            heap.take_values(text.matches(',').count())?;
-            heap.take(text.len())?;
-            text.split(',').map(|path| Some(path.into())).collect()
-        }
-        other => vec![other.clone()],
-    };
+    if let Some(Value::Text(path)) = &attribute
+        && path.contains(',')
+    {
+        return Err(fault!("sort takes one attribute"));
+    }
     let mut keyed = Vec::new();
     for item in heap.iterate(&value)? {
-        heap.take_values(paths.len())?;
-        let mut keys = Vec::new();
-        for path in &paths {
-            keys.push(key(heap, &item, path.as_ref(), None, is_set(&case))?);
-        }
-        keyed.push((keys, item));
+        let own = key(heap, &item, attribute.as_ref(), is_set(&case))?;
+        keyed.push((own, item));
     }
-    heap.take_values(keyed.len() * 4)?;
-    let sorted = sort_by_keys(heap, keyed, is_set(&reverse), false)?;
+    let sorted = sort_by_keys(heap, keyed, is_set(&reverse))?;
     heap.list(sorted)
 }
 
@@ -162,54 +132,17 @@ pub(super) fn dictsort(
         Some(_) => return Err(fault!("You can only sort by either \"key\" or \"value\"")),
     };
     let Value::Dict(dict) = &value else {
-        return Err(value.undefined_fault().unwrap_or_else(|| {
-            fault!(
-                "'{}' object has no attribute 'items'",
-                heap.type_name(&value)
-            )
-        }));
+        let of = heap.type_name(&value);
+        let wrong = || fault!("'{of}' object has no attribute 'items'");
+        return Err(value.undefined_fault().unwrap_or_else(wrong));
     };
     let place = Value::Int(place);
     let mut keyed = Vec::new();
     for pair in pairs(heap, dict.entries())? {
-        keyed.push((
-            vec![key(heap, &pair, Some(&place), None, is_set(&case))?],
-            pair,
-        ));
+        keyed.push((key(heap, &pair, Some(&place), is_set(&case))?, pair));
     }
-    heap.take_values(keyed.len() * 4)?;
-    let sorted = sort_by_keys(heap, keyed, is_set(&reverse), true)?;
+    let sorted = sort_by_keys(heap, keyed, is_set(&reverse))?;
     heap.list(sorted)
-}
-
-pub(super) fn groupby(heap: &mut Heap, value: Value, arguments: Arguments) -> Result<Value, Fault> {
-    let names = ["attribute", "default", "case_sensitive"];
-    let [path, otherwise, case] = arguments.bind(names)?;
-    let path = path.ok_or_else(|| fault!("groupby needs an attribute"))?;
-    let mut keyed = Vec::new();
-    for item in heap.iterate(&value)? {
-        let own = key(heap, &item, Some(&path), otherwise.as_ref(), is_set(&case))?;
-        let pair = heap.seq(Kind::Tuple, vec![own.clone(), item])?;
-        keyed.push((vec![own], pair));
-    }
-    let mut groups: Vec<(Value, Vec<Value>)> = Vec::new();
-    for pair in sort_by_keys(heap, keyed, false, true)? {
-        let Ok([own, item]) = <[Value; 2]>::try_from(heap.iterate(&pair)?) else {
-            continue;
-        };
-        match groups.last_mut() {
-            Some((last, items)) if last.equals(&own) => items.push(item),
-            _ => groups.push((own, vec![item])),
-        }
-    }
-    let mut tuples = Vec::new();
-    for (_, items) in groups {
-        // As it was written in the first item.
-        let own = at_path(heap, &items[0], &path, otherwise.as_ref())?;
-        let items = heap.list(items)?;
-        tuples.push(heap.seq(Kind::Group, vec![own, items])?);
-    }
-    heap.list(tuples)
 }
 
 pub(super) fn unique(heap: &mut Heap, value: Value, arguments: Arguments) -> Result<Value, Fault> {
@@ -217,7 +150,7 @@ pub(super) fn unique(heap: &mut Heap, value: Value, arguments: Arguments) -> Res
     let mut seen = HashMap::new();
     let mut kept = Vec::new();
     for item in heap.iterate(&value)? {
-        let own = key(heap, &item, attribute.as_ref(), None, is_set(&case))?;
+        let own = key(heap, &item, attribute.as_ref(), is_set(&case))?;
         heap.walk(&own)?;
         if seen.insert(Key::of(&own)?, ()).is_none() {
             kept.push(item);
@@ -234,15 +167,15 @@ pub(super) fn extreme(
     largest: bool,
 ) -> Result<Value, Fault> {
     let [case, attribute] = arguments.bind(["case_sensitive", "attribute"])?;
+    let wanted = if largest {
+        Ordering::Greater
+    } else {
+        Ordering::Less
+    };
     let mut best: Option<(Value, Value)> = None;
     for item in heap.iterate(&value)? {
-        let own = key(heap, &item, attribute.as_ref(), None, is_set(&case))?;
+        let own = key(heap, &item, attribute.as_ref(), is_set(&case))?;
         heap.walk(&own)?;
-        let wanted = if largest {
-            Ordering::Greater
-        } else {
-            Ordering::Less
-        };
         let is_better = match &best {
             None => true,
             Some((best, _)) => own.compare(best)? == Some(wanted),
@@ -251,10 +184,8 @@ pub(super) fn extreme(
             best = Some((own, item));
         }
     }
-    Ok(best.map_or_else(
-        || nothing("No aggregated item, sequence was empty."),
-        |(_, item)| item,
-    ))
+    let empty = || nothing("No aggregated item, sequence was empty.");
+    Ok(best.map_or_else(empty, |(_, item)| item))
 }
 
 fn nothing(what: &'static str) -> Value {
@@ -335,7 +266,7 @@ pub(super) fn join(heap: &mut Heap, value: Value, arguments: Arguments) -> Resul
         }
         let found = match &attribute {
             None | Some(Value::None) => None,
-            Some(path) => Some(at_path(heap, item, path, None)?),
+            Some(path) => Some(at_path(heap, item, path)?),
         };
         write_text(heap, found.as_ref().unwrap_or(item), &mut text)?;
     }
@@ -348,10 +279,10 @@ pub(super) fn map(heap: &mut Heap, value: Value, mut arguments: Arguments) -> Re
     }
     let mut results = Vec::new();
     if arguments.places.is_empty() {
-        let [attribute, otherwise] = arguments.bind(["attribute", "default"])?;
+        let [attribute] = arguments.bind(["attribute"])?;
         let path = attribute.ok_or_else(|| fault!("map requires a filter argument"))?;
         for item in heap.iterate(&value)? {
-            results.push(at_path(heap, &item, &path, otherwise.as_ref())?);
+            results.push(at_path(heap, &item, &path)?);
         }
         return heap.generator(results);
     }
@@ -413,11 +344,14 @@ pub(super) fn select(
         heap.spend(1)?;
         let tested = match &path {
             None => item.clone(),
-            Some(path) => at_path(heap, &item, path, None)?,
+            Some(path) => at_path(heap, &item, path)?,
         };
         let is = match test {
             None => tested.is_true(),
-            Some(test) => predicates::test(heap, test, &tested, &arguments)?,
+            Some(test) => {
+                let arguments = copy(heap, &arguments)?;
+                predicates::test(heap, test, &tested, arguments)?
+            }
         };
         if is == wanted {
             kept.push(item);
@@ -427,64 +361,14 @@ pub(super) fn select(
 }
 
 pub(super) fn sum(heap: &mut Heap, value: Value, arguments: Arguments) -> Result<Value, Fault> {
-    let [attribute, start] = arguments.bind(["attribute", "start"])?;
-    let mut total = start.unwrap_or(Value::Int(0));
-    if total.text().is_some() {
-        return Err(fault!("sum() can't sum strings [use ''.join(seq) instead]"));
-    }
+    let [attribute] = arguments.bind(["attribute"])?;
+    let mut total = Value::Int(0);
     for item in heap.iterate(&value)? {
         let part = match &attribute {
-            None | Some(Value::None) => item,
-            Some(path) => at_path(heap, &item, path, None)?,
+            None => item,
+            Some(path) => at_path(heap, &item, path)?,
         };
         total = operate(heap, Binary::Add, &total, &part)?;
     }
     Ok(total)
-}
-
-/// The number that `batch` and `slice` are given, which is at least 1.
-fn count_of(value: &Option<Value>) -> Result<usize, Fault> {
-    let count = value.as_ref().and_then(Value::integer);
-    let count = count.and_then(|count| usize::try_from(count).ok());
-    let count = count.filter(|count| *count > 0);
-    count.ok_or_else(|| fault!("expected a number of at least 1"))
-}
-
-pub(super) fn batch(heap: &mut Heap, value: Value, arguments: Arguments) -> Result<Value, Fault> {
-    let [count, fill] = arguments.bind(["linecount", "fill_with"])?;
-    let count = count_of(&count)?;
-    let mut lists = Vec::new();
-    for part in heap.iterate(&value)?.chunks(count) {
-        let mut part = part.to_vec();
-        if let Some(fill) = fill.as_ref().filter(|fill| !matches!(fill, Value::None)) {
-            heap.take_values(count)?;
-            part.resize(count, fill.clone());
-        }
-        lists.push(heap.list(part)?);
-    }
-    heap.generator(lists)
-}
-
-pub(super) fn slice(heap: &mut Heap, value: Value, arguments: Arguments) -> Result<Value, Fault> {
-    let [count, fill] = arguments.bind(["slices", "fill_with"])?;
-    let count = count_of(&count)?;
-    let items = heap.iterate(&value)?;
-    heap.take_values(count)?;
-    let (each, longer) = (items.len() / count, items.len() % count);
-    let mut rest = &items[..];
-    let mut lists = Vec::new();
-    for at in 0..count {
-        let (part, behind) = rest.split_at(each + usize::from(at < longer));
-        rest = behind;
-        let mut part = part.to_vec();
-        let is_short = at >= longer && longer > 0;
-        if let Some(fill) = fill
-            .as_ref()
-            .filter(|fill| is_short && !matches!(fill, Value::None))
-        {
-            part.push(fill.clone());
-        }
-        lists.push(heap.list(part)?);
-    }
-    heap.generator(lists)
 }

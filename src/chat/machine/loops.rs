@@ -2,7 +2,7 @@
 
 use super::{Machine, Running};
 use crate::chat::fault::Fault;
-use crate::chat::heap::{Items, Loop, Object};
+use crate::chat::heap::{Loop, Object};
 use crate::chat::program::Op;
 use crate::chat::value::Value;
 
@@ -57,7 +57,7 @@ impl Machine<'_> {
 
     fn begin_loop(&mut self) -> Result<(), Fault> {
         let value = self.pop();
-        let items = self.heap.items(&value)?;
+        let items = self.heap.iterate(&value)?;
         let recurse = self.frames.last().and_then(|frame| frame.recurse);
         let outer = self.frames.iter().rev();
         let depth = outer.take_while(|frame| frame.recurse.is_some()).count();
@@ -84,7 +84,7 @@ impl Machine<'_> {
         let running = self.loops.pop().expect("it runs in a loop");
         // Nobody goes through it again, but a template may still have `loop` in a variable.
         if let Object::Loop(state) = self.heap.object_mut(running.object) {
-            state.items = Items::Own(Vec::new());
+            state.items = Vec::new();
         }
         running
     }

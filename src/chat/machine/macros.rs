@@ -1,6 +1,6 @@
 //! Calls of the machine: arguments, and macros, which are frames of it.
 
-use super::{FRAMES_MAX, Frame, Machine, NOT_GIVEN, WAITING_MAX, number_of};
+use super::{FRAMES_MAX, Frame, Machine, NOT_GIVEN, WAITING_MAX};
 use crate::chat::call::{self, Arguments};
 use crate::chat::fault::{Fault, fault};
 use crate::chat::heap::{Macro, Object};
@@ -27,7 +27,6 @@ impl Machine<'_> {
     pub(super) fn arguments(&mut self, call: u32) -> Result<Arguments, Fault> {
         let program = self.program;
         let call: &Call = &program.calls[call as usize];
-        let dict = call.has_dict.then(|| self.pop());
         let before = call.list_at.unwrap_or(0);
         let mut named = self.pop_many(call.names.len() - before);
         let list = call.list_at.map(|_| self.pop());
@@ -39,33 +38,26 @@ impl Machine<'_> {
         if let Some(list) = list {
             arguments.places.extend(self.heap.iterate(&list)?);
         }
-        if let Some(dict) = dict {
-            arguments.add_dict(&mut self.heap, &dict)?;
-        }
         Ok(arguments)
     }
 
     pub(super) fn call(&mut self, call: u32) -> Result<(), Fault> {
         let arguments = self.arguments(call)?;
         let callee = self.pop();
-        let Value::Object(number) = callee else {
-            let result = call::call(&mut self.heap, &callee, arguments)?;
-            self.stack.push(result);
-            return Ok(());
-        };
-        let target = match self.heap.object(number) {
-            Object::Macro(_) => Some(number),
-            Object::Loop(state) => state.recurse,
+        let target = match callee {
+            Value::Object(number) => match self.heap.object(number) {
+                Object::Macro(_) => Some(number),
+                Object::Loop(state) => state.recurse,
+                _ => None,
+            },
             _ => None,
         };
-        match target {
-            Some(target) => self.begin_macro(target, arguments),
-            None => {
-                let result = call::call(&mut self.heap, &callee, arguments)?;
-                self.stack.push(result);
-                Ok(())
-            }
+        if let Some(target) = target {
+            return self.begin_macro(target, arguments);
         }
+        let result = call::call(&mut self.heap, &callee, arguments)?;
+        self.stack.push(result);
+        Ok(())
     }
 
     fn begin_macro(&mut self, number: u32, arguments: Arguments) -> Result<(), Fault> {
@@ -98,17 +90,13 @@ impl Machine<'_> {
             recurse: info.is_loop.then_some(number),
         });
         self.open_scope()?;
-        let bound = call::bind_macro(&mut self.heap, self.program, info, arguments)?;
-        for (name, value) in info.parameters.iter().zip(bound.parameters) {
+        let (bound, caller) = call::bind_macro(&mut self.heap, self.program, info, arguments)?;
+        for (name, value) in info.parameters.iter().zip(bound) {
             let missing = Value::Undefined(Missing::Nothing(NOT_GIVEN));
             self.store(*name, value.unwrap_or(missing))?;
         }
-        for (name, value) in bound.others {
-            // All names of the template are looked through.
-            self.heap.spend(self.program.names.len() / 16)?;
-            if let Some(name) = number_of(self.program, name) {
-                self.store(name, value)?;
-            }
+        if let (Some(name), Some(caller)) = (self.caller_name, caller) {
+            self.store(name, caller)?;
         }
         self.capture()?;
         self.at = entry;

@@ -46,8 +46,6 @@ impl Parser {
         let info = self.new_macro(MacroInfo {
             name: "loop".into(),
             parameters: vec![parameter],
-            takes_rest: false,
-            takes_named: false,
             is_loop: true,
         });
         let begin = self.emit(Op::Macro(info, 0));

@@ -14,32 +14,22 @@ impl Parser {
     }
 
     /// Parameters, defaults and body of a macro, which is left on the stack.
-    fn macro_of(&mut self, name: Arc<str>, end: &str) -> Parsed {
-        self.macro_with(name, |parser| parser.block(&[end]).map(|_| ()))
-    }
-
-    fn macro_with(&mut self, name: Arc<str>, body: impl FnOnce(&mut Self) -> Parsed) -> Parsed {
+    fn macro_of(&mut self, name: Arc<str>, body: impl FnOnce(&mut Self) -> Parsed) -> Parsed {
         let info = self.new_macro(MacroInfo {
             name,
             parameters: Vec::new(),
-            takes_rest: false,
-            takes_named: false,
             is_loop: false,
         });
         let begin = self.emit(Op::Macro(info, 0));
         // A loop is not left out of a macro.
         let loops = std::mem::take(&mut self.loops);
-        self.macros.push((false, false));
         let parameters = match self.skip_operator("(") {
             true => self.parameters()?,
             false => Vec::new(),
         };
         self.program.macros[info as usize].parameters = parameters;
         body(self)?;
-        let (takes_rest, takes_named) = self.macros.pop().expect("it was pushed");
         self.loops = loops;
-        let info = &mut self.program.macros[info as usize];
-        (info.takes_rest, info.takes_named) = (takes_rest, takes_named);
         self.emit(Op::Return);
         self.lead_here(begin);
         Ok(())
@@ -76,7 +66,7 @@ impl Parser {
             return Err(self.unexpected("'('"));
         }
         let number = self.number_of(&name);
-        self.macro_of(name, "endmacro")?;
+        self.macro_of(name, |parser| parser.block(&["endmacro"]).map(|_| ()))?;
         self.emit(Op::Store(number));
         Ok(())
     }
@@ -88,25 +78,19 @@ impl Parser {
         if self.is_operator("(") {
             self.skip_balanced();
         }
-        let place = self.here();
-        self.expression()?;
+        self.primary()?;
+        self.postfix()?;
         let Some((Op::Call(call), _)) = self.program.code.pop() else {
             return Err(Fault::syntax("expected call"));
         };
-        // `a and f(x)` ends in a call, but is none.
-        let end = self.here() as i64;
-        let mut leaves = (place as i64 + 1..).zip(&mut self.program.code[place..]);
-        if leaves.any(|(next, (op, _))| op.jump().is_some_and(|by| next + i64::from(*by) > end)) {
-            return Err(Fault::syntax("expected call"));
-        }
         let tag_end = std::mem::replace(&mut self.at, begin);
-        self.macro_with("caller".into(), |parser| {
+        self.macro_of("caller".into(), |parser| {
             parser.at = tag_end;
             parser.block(&["endcall"]).map(|_| ())
         })?;
         let mut call = self.program.calls[call as usize].clone();
-        if call.list_at.is_some() || call.has_dict {
-            return Err(Fault::syntax("* and ** in a call block are not supported"));
+        if call.list_at.is_some() {
+            return Err(Fault::syntax("* in a call block is not supported"));
         }
         call.names.push("caller".into());
         let call = self.call(call);
