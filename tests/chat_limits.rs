@@ -246,50 +246,6 @@ fn what_holds_itself_or_much_is_dropped() {
 }
 
 #[test]
-fn what_is_not_there_is_named() {
-    for (source, text) in [
-        ("{{ 1|center }}", "No filter named 'center'."),
-        ("{{ 1 is nosuch }}", "No test named 'nosuch'."),
-        ("{% raw %}", "Encountered unknown tag 'raw'."),
-        (
-            "{{ 'a'.zfill(1) }}",
-            "'str object' has no attribute 'zfill'",
-        ),
-        ("{{ joiner() }}", "'joiner' is undefined"),
-        ("{{ '%x' % 1 }}", "the format 'x' is not supported"),
-        ("{{ '{:+}'.format(1) }}", "the format '+' is not supported"),
-        (
-            "{{ '{:*>9}'.format(1) }}",
-            "the format '{:*>9}' is not supported",
-        ),
-        (
-            "{{ '{a.b}'.format(a=1) }}",
-            "no argument 'a.b' for the format",
-        ),
-        ("{{ '\\a' }}", "the escape \\a is not supported"),
-        (
-            "{{ strftime_now('%c') }}",
-            "strftime_now does not know '%c'",
-        ),
-        (
-            "{{ [1]|map('int', base=2)|list }}",
-            "unexpected keyword argument 'base'",
-        ),
-        (
-            "{{ 1 < 2 < 3 }}",
-            "comparisons of comparisons need parentheses",
-        ),
-        (
-            "{{ 2 ** 3 }}",
-            "expected '}}', found '**'",
-        ),
-    ] {
-        let error = render(source).unwrap_err();
-        assert_eq!(error.message(), text, "{source}");
-    }
-}
-
-#[test]
 fn what_is_made_has_an_end_for_long_chats_too() {
     // Each time makes 16 MiB, and 256 bytes for each one given were 2 GiB.
     for (times, is_enough) in [(50, false), (100, true)] {
@@ -408,6 +364,11 @@ fn errors_say_where() {
             "\n\n{% if x %}",
             Code::Format,
             "template line 3: Unexpected end of template",
+        ),
+        (
+            "{% call() (0 and f()) %}{% endcall %}",
+            Code::Format,
+            "template line 1: expected a name, found '('",
         ),
         (
             "{% endif %}",

@@ -62,6 +62,8 @@ const NASTY: &[&str] = &[
     "{% for x in messages recursive %}{{ loop(messages) }}{% endfor %}",
     "{% macro m(x) %}{{ m(x) }}{{ caller() }}{% endmacro %}{{ m(1) }}",
     "{% call m(messages) %}{{ m(2) }}{% endcall %}",
+    "{% call() (0 and m(1)) %}{% endcall %}",
+    "{% for x in messages %}{% set y %}{% break %}{% endset %}{% endfor %}",
     "{{ ('a' * 9999)|replace('a', 'b' * 99999)|length }}",
     "{{ 'a\\nb'|indent(2000000000, true) }}",
     "{{ '%2000000000d' % 1 }}{{ '{:9999}'.format(1) }}",

@@ -285,3 +285,44 @@ fn unspelled(text: &str) -> String {
     let spell = |text: String, (from, to): (&str, &str)| text.replace(from, to);
     pairs.into_iter().fold(text.to_owned(), spell)
 }
+
+#[test]
+fn what_is_not_there_is_named() {
+    for (source, text) in [
+        ("{{ 1|center }}", "No filter named 'center'."),
+        ("{{ 1 is nosuch }}", "No test named 'nosuch'."),
+        ("{% raw %}", "Encountered unknown tag 'raw'."),
+        (
+            "{{ 'a'.zfill(1) }}",
+            "'str object' has no attribute 'zfill'",
+        ),
+        ("{{ joiner() }}", "'joiner' is undefined"),
+        ("{{ '%x' % 1 }}", "the format 'x' is not supported"),
+        ("{{ '{:+}'.format(1) }}", "the format '+' is not supported"),
+        (
+            "{{ '{:*>9}'.format(1) }}",
+            "the format '{:*>9}' is not supported",
+        ),
+        (
+            "{{ '{a.b}'.format(a=1) }}",
+            "no argument 'a.b' for the format",
+        ),
+        ("{{ '\\a' }}", "the escape \\a is not supported"),
+        (
+            "{{ strftime_now('%c') }}",
+            "strftime_now does not know '%c'",
+        ),
+        (
+            "{{ [1]|map('int', base=2)|list }}",
+            "unexpected keyword argument 'base'",
+        ),
+        (
+            "{{ 1 < 2 < 3 }}",
+            "comparisons of comparisons need parentheses",
+        ),
+        ("{{ 2 ** 3 }}", "expected '}}', found '**'"),
+    ] {
+        let error = render(source, &Raw::new(), SpecialTexts::default()).unwrap_err();
+        assert_eq!(error.message(), text, "{source}");
+    }
+}

@@ -137,9 +137,7 @@ pub(super) fn slice(
     let bound = |value: &Value| match (value, value.integer()) {
         (Value::None, _) => Ok(None),
         (_, Some(number)) => Ok(Some(number)),
-        _ => Err(fault!(
-            "slice indices must be integers or None or have an __index__ method"
-        )),
+        _ => Err(fault!("slice indices must be integers or None")),
     };
     let (begin, end, step) = (bound(begin)?, bound(end)?, bound(step)?);
     if step == Some(0) {

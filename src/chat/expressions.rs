@@ -210,7 +210,7 @@ impl Parser {
         Ok(())
     }
 
-    pub fn primary(&mut self) -> Parsed {
+    fn primary(&mut self) -> Parsed {
         match self.token().clone() {
             Token::Name(name) => {
                 self.advance();
@@ -266,7 +266,7 @@ impl Parser {
         Ok(())
     }
 
-    fn variable(&mut self, name: &Arc<str>) {
+    pub fn variable(&mut self, name: &Arc<str>) {
         let number = self.number_of(name);
         self.emit(Op::Load(number));
     }

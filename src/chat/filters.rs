@@ -180,12 +180,14 @@ fn indent(heap: &mut Heap, value: Value, arguments: Arguments) -> Result<Value, 
     };
     let is_set = |flag: &Option<Value>| flag.as_ref().is_some_and(Value::is_true);
     let (first, blank) = (is_set(&first), is_set(&blank));
+    // Python takes the lines of a text, with one newline more.
+    heap.take(text.len())?;
+    let text = text.replace("\r\n", "\n");
     let count = text.matches('\n').count() + 1;
     heap.take(
         text.len()
             .saturating_add(count.saturating_mul(indent.len() + 1)),
     )?;
-    // Python takes the lines of a text with one newline more.
     let mut result = String::new();
     for (at, line) in text.split('\n').enumerate() {
         if at > 0 {

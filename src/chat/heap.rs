@@ -148,7 +148,7 @@ impl Heap {
                 self.take_values(dict.entries().len())?;
                 dict.entries().iter().map(|(key, _)| key.clone()).collect()
             }
-            Value::Text(text) => {
+            Value::Text(text) | Value::Markup(text) => {
                 self.take_values(text.len().saturating_mul(2))?;
                 let mut place = [0; 4];
                 text.chars()

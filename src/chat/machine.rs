@@ -15,7 +15,7 @@ use super::filters;
 use super::heap::{Heap, Object};
 use super::operators::{compare, concatenate, negate, operate};
 use super::predicates;
-use super::print::write_text;
+use super::print::text_of;
 use super::program::{Op, Program};
 use super::value::{Dict, Function, Kind, Missing, Value};
 
@@ -56,6 +56,9 @@ pub(super) struct Machine<'a> {
 
 struct Running {
     object: u32,
+    /// What there was of each when its body began: a loop may be left out of more.
+    scopes: usize,
+    texts: usize,
     collected: Vec<Value>,
     /// Whether the body has begun.
     entered: bool,
@@ -144,7 +147,7 @@ impl<'a> Machine<'a> {
                 match &value {
                     Value::Text(text) | Value::Markup(text) => self.write(text)?,
                     other => {
-                        let text = self.text_of(other)?;
+                        let text = text_of(&mut self.heap, other)?;
                         self.write(&text)?;
                     }
                 }
@@ -260,12 +263,6 @@ impl<'a> Machine<'a> {
     fn sequence(&mut self, kind: Kind, count: u32) -> Result<Value, Fault> {
         let items = self.pop_many(count as usize);
         self.heap.seq(kind, items)
-    }
-
-    fn text_of(&mut self, value: &Value) -> Result<String, Fault> {
-        let mut text = String::new();
-        write_text(&mut self.heap, value, &mut text)?;
-        Ok(text)
     }
 
     fn write(&mut self, text: &str) -> Result<(), Fault> {

@@ -160,10 +160,8 @@ fn floor_divide(a: i128, b: i128) -> i128 {
 
 fn wrong_types(operator: Binary, a: &Value, b: &Value) -> Fault {
     if let (Binary::Add, Value::Text(_)) = (operator, a) {
-        return fault!(
-            "can only concatenate str (not \"{}\") to str",
-            b.type_name()
-        );
+        let found = b.type_name();
+        return fault!("can only concatenate str (not \"{found}\") to str");
     }
     let operator = match operator {
         Binary::Add => "+",
@@ -173,11 +171,8 @@ fn wrong_types(operator: Binary, a: &Value, b: &Value) -> Fault {
         Binary::FloorDivide => "//",
         Binary::Remainder => "%",
     };
-    fault!(
-        "unsupported operand type(s) for {operator}: '{}' and '{}'",
-        a.type_name(),
-        b.type_name()
-    )
+    let (a, b) = (a.type_name(), b.type_name());
+    fault!("unsupported operand type(s) for {operator}: '{a}' and '{b}'")
 }
 
 pub(super) fn negate(value: &Value, negative: bool) -> Result<Value, Fault> {
@@ -189,9 +184,9 @@ pub(super) fn negate(value: &Value, negative: bool) -> Result<Value, Fault> {
         // The parser makes no integer that has no opposite.
         (Some(number), _) => Ok(Value::Int(number.saturating_mul(sign))),
         (None, Value::Float(number)) => Ok(Value::Float(if negative { -number } else { *number })),
-        _ => Err(fault!(
-            "bad operand type for unary sign: '{}'",
-            value.type_name()
+        (None, other) => Err(fault!(
+            "bad operand type for a sign: '{}'",
+            other.type_name()
         )),
     }
 }

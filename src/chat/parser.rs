@@ -31,10 +31,6 @@ pub(super) struct LoopContext {
     /// Where jumps to its end begin.
     pub breaks: Vec<usize>,
     pub next: usize,
-    /// Scopes that were opened inside.
-    pub scopes: u32,
-    /// Captures that were opened inside: a loop is not left through them.
-    pub captures: u32,
 }
 
 pub(super) type Parsed<T = ()> = Result<T, Fault>;

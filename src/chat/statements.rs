@@ -94,13 +94,15 @@ impl Parser {
             "include" | "import" | "from" | "extends" => Err(Fault::syntax(format!(
                 "'{name}': a chat template cannot load others"
             ))),
-            _ if ends.is_empty() => {
-                Err(Fault::syntax(format!("Encountered unknown tag '{name}'.")))
+            _ => {
+                let wanted = match ends.is_empty() {
+                    true => String::new(),
+                    false => format!(" It was looking for: {}.", ends.join(", ")),
+                };
+                Err(Fault::syntax(format!(
+                    "Encountered unknown tag '{name}'.{wanted}"
+                )))
             }
-            _ => Err(Fault::syntax(format!(
-                "Encountered unknown tag '{name}'. It was looking for: {}.",
-                ends.join(", ")
-            ))),
         }
     }
 
@@ -130,36 +132,16 @@ impl Parser {
 
     /// What is between this tag and `end`, in a scope of its own.
     fn scoped(&mut self, end: &str) -> Parsed {
-        self.open_scope();
-        self.block(&[end])?;
-        self.close_scope();
-        Ok(())
-    }
-
-    fn open_scope(&mut self) {
         self.emit(Op::PushScope);
-        if let Some(last) = self.loops.last_mut() {
-            last.scopes += 1;
-        }
-    }
-
-    fn close_scope(&mut self) {
+        self.block(&[end])?;
         self.emit(Op::PopScope);
-        if let Some(last) = self.loops.last_mut() {
-            last.scopes -= 1;
-        }
+        Ok(())
     }
 
     /// What is between this tag and `end`, as a text on the stack.
     fn captured(&mut self, end: &str) -> Parsed {
         self.emit(Op::PushCapture);
-        if let Some(last) = self.loops.last_mut() {
-            last.captures += 1;
-        }
         self.scoped(end)?;
-        if let Some(last) = self.loops.last_mut() {
-            last.captures -= 1;
-        }
         self.emit(Op::PopCapture);
         Ok(())
     }

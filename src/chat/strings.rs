@@ -31,8 +31,8 @@ pub(super) fn call(
         "split" | "rsplit" => split(heap, text, arguments, name == "rsplit"),
         "splitlines" => {
             arguments.none()?;
-            let text = text.replace("\r\n", "\n");
             heap.take(text.len())?;
+            let text = text.replace("\r\n", "\n");
             heap.take_values(text.matches(ends_line).count())?;
             texts(
                 heap,

@@ -361,11 +361,12 @@ impl Value {
             (a, b) => match (a.integer(), b.integer(), a.number(), b.number()) {
                 (Some(a), Some(b), ..) => Ok(Some(a.cmp(&b))),
                 (.., Some(a), Some(b)) => Ok(a.partial_cmp(&b)),
-                _ => Err(fault!(
-                    "'<' not supported between instances of '{}' and '{}'",
-                    a.type_name(),
-                    b.type_name()
-                )),
+                _ => {
+                    let (a, b) = (a.type_name(), b.type_name());
+                    Err(fault!(
+                        "'<' not supported between instances of '{a}' and '{b}'"
+                    ))
+                }
             },
         }
     }

@@ -13,9 +13,9 @@ pub(super) fn abs(_: &mut Heap, value: Value, arguments: Arguments) -> Result<Va
     match (value.integer(), &value) {
         (Some(number), _) => Ok(Value::Int(number.saturating_abs())),
         (None, Value::Float(number)) => Ok(Value::Float(number.abs())),
-        _ => Err(fault!(
+        (None, other) => Err(fault!(
             "bad operand type for abs(): '{}'",
-            value.type_name()
+            other.type_name()
         )),
     }
 }

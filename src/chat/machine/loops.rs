@@ -11,6 +11,7 @@ impl Machine<'_> {
         match op {
             Op::Iterate => self.begin_loop()?,
             Op::Next(end) => {
+                self.leave_inner();
                 let begin = *self.scopes.last().expect("a loop has a scope");
                 self.variables.truncate(begin);
                 if let (Some(name), Some(running)) = (self.loop_name, self.loops.last()) {
@@ -72,6 +73,8 @@ impl Machine<'_> {
         if let Value::Object(object) = object {
             self.loops.push(Running {
                 object,
+                scopes: self.scopes.len(),
+                texts: self.texts.len(),
                 collected: Vec::new(),
                 entered: false,
             });
@@ -79,7 +82,15 @@ impl Machine<'_> {
         Ok(())
     }
 
+    /// Closes what a body has opened and was left out of.
+    fn leave_inner(&mut self) {
+        let running = self.loops.last().expect("it runs in a loop");
+        self.scopes.truncate(running.scopes);
+        self.texts.truncate(running.texts);
+    }
+
     fn end_loop(&mut self) -> Running {
+        self.leave_inner();
         self.close_scope();
         let running = self.loops.pop().expect("it runs in a loop");
         // Nobody goes through it again, but a template may still have `loop` in a variable.

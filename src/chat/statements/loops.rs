@@ -117,9 +117,7 @@ impl Parser {
         self.emit(Op::EndLoop);
         if end == "else" {
             let looped = self.emit(Op::JumpIfLooped(0));
-            self.open_scope();
-            self.block(&["endfor"])?;
-            self.close_scope();
+            self.scoped("endfor")?;
             self.lead_here(looped);
         }
         Ok(())
@@ -145,25 +143,17 @@ impl Parser {
     }
 
     pub(super) fn leave_loop(&mut self, name: &str) -> Parsed {
-        let Some(context) = self.loops.last() else {
+        let jump = self.here();
+        let Some(context) = self.loops.last_mut() else {
             return Err(Fault::syntax(format!("'{name}' outside of a loop")));
         };
-        let (scopes, captures, next) = (context.scopes, context.captures, context.next);
-        if captures > 0 {
-            return Err(Fault::syntax(format!(
-                "'{name}' inside of a block that is captured"
-            )));
+        let next = context.next;
+        if name == "break" {
+            context.breaks.push(jump);
         }
-        for _ in 0..scopes {
-            self.emit(Op::PopScope);
-        }
-        let jump = self.emit(Op::Jump(0));
-        match name {
-            "continue" => self.lead(jump, next),
-            _ => {
-                let last = self.loops.last_mut().expect("it was there");
-                last.breaks.push(jump);
-            }
+        self.emit(Op::Jump(0));
+        if name == "continue" {
+            self.lead(jump, next);
         }
         Ok(())
     }

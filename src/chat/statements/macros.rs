@@ -78,7 +78,8 @@ impl Parser {
         if self.is_operator("(") {
             self.skip_balanced();
         }
-        self.primary()?;
+        let name = self.name()?;
+        self.variable(&name);
         self.postfix()?;
         let Some((Op::Call(call), _)) = self.program.code.pop() else {
             return Err(Fault::syntax("expected call"));
