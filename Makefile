@@ -136,7 +136,7 @@ test-arm:
 		echo "aarch64, $$cpu"; \
 		export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="$(ARM_QEMU) -L $(ARM_ROOT) -cpu $$cpu"; \
 		$(CARGO) test --quiet --locked --target $(ARM) --lib -- float:: kernel:: quant:: || exit 1; \
-		$(CARGO) test --quiet --locked --target $(ARM) --test hashes || exit 1; \
+		$(CARGO) test --quiet --locked --target $(ARM) --test hashes --test goldens || exit 1; \
 	done
 
 # Nehalem has neither AVX nor FMA nor F16C.

@@ -157,7 +157,7 @@ impl Driver {
         for sequence in wanted.requests.drain(..) {
             self.enter(sequence);
         }
-        for id in wanted.cancels.drain(..) {
+        while let Some(id) = wanted.cancels.pop_first() {
             self.end(id, &Outcome::Cancelled);
         }
         while let Some(&(deadline, id)) = self.deadlines.first()

@@ -2,7 +2,7 @@
 //!
 //! One lock, held for a few instructions and never while anything is evaluated or told.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
@@ -47,8 +47,8 @@ struct State {
 pub struct Wanted {
     /// To be taken up.
     pub requests: Vec<Sequence>,
-    /// To be ended.
-    pub cancels: Vec<u64>,
+    /// To be ended; each is named once, however often it is cancelled.
+    pub cancels: BTreeSet<u64>,
     /// Something has changed since the last look.
     changed: bool,
     /// Work is to rest.
@@ -96,7 +96,9 @@ impl Shared {
             let message = "it is over, or never was";
             return Err(Error::new(Code::NotFound, format!("request {id}"), message));
         }
-        self.change(state, |wanted| wanted.cancels.push(id));
+        self.change(state, |wanted| {
+            wanted.cancels.insert(id);
+        });
         Ok(())
     }
 

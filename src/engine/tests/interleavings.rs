@@ -65,7 +65,7 @@ fn serve(shared: &Shared, rounds: usize) {
         for sequence in wanted.requests.drain(..) {
             running.insert(sequence.id, (sequence, rounds));
         }
-        for id in wanted.cancels.drain(..) {
+        while let Some(id) = wanted.cancels.pop_first() {
             if let Some((sequence, _)) = running.remove(&id) {
                 end(shared, &sequence, &Outcome::Cancelled);
             }
