@@ -2664,8 +2664,8 @@ int32_t lightgpt_model_chat_template(const struct lightgpt_model *model,
  *
  * Templates are Jinja; those of files from anywhere may be run. They have no way to anything but
  * what they are given, and limits on everything: 256 KiB of source, 10 million steps, 256 MiB of
- * text and data made on the way (or 256 bytes for each one given, if that is more), 64 MiB of
- * prompt. The thread needs 256 KiB of stack.
+ * text and data made on the way (or 256 bytes for each one given if that is more, at most 1 GiB),
+ * 64 MiB of prompt. The thread needs 256 KiB of stack.
  *
  * chat: not NULL, initialised with LIGHTGPT_CHAT_INIT. buf, cap, needed: see TEXT above. Any
  * thread.

@@ -75,14 +75,19 @@ pub(super) fn call(
         "format" => braces(heap, text, &arguments),
         _ => {
             arguments.none()?;
-            match name {
-                "upper" => heap.text(text.to_uppercase()),
-                "lower" => heap.text(text.to_lowercase()),
-                "capitalize" => heap.text(capitalize(text)),
-                "title" => heap.text(title(text, |c| !c.is_alphabetic())),
-                _ => Ok(Value::Bool(is(text, name))),
-            }
+            letters(heap, text, name)
         }
+    }
+}
+
+/// Methods about the letters of a text.
+fn letters(heap: &mut Heap, text: &str, name: &str) -> Result<Value, Fault> {
+    match name {
+        "upper" => heap.text(text.to_uppercase()),
+        "lower" => heap.text(text.to_lowercase()),
+        "capitalize" => heap.text(capitalize(text)),
+        "title" => heap.text(title(text, |c| !c.is_alphabetic())),
+        _ => Ok(Value::Bool(is(text, name))),
     }
 }
 
